@@ -1,0 +1,169 @@
+"""The one interface between a call and a model.
+
+``Engine.open`` gives an :class:`EngineSession`: all that the model remembers of one call. A session takes
+units while the person talks (``prefill``), answers on request (``generate``), and stops at the next chunk
+boundary when it is told to (``cancel``). Every implementation (worker process, scripted) passes the same
+conformance tests, so that the call never knows which one it talks to.
+
+Nothing in this module imports torch: the call app imports it in the media process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNIT_SAMPLES = 16_000
+"""Samples of a whole unit: one second at 16 kHz."""
+
+INPUT_RATE = 16_000
+"""Rate of unit audio, Hz."""
+
+OUTPUT_RATE = 24_000
+"""Rate of answer audio, Hz."""
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class EngineError(Exception):
+    """A request that the engine refuses or could not finish.
+
+    ``code`` is a stable word for programs (``bad_unit``, ``session_closed``, ``full``, ``worker_lost``, …),
+    ``message`` a sentence for people that names the cause and the remedy. ``retryable`` says whether the same
+    request may succeed later. The session stays usable unless the code is ``session_closed`` or ``worker_lost``.
+    """
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What is loaded: shown by ``/ready``, by the page and in the log."""
+
+    name: str
+    trained: bool
+    device: str
+    parameters: int
+    context_limit: int
+    """Tokens that one session can hold before the window drops the oldest."""
+    max_sessions: int
+    voices: tuple[str, ...] = ("default",)
+    hears: bool = True
+    """False for an engine that does not listen to the audio (the scripted one)."""
+    note: str = ""
+    """One sentence for the caller about what this model can and cannot do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a call asks of its session. All fields have defaults that suit a call."""
+
+    mode: Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"] = "omni"
+    language: Literal["en", "zh"] = "en"
+    voice: str = "default"
+    prompt: str = ""
+    """Text put in place of the system sentence of ``mode``; empty keeps the model's own."""
+    seed: int = 0
+    """Sampling is seeded per session, so that a replayed call gives the same answers."""
+    max_new_tokens: int = 256
+    speak: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One slice of the person's side of the call.
+
+    ``audio`` is int16 mono at 16 kHz, at most :data:`UNIT_SAMPLES` long; a shorter one is the flushed end of a
+    turn, an empty one carries no sound. ``frame`` is one encoded picture (JPEG or PNG). ``text`` is typed input.
+    At least one of the three must be there.
+    """
+
+    audio: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    frame: bytes | None = None
+    text: str | None = None
+    hd: bool = False
+    """Slice the frame in high definition (the last frame of a turn)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The answer to ``prefill``: what the session holds now."""
+
+    tokens: int
+    """Tokens that this unit added."""
+    context_used: int
+    context_limit: int
+    dropped_tokens: int = 0
+    """Tokens that the KV window let go of to make room for this unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of an answer, in order. Either part may be empty; the last one has ``finish`` set."""
+
+    epoch: int
+    index: int
+    text: str = ""
+    pcm: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    """Mono at 24 kHz, following the pcm of the chunk before without a gap."""
+    audio_start: int = 0
+    """Sample of the answer's audio (24 kHz, from its start) at which ``text`` begins to be spoken."""
+    finish: FinishReason | None = None
+
+
+class EngineSession(Protocol):
+    """What the model remembers of one call. Requests of one session are carried out in the order they were made,
+    except :meth:`cancel`, which overtakes."""
+
+    async def prefill(self, unit: Unit) -> Prefilled:
+        """Feed one unit. Raises EngineError ``bad_unit`` (not a picture, too long, empty), ``session_closed``."""
+        ...
+
+    def generate(self, epoch: int) -> AsyncIterator[Chunk]:
+        """Answer what was fed. Yields chunks of ``epoch``, the last one with ``finish``; always ends.
+
+        The engine works at most a few chunks ahead of the consumer. Leaving the iterator early cancels the answer.
+        """
+        ...
+
+    async def cancel(self, epoch: int) -> None:
+        """Stop the answer of ``epoch`` at the next chunk boundary; its iterator then ends with ``finish="cancelled"``.
+        An epoch that is over or unknown is no error."""
+        ...
+
+    async def heard(self, epoch: int, samples: int) -> None:
+        """Tell how much of the answer of ``epoch`` was played (24 kHz samples). Sent once, when it ends."""
+        ...
+
+    async def close(self) -> None:
+        """Forget the session and free its memory. Twice is no error."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model that serves many sessions with one set of weights."""
+
+    async def start(self) -> EngineInfo:
+        """Load and warm up; returns when the first request would be fast. Raises EngineError ``load_failed``."""
+        ...
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """None until started, and after the engine was lost."""
+        ...
+
+    async def open(self, options: SessionOptions) -> EngineSession:
+        """Begin a session. Raises EngineError ``full`` (retryable) or ``bad_options``."""
+        ...
+
+    async def stop(self) -> None:
+        """End the engine; open sessions are closed. Returns within one second or kills what is left."""
+        ...
