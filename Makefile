@@ -1,34 +1,51 @@
-# Two commands: `make run` (the call) and `make test`. Everything else is a detail of these.
+# Two commands: `make run` (the call) and `make test`. Both do all the set-up that they need.
+# Options are make variables or environment variables, e.g. `make run PORT=9443 RECORD=recordings`; see README.md.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 
-.PHONY: run test check bench certs setup setup-test clean help
+# Debian's names. The call itself needs none of them: the wheels bring their own libraries.
+TEST_PACKAGES  := chromium
+TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts
+
+.PHONY: help run test check bench certs setup setup-test clean train-mini
 
 help:  ## list the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s '	'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
 
 $(VENV)/.ready: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version)'
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --progress-bar on -r requirements.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "Creating $(VENV) failed. On Debian: apt-get install python3-venv"; exit 1; }
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready tests/requirements.txt
-	$(PY) -m pip install --quiet -r tests/requirements.txt
-	touch $@
+	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+# Installs Debian packages when that is possible, and otherwise names them: $(call system-packages,names,what for)
+define system-packages
+	@missing=""; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "Not installed, and not installable by this user:$$missing. $(2)"; fi
+endef
+
+$(VENV)/.ready-system: $(VENV)/.ready
+	$(call system-packages,$(TEST_PACKAGES),The browser tests are skipped without them.)
+	@touch $@
 
 setup: $(VENV)/.ready
-setup-test: $(VENV)/.ready-test
+setup-test: $(VENV)/.ready-test $(VENV)/.ready-system
 
-certs: $(VENV)/.ready  ## create the local CA and the server's certificate if they are missing or expired
+certs: $(VENV)/.ready  ## create the local CA and the server's certificate, if missing or expired
 	$(PY) -m app.certs
 
-run: $(VENV)/.ready  ## set up and run the call
-	$(PY) -m app
+run: $(VENV)/.ready  ## set up and run the call; ends with "ready https://localhost:8443"
+	@$(PY) -m app
 
-test: $(VENV)/.ready-test  ## set up and run the tests
+test: setup-test  ## set up and run the tests
 	$(PY) -m pytest
 
 check: $(VENV)/.ready-test  ## ruff and mypy
@@ -38,5 +55,5 @@ check: $(VENV)/.ready-test  ## ruff and mypy
 bench: $(VENV)/.ready  ## speed, as ratios measured in one run
 	$(PY) -m engine.bench
 
-clean:  ## remove the virtual environment and caches
+clean:  ## remove the virtual environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
