@@ -1,0 +1,501 @@
+"""Sizes and settings of a MiniCPM-o 2.6 model, read from ``config.json`` and ``preprocessor_config.json``.
+
+Every size comes from the files. A key that is missing takes the default of the published configuration classes.
+DVAE and Vocos have no sizes in the official files (they are fixed there); a ``dvae_config`` / ``vocos_config``
+block overrides them for smaller models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.errors import ConfigError
+
+CONFIG_FILE = "config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+ARCHITECTURE = "MiniCPMO"
+MODEL_TYPE = "minicpmo"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LLMConfig:
+    """Qwen2 decoder (``llm.*``)."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    max_positions: int
+    tie_word_embeddings: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """SigLIP tower with NaViT positions (``vpm.*``)."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    """Encoder layers before the last one may be dropped."""
+    drop_last_layer: bool | None
+    """None when the file does not say: then the checkpoint's own number of layers decides."""
+    num_heads: int
+    num_channels: int
+    patch_size: int
+    image_size: int
+    layer_norm_eps: float
+    batch_size: int
+    """Slices that go through the tower at once."""
+
+    @property
+    def num_layers(self) -> int:
+        """Encoder layers that exist (the published class drops the last one unless told otherwise)."""
+        return self.num_hidden_layers - (self.drop_last_layer is not False)
+
+    @property
+    def patches_per_side(self) -> int:
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, slots=True)
+class AudioConfig:
+    """Whisper encoder (``apm.*``), projector and pooling."""
+
+    d_model: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    num_mel_bins: int
+    max_positions: int
+    pool_step: int
+    chunk_length: float
+    """Seconds of the attention chunks in whole-clip mode; ≤ 0: the whole clip is one chunk."""
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
+
+
+@dataclass(frozen=True, slots=True)
+class TTSConfig:
+    """ConditionalChatTTS (``tts.*``)."""
+
+    llm_dim: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    max_positions: int
+    rms_norm_eps: float
+    rope_theta: float
+    vocab_size: int
+    """Rows of the backbone's own embedding table, which is stored but never read."""
+    num_audio_tokens: int
+    num_text_tokens: int
+    num_mel_bins: int
+    num_vq: int
+    num_spk_embs: int
+    spk_emb_token_id: int
+    audio_bos_token_id: int
+    text_eos_token_id: int
+    text_chunk_size: int
+    text_reserved_len: int
+    audio_chunk_size: int
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+
+    @property
+    def audio_eos_id(self) -> int:
+        return self.num_audio_tokens - 1
+
+    @property
+    def condition_length(self) -> int:
+        """Positions before the first audio code: ``[Stts]``, speaker, text slots, ``[Ptts]``."""
+        return 1 + self.num_spk_embs + self.text_reserved_len + 1
+
+
+@dataclass(frozen=True, slots=True)
+class DVAEConfig:
+    """DVAE with a grouped finite scalar quantiser (``tts.dvae.*``)."""
+
+    idim: int = 512
+    hidden: int = 256
+    bn_dim: int = 128
+    n_layer: int = 12
+    vq_dim: int = 1024
+    num_mel_bins: int = 100
+    levels: tuple[int, ...] = (5, 5, 5, 5)
+    groups: int = 2
+    residuals: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class VocosConfig:
+    """Vocos vocoder (``assets/Vocos.pt``), mel at 24 kHz to samples."""
+
+    input_channels: int = 100
+    dim: int = 512
+    intermediate_dim: int = 1536
+    num_layers: int = 8
+    n_fft: int = 1024
+    hop_length: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """How pictures become patches (``preprocessor_config.json``)."""
+
+    max_slice_nums: int
+    scale_resolution: int
+    patch_size: int
+    use_image_id: bool
+    query_num: int
+    norm_mean: tuple[float, float, float]
+    norm_std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class MelConfig:
+    """How sound becomes log-mel frames (Whisper's front end)."""
+
+    num_mel_bins: int
+    sampling_rate: int
+    hop_length: int
+    n_fft: int
+    chunk_length: int
+    """Seconds of the longest clip."""
+
+    @property
+    def max_samples(self) -> int:
+        return self.chunk_length * self.sampling_rate
+
+
+@dataclass(frozen=True, slots=True)
+class OmniConfig:
+    """Everything that the modules need to know to be built."""
+
+    llm: LLMConfig
+    vision: VisionConfig
+    audio: AudioConfig
+    tts: TTSConfig
+    dvae: DVAEConfig
+    vocos: VocosConfig
+    image: ImageConfig
+    mel: MelConfig
+    query_num: int
+    chunk_input: bool
+    """Sound placeholders are cut into groups of one second."""
+    quantization: Mapping[str, Any] | None
+    """The checkpoint's own ``quantization_config``, if its weights are stored quantised."""
+
+    @property
+    def resampler_heads(self) -> int:
+        return max(1, self.llm.hidden_size // 128)
+
+    @classmethod
+    def from_dir(cls, directory: str | Path) -> OmniConfig:
+        """Read both files of a model directory. Raises ConfigError."""
+        directory = Path(directory)
+        if not directory.is_dir():
+            problem = "is not a directory" if directory.exists() else "does not exist"
+            raise ConfigError(directory, problem, "give the path of a local MiniCPM-o 2.6 directory")
+        config_path, preprocessor_path = directory / CONFIG_FILE, directory / PREPROCESSOR_FILE
+        if not config_path.is_file():
+            remedy = "give the directory that holds config.json, the tokenizer and the *.safetensors of MiniCPM-o 2.6"
+            raise ConfigError(config_path, "is missing", remedy)
+        preprocessor = read_json(preprocessor_path) if preprocessor_path.is_file() else {}
+        return cls.from_dicts(read_json(config_path), preprocessor, source=config_path)
+
+    @classmethod
+    def from_dicts(
+        cls,
+        config: Mapping[str, Any],
+        preprocessor: Mapping[str, Any] | None = None,
+        *,
+        source: str | Path = CONFIG_FILE,
+    ) -> OmniConfig:
+        """Build from the contents of the two files; ``source`` is the name used in errors. Raises ConfigError."""
+        root = _Reader(config, source)
+        _check_architecture(root)
+        vision, audio, tts = root.block("vision_config"), root.block("audio_config"), root.block("tts_config")
+        pre = _Reader(preprocessor or {}, Path(source).with_name(PREPROCESSOR_FILE))
+        built = cls(
+            llm=_llm(root),
+            vision=_vision(vision, root),
+            audio=_audio(audio, root),
+            tts=_tts(tts),
+            dvae=_dvae(root.block("dvae_config", "golden_dvae")),
+            vocos=_vocos(root.block("vocos_config", "golden_vocos")),
+            image=_image(pre, root),
+            mel=MelConfig(
+                num_mel_bins=pre.positive("feature_size", audio.positive("num_mel_bins", 80)),
+                sampling_rate=pre.positive("sampling_rate", 16_000),
+                hop_length=pre.positive("hop_length", 160),
+                n_fft=pre.positive("n_fft", 400),
+                chunk_length=pre.positive("chunk_length", 30),
+            ),
+            query_num=root.positive("query_num", 64),
+            chunk_input=root.get("chunk_input", True),
+            quantization=root.data.get("quantization_config"),
+        )
+        _check_consistency(built, root, pre)
+        return built
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ConfigError that names the file and where it is broken."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(path, "is missing", "download the file again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"is not valid JSON ({error})", "download the file again") from error
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from error
+    if not isinstance(data, dict):
+        raise ConfigError(path, f"holds a JSON {type(data).__name__}, not an object", "download the file again")
+    return data
+
+
+class _Reader:
+    """Typed access to one JSON block, with errors that name file and key."""
+
+    def __init__(self, data: Mapping[str, Any], source: str | Path, prefix: str = "") -> None:
+        self.data = data
+        self.source = source
+        self.prefix = prefix
+
+    def error(self, key: str, problem: str, remedy: str) -> ConfigError:
+        return ConfigError(self.source, problem, remedy, key=self.prefix + key)
+
+    def block(self, *names: str) -> _Reader:
+        """The first of ``names`` that is there; empty (all defaults) when none is."""
+        for name in names:
+            value = self.data.get(name)
+            if value is not None:
+                if not isinstance(value, Mapping):
+                    raise self.error(name, f"is {value!r}, not an object", "restore the official configuration")
+                return _Reader(value, self.source, f"{self.prefix}{name}.")
+        return _Reader({}, self.source, f"{self.prefix}{names[0]}.")
+
+    def get(self, key: str, default: T) -> T:
+        """The value of ``key``, of the same type as ``default`` (an int may stand for a float)."""
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)  # type: ignore[return-value]
+        if type(value) is not type(default):
+            problem = f"is {value!r}, not a {type(default).__name__}"
+            raise self.error(key, problem, "restore the official configuration")
+        return value
+
+    def positive(self, key: str, default: int) -> int:
+        value = self.get(key, default)
+        if value < 1:
+            raise self.error(key, f"is {value}, which must be at least 1", "restore the official configuration")
+        return value
+
+    def expect(self, key: str, *allowed: object) -> None:
+        """Refuse a setting that this implementation does not compute. A missing key is fine."""
+        value = self.data.get(key)
+        if value is not None and value not in allowed:
+            names = " or ".join(repr(item) for item in allowed)
+            raise self.error(key, f"is {value!r}, but only {names} is supported", "use a MiniCPM-o 2.6 checkpoint")
+
+
+def _check_architecture(root: _Reader) -> None:
+    remedy = "give the directory of a MiniCPM-o 2.6 checkpoint"
+    architectures, model_type = root.data.get("architectures") or [], root.data.get("model_type")
+    if ARCHITECTURE not in architectures and (architectures or model_type != MODEL_TYPE):
+        found = ", ".join(map(str, architectures)) if isinstance(architectures, list) else str(architectures)
+        problem = f"names the architecture {found or model_type or 'nothing'}, not {ARCHITECTURE}"
+        raise root.error("architectures", problem, remedy)
+    if model_type not in (None, MODEL_TYPE):
+        raise root.error("model_type", f"is {model_type!r}, not {MODEL_TYPE!r}", remedy)
+    if str(root.data.get("version", "2.6")) != "2.6":
+        raise root.error("version", f"is {root.data['version']}, a sister model with another layout", remedy)
+    for part in ("init_vision", "init_audio", "init_tts"):
+        root.expect(part, True)
+    root.expect("hidden_act", "silu")
+    root.expect("use_sliding_window", False)
+    root.block("vision_config").expect("hidden_act", "gelu_pytorch_tanh")
+    root.block("vision_config").expect("model_type", "siglip_vision_model", "siglip")
+    root.block("audio_config").expect("activation_function", "gelu")
+    root.block("audio_config").expect("model_type", "whisper")
+    root.block("audio_config").expect("scale_embedding", False)
+    root.block("tts_config").expect("model_type", "conditional_chattts")
+    for setting in ("use_speaker_embedding", "use_text", "use_mlp"):
+        root.block("tts_config").expect(setting, True)
+    root.block("tts_config").expect("use_llm_hidden_state", False)
+
+
+def _check_consistency(config: OmniConfig, root: _Reader, pre: _Reader) -> None:
+    llm, vision, audio, tts = config.llm, config.vision, config.audio, config.tts
+    remedy = "restore the official configuration"
+    for key, size, heads in (
+        ("num_attention_heads", llm.num_heads * llm.head_dim, llm.num_heads),
+        ("vision_config.num_attention_heads", vision.hidden_size, vision.num_heads),
+        ("audio_config.encoder_attention_heads", audio.d_model, audio.num_heads),
+        ("tts_config.num_attention_heads", tts.hidden_size, tts.num_heads),
+    ):
+        if size % heads:
+            raise root.error(key, f"is {heads}, which does not divide the width {size}", remedy)
+    if llm.num_heads % llm.num_kv_heads:
+        problem = f"is {llm.num_kv_heads}, which does not divide {llm.num_heads} attention heads"
+        raise root.error("num_key_value_heads", problem, remedy)
+    if llm.hidden_size % 4 or llm.hidden_size % config.resampler_heads:
+        problem = f"is {llm.hidden_size}, which the resampler cannot split into {config.resampler_heads} heads of 2-D sines"
+        raise root.error("hidden_size", problem, remedy)
+    if tts.llm_dim != llm.hidden_size:
+        raise root.error("tts_config.llm_dim", f"is {tts.llm_dim}, but hidden_size is {llm.hidden_size}", remedy)
+    if audio.ffn_dim // 4 != audio.d_model:
+        problem = f"is {audio.ffn_dim}, but the projector reads a quarter of it and d_model is {audio.d_model}"
+        raise root.error("audio_config.encoder_ffn_dim", problem, remedy)
+    if audio.num_mel_bins != config.mel.num_mel_bins:
+        problem = f"is {config.mel.num_mel_bins}, but the audio encoder takes {audio.num_mel_bins} mel bands"
+        raise pre.error("feature_size", problem, remedy)
+    if config.image.query_num != config.query_num:
+        problem = f"is {config.image.query_num}, but query_num in {CONFIG_FILE} is {config.query_num}"
+        raise pre.error("image_feature_size", problem, remedy)
+    if config.image.patch_size != vision.patch_size:
+        problem = f"is {config.image.patch_size}, but the vision tower has patches of {vision.patch_size} pixels"
+        raise pre.error("patch_size", problem, remedy)
+
+
+def _llm(root: _Reader) -> LLMConfig:
+    hidden, heads = root.positive("hidden_size", 3584), root.positive("num_attention_heads", 28)
+    rope = root.block("rope_parameters", "rope_scaling")
+    for key in ("rope_type", "type"):
+        rope.expect(key, "default")
+    return LLMConfig(
+        hidden_size=hidden,
+        intermediate_size=root.positive("intermediate_size", 18944),
+        num_layers=root.positive("num_hidden_layers", 28),
+        num_heads=heads,
+        num_kv_heads=root.positive("num_key_value_heads", 4),
+        head_dim=root.positive("head_dim", hidden // heads),
+        vocab_size=root.positive("vocab_size", 151700),
+        rms_norm_eps=root.get("rms_norm_eps", 1e-6),
+        rope_theta=rope.get("rope_theta", root.get("rope_theta", 1e6)),
+        max_positions=root.positive("max_position_embeddings", 32768),
+        tie_word_embeddings=root.get("tie_word_embeddings", False),
+    )
+
+
+def _vision(vision: _Reader, root: _Reader) -> VisionConfig:
+    drop = root.get("drop_vision_last_layer", False) if "drop_vision_last_layer" in root.data else None
+    return VisionConfig(
+        hidden_size=vision.positive("hidden_size", 1152),
+        intermediate_size=vision.positive("intermediate_size", 4304),
+        num_hidden_layers=vision.positive("num_hidden_layers", 27),
+        drop_last_layer=drop,
+        num_heads=vision.positive("num_attention_heads", 16),
+        num_channels=vision.positive("num_channels", 3),
+        patch_size=vision.positive("patch_size", 14),
+        image_size=vision.positive("image_size", 980),
+        layer_norm_eps=vision.get("layer_norm_eps", 1e-6),
+        batch_size=root.positive("vision_batch_size", 16),
+    )
+
+
+def _audio(audio: _Reader, root: _Reader) -> AudioConfig:
+    return AudioConfig(
+        d_model=audio.positive("d_model", 1024),
+        num_layers=audio.positive("encoder_layers", 24),
+        num_heads=audio.positive("encoder_attention_heads", 16),
+        ffn_dim=audio.positive("encoder_ffn_dim", 4096),
+        num_mel_bins=audio.positive("num_mel_bins", 80),
+        max_positions=audio.positive("max_source_positions", 1500),
+        pool_step=root.positive("audio_pool_step", 2),
+        chunk_length=root.get("audio_chunk_length", 1.0),
+    )
+
+
+def _tts(tts: _Reader) -> TTSConfig:
+    return TTSConfig(
+        llm_dim=tts.positive("llm_dim", 2560),
+        hidden_size=tts.positive("hidden_size", 768),
+        intermediate_size=tts.positive("intermediate_size", 3072),
+        num_layers=tts.positive("num_hidden_layers", 20),
+        num_heads=tts.positive("num_attention_heads", 12),
+        max_positions=tts.positive("max_position_embeddings", 4096),
+        rms_norm_eps=tts.get("rms_norm_eps", 1e-6),
+        rope_theta=tts.get("rope_theta", 1e4),
+        vocab_size=tts.positive("vocab_size", 32000),
+        num_audio_tokens=tts.positive("num_audio_tokens", 626),
+        num_text_tokens=tts.positive("num_text_tokens", 21178),
+        num_mel_bins=tts.positive("num_mel_bins", 100),
+        num_vq=tts.positive("num_vq", 4),
+        num_spk_embs=tts.positive("num_spk_embs", 1),
+        spk_emb_token_id=tts.get("spk_emb_token_id", 21143),
+        audio_bos_token_id=tts.get("audio_bos_token_id", 21132),
+        text_eos_token_id=tts.get("text_eos_token_id", 21133),
+        text_chunk_size=tts.positive("streaming_text_chunk_size", 10),
+        text_reserved_len=tts.positive("streaming_text_reserved_len", 300),
+        audio_chunk_size=tts.positive("streaming_audio_chunk_size", 50),
+        top_p=tts.get("top_p", 0.7),
+        top_k=tts.positive("top_k", 20),
+        repetition_penalty=tts.get("repetition_penalty", 1.0),
+    )
+
+
+def _dvae(block: _Reader) -> DVAEConfig:
+    base = DVAEConfig()
+    return DVAEConfig(
+        idim=block.positive("idim", base.idim),
+        hidden=block.positive("hidden", base.hidden),
+        bn_dim=block.positive("bn_dim", base.bn_dim),
+        n_layer=block.positive("n_layer", base.n_layer),
+        vq_dim=block.positive("vq_dim", base.vq_dim),
+        num_mel_bins=block.positive("num_mel_bins", base.num_mel_bins),
+        levels=tuple(block.get("levels", list(base.levels))),
+        groups=block.positive("G", base.groups),
+        residuals=block.positive("R", base.residuals),
+    )
+
+
+def _vocos(block: _Reader) -> VocosConfig:
+    base = VocosConfig()
+    return VocosConfig(
+        input_channels=block.positive("input_channels", base.input_channels),
+        dim=block.positive("dim", base.dim),
+        intermediate_dim=block.positive("intermediate_dim", base.intermediate_dim),
+        num_layers=block.positive("num_layers", base.num_layers),
+        n_fft=block.positive("n_fft", base.n_fft),
+        hop_length=block.positive("hop_length", base.hop_length),
+    )
+
+
+def _image(pre: _Reader, root: _Reader) -> ImageConfig:
+    return ImageConfig(
+        max_slice_nums=pre.positive("max_slice_nums", 9),
+        scale_resolution=pre.positive("scale_resolution", 448),
+        patch_size=pre.positive("patch_size", root.block("vision_config").positive("patch_size", 14)),
+        use_image_id=pre.get("use_image_id", root.get("use_image_id", True)),
+        query_num=pre.positive("image_feature_size", root.positive("query_num", 64)),
+        norm_mean=_triple(pre, "norm_mean"),
+        norm_std=_triple(pre, "norm_std"),
+    )
+
+
+def _triple(pre: _Reader, key: str) -> tuple[float, float, float]:
+    """Three channel values; a single number stands for all three."""
+    value = pre.data.get(key, 0.5)
+    values = [value] * 3 if isinstance(value, int | float) else value
+    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+        raise pre.error(key, f"is {value!r}, not three numbers", "restore the official configuration")
+    return float(values[0]), float(values[1]), float(values[2])

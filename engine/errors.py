@@ -1,0 +1,41 @@
+"""Typed errors of the model library: each message is one sentence that names cause and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ModelError(Exception):
+    """Base of all errors that this library raises on purpose."""
+
+
+class LoadError(ModelError):
+    """A model directory cannot be used.
+
+    ``file`` is the file at fault (or the directory itself), ``key`` the configuration key or tensor name where one
+    is at fault, ``remedy`` what a person can do about it. ``str(error)`` joins the three into one sentence.
+    """
+
+    def __init__(self, file: str | Path, problem: str, remedy: str, *, key: str | None = None) -> None:
+        where = f"{file}: {key}" if key else str(file)
+        super().__init__(f"{where}: {problem}; {remedy}")
+        self.file = str(file)
+        self.problem = problem
+        self.key = key
+        self.remedy = remedy
+
+
+class ConfigError(LoadError):
+    """A configuration file is missing, corrupt, of another architecture, or holds an impossible value."""
+
+
+class CheckpointError(LoadError):
+    """A weight file is missing, truncated, or does not fit the configuration."""
+
+
+class TokenizerError(LoadError):
+    """A tokenizer is missing, corrupt, or lacks a token that the model needs."""
+
+
+class InputError(ModelError, ValueError):
+    """What a caller handed in (picture, sound, message) cannot be processed."""
