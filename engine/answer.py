@@ -1,0 +1,69 @@
+"""The two ends of an answer on its way from an engine to a caller: bounded, cancellable, left at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from engine.client import Chunk, EngineError
+
+CHUNKS_AHEAD = 3
+"""How many chunks an engine makes before the consumer takes the first of them (1.5 s of speech)."""
+
+
+class AnswerPipe:
+    """The engine's end: it pushes chunks, the last one with ``finish``, or the error that ends the answer."""
+
+    def __init__(self) -> None:
+        self._items: deque[Chunk | EngineError] = deque()
+        self._arrived = asyncio.Event()
+
+    def push(self, item: Chunk | EngineError) -> None:
+        self._items.append(item)
+        self._arrived.set()
+
+    async def pop(self) -> Chunk | EngineError:
+        while not self._items:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._items.popleft()
+
+
+class AnswerStream(AsyncIterator[Chunk]):
+    """The caller's end: the iterator that ``generate`` hands out. Both ends live on one event loop.
+
+    ``taken`` is called for every chunk that the caller takes (the engine may make one more), ``left`` once when the
+    caller goes away before the finishing chunk: by ``aclose()`` or by dropping the iterator. So that dropping is seen
+    at once, the engine holds the pipe only, never this object.
+    """
+
+    def __init__(self, pipe: AnswerPipe, taken: Callable[[], None], left: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pipe = pipe
+        self._taken = taken
+        self._left = left
+        self._over = False
+
+    def __aiter__(self) -> AnswerStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._over:
+            raise StopAsyncIteration
+        item = await self._pipe.pop()
+        self._over = isinstance(item, EngineError) or item.finish is not None
+        if isinstance(item, EngineError):
+            raise item
+        self._taken()
+        return item
+
+    async def aclose(self) -> None:
+        """Leave the answer; the engine stops at the next chunk boundary. Not while another task waits for a chunk."""
+        if not self._over:
+            self._over = True
+            self._left()
+
+    def __del__(self) -> None:
+        if not self._over and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._left)

@@ -1,0 +1,69 @@
+"""Choose an engine from a few plain options. Imports no torch: the call's process calls this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.client import Engine, EngineError
+from engine.scripted import Script, ScriptedEngine
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("none", "int8", "int4")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine to run, and how. Every field is a plain value, so that it travels to a worker process."""
+
+    kind: Literal["model", "scripted"] = "model"
+    model: str | None = None
+    """A MiniCPM-o 2.6 directory in the Hugging Face layout; None is the mini that ships with the project."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``."""
+    dtype: str = "auto"
+    """``auto`` (bfloat16 on an accelerator, float32 on the CPU), ``float32``, ``bfloat16`` or ``float16``."""
+    quantize: str = "none"
+    max_sessions: int = 16
+    threads: int = 0
+    """CPU threads of the worker; 0 leaves one core to the media process."""
+    script: str | None = None
+    """JSON file with the answers of a scripted engine, see :meth:`engine.scripted.Script.load`."""
+    in_process: bool | None = None
+    """Run beside the caller rather than in a worker. None: the scripted engine does, a model does not."""
+    restart: bool = True
+    """Start a new worker when one was lost; its sessions are lost all the same."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("model", "scripted"):
+            raise _bad(f"the kind of engine is {self.kind!r}; known are model and scripted")
+        if self.device not in DEVICES and not (self.device.startswith("cuda:") and self.device[5:].isdigit()):
+            raise _bad(f"the device is {self.device!r}; known are {', '.join(DEVICES)} and cuda:N")
+        if self.dtype not in DTYPES:
+            raise _bad(f"the dtype is {self.dtype!r}; known are {', '.join(DTYPES)}")
+        if self.quantize not in QUANTIZATIONS:
+            raise _bad(f"the quantization is {self.quantize!r}; known are {', '.join(QUANTIZATIONS)}")
+        if self.max_sessions < 1 or self.threads < 0:
+            raise _bad("max_sessions must be at least 1 and threads not negative")
+        if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
+            raise _bad(f"the model directory {self.model} does not exist; give the path of a MiniCPM-o 2.6 directory")
+
+
+def create_engine(spec: EngineSpec) -> Engine:
+    """The engine that ``spec`` describes, not started yet. Raises EngineError ``bad_options`` or ``load_failed``."""
+    local = spec.kind == "scripted" if spec.in_process is None else spec.in_process
+    if not local:
+        from engine.process import ProcessEngine
+
+        return ProcessEngine(spec)
+    if spec.kind == "scripted":
+        return ScriptedEngine(Script.load(spec.script) if spec.script else None, spec.max_sessions)
+    from engine.live_engine import LiveEngine
+
+    return LiveEngine(spec)
+
+
+def _bad(cause: str) -> EngineError:
+    return EngineError("bad_options", f"The engine cannot be set up: {cause}.")

@@ -1,0 +1,330 @@
+"""An engine without a model, for tests of the call and for work on the page. Never the default.
+
+It answers with sentences from a script and speaks them as a soft melody, one note a word, so that nobody takes it
+for a voice. The same requests give the same chunks. Delays run on the event loop's clock only, so that it also works
+under a virtual-time loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
+from engine.client import (
+    INPUT_RATE,
+    OUTPUT_RATE,
+    Chunk,
+    EngineError,
+    EngineInfo,
+    FinishReason,
+    Prefilled,
+    SessionOptions,
+    Unit,
+)
+from engine.units import check_unit, decode_frame
+
+CHUNK_SAMPLES = 12_000
+"""Speech per chunk: 0.5 s at 24 kHz."""
+
+CONTEXT_LIMIT = 8_192
+AUDIO_TOKENS_PER_S = 25
+FRAME_TOKENS = 66
+VOICED_RMS = 300.0
+"""A 20 ms frame whose int16 RMS is above this counts as voiced."""
+
+DEFAULT_ANSWERS = ("I heard {voiced} seconds of sound in {units} units.", 'You typed "{typed}".')
+PENTATONIC_HZ = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a scripted engine says and how slowly (seconds of the event loop's clock).
+
+    ``answers`` are said in turn, the last one is followed by the first. Each may use ``{turn}``, ``{units}``,
+    ``{seconds}``, ``{voiced}``, ``{frames}``, ``{typed}`` (all since the answer before) and ``{heard}`` (seconds of the
+    answer before that were played). Without answers the engine tells what it was given.
+    """
+
+    answers: tuple[str, ...] = ()
+    prefill_s: float = 0.0
+    first_chunk_s: float = 0.0
+    chunk_s: float = 0.0
+
+    @classmethod
+    def load(cls, path: str | Path) -> Script:
+        """Read ``{"answers": ["…"], "prefill_s": 0, "first_chunk_s": 0, "chunk_s": 0}``; every key may be missing.
+
+        Raises EngineError ``load_failed``.
+        """
+        try:
+            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EngineError("load_failed", f"The script {path} cannot be read as JSON: {error}.") from None
+        if not isinstance(raw, dict) or (unknown := set(raw) - set(cls.__slots__)):
+            found = f"unknown keys {sorted(unknown)}" if isinstance(raw, dict) else type(raw).__name__
+            raise EngineError("load_failed", f"The script {path} must be an object of {cls.__slots__}; found {found}.")
+        answers = raw.pop("answers", [])
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise EngineError("load_failed", f"The script {path}: answers must be a list of strings.")
+        if not all(isinstance(value, int | float) and value >= 0 for value in raw.values()):
+            raise EngineError("load_failed", f"The script {path}: the delays must be seconds, not negative.")
+        script = cls(answers=tuple(answers), **raw)
+        try:
+            for answer in script.answers:
+                answer.format(**_Heard().as_words(0))
+        except (KeyError, IndexError, ValueError) as error:
+            raise EngineError("load_failed", f"The script {path} has an answer with a wrong field: {error}.") from None
+        return script
+
+
+class ScriptedEngine:
+    """An :class:`engine.client.Engine` that reads its answers from a :class:`Script`."""
+
+    def __init__(self, script: Script | None = None, max_sessions: int = 16) -> None:
+        self._script = script or Script()
+        self._max_sessions = max_sessions
+        self._sessions: set[ScriptedSession] = set()
+        self._info: EngineInfo | None = None
+
+    async def start(self) -> EngineInfo:
+        self._info = EngineInfo(
+            name="scripted",
+            trained=False,
+            device="cpu",
+            parameters=0,
+            context_limit=CONTEXT_LIMIT,
+            max_sessions=self._max_sessions,
+            hears=False,
+            note="Scripted answers and tones for tests: there is no model here, and nobody listens.",
+        )
+        return self._info
+
+    @property
+    def info(self) -> EngineInfo | None:
+        return self._info
+
+    async def open(self, options: SessionOptions) -> ScriptedSession:
+        if self._info is None:
+            raise EngineError("worker_lost", "The engine is not running; start it first.")
+        if len(self._sessions) >= self._max_sessions:
+            raise EngineError(
+                "full", f"All {self._max_sessions} sessions are taken; try again when a call has ended.", retryable=True
+            )
+        session = ScriptedSession(options, self._script, self._sessions.discard)
+        self._sessions.add(session)
+        return session
+
+    async def stop(self) -> None:
+        for session in list(self._sessions):
+            await session.close()
+        self._info = None
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What was fed since the last answer."""
+
+    units: int = 0
+    samples: int = 0
+    voiced_frames: int = 0
+    frames: int = 0
+    typed: list[str] = field(default_factory=list)
+    before_s: float = 0.0
+
+    def as_words(self, turn: int) -> dict[str, str]:
+        return {
+            "turn": str(turn),
+            "units": str(self.units),
+            "seconds": f"{self.samples / INPUT_RATE:.1f}",
+            "voiced": f"{self.voiced_frames / 50:.1f}",
+            "frames": str(self.frames),
+            "typed": " ".join(self.typed),
+            "heard": f"{self.before_s:.1f}",
+        }
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One running or waiting answer, from the engine's side."""
+
+    epoch: int
+    pipe: AnswerPipe = field(default_factory=AnswerPipe)
+    cancelled: bool = False
+    credit: int = CHUNKS_AHEAD
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def taken(self) -> None:
+        self.credit += 1
+        self.wake.set()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.wake.set()
+
+    async def room(self) -> None:
+        """Wait until a chunk may be made or the answer is cancelled."""
+        while self.credit <= 0 and not self.cancelled:
+            self.wake.clear()
+            await self.wake.wait()
+        self.credit -= 1
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless cancelled meanwhile."""
+        await asyncio.sleep(0)
+        if seconds and not self.cancelled:
+            self.wake.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    while not self.cancelled:
+                        await self.wake.wait()
+                        self.wake.clear()
+            except TimeoutError:
+                pass
+
+
+class ScriptedSession:
+    """One scripted call. An asyncio lock, which serves its waiters in order, keeps the requests' order."""
+
+    def __init__(self, options: SessionOptions, script: Script, forget: Callable[[ScriptedSession], None]) -> None:
+        self._options = options
+        self._script = script
+        self._forget = forget
+        self._order = asyncio.Lock()
+        self._answers: list[_Answer] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._heard = _Heard()
+        self._turn = 0
+        self._context = 0
+
+    async def prefill(self, unit: Unit) -> Prefilled:
+        check_unit(unit)
+        return await self._in_order(lambda: self._prefill(unit))
+
+    def generate(self, epoch: int) -> AsyncIterator[Chunk]:
+        answer = _Answer(epoch)
+        stream = AnswerStream(answer.pipe, answer.taken, answer.cancel)
+        if self._closed:
+            answer.pipe.push(_closed())
+            return stream
+        self._answers.append(answer)
+        task = asyncio.get_running_loop().create_task(self._answer(answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return stream
+
+    async def cancel(self, epoch: int) -> None:
+        for answer in self._answers:
+            if answer.epoch == epoch:
+                answer.cancel()
+
+    async def heard(self, epoch: int, samples: int) -> None:
+        self._heard.before_s = samples / OUTPUT_RATE
+
+    async def close(self) -> None:
+        self._closed = True
+        for answer in self._answers:
+            answer.cancel()
+        self._forget(self)
+
+    async def _in_order(self, request: Callable[[], Awaitable[T]]) -> T:
+        async with self._order:
+            if self._closed:
+                raise _closed()
+            return await request()
+
+    async def _prefill(self, unit: Unit) -> Prefilled:
+        if unit.frame is not None:
+            decode_frame(unit.frame)
+        await asyncio.sleep(self._script.prefill_s)
+        heard = self._heard
+        heard.units += 1
+        heard.samples += len(unit.audio)
+        heard.voiced_frames += _voiced_frames(unit.audio)
+        heard.frames += unit.frame is not None
+        if unit.text:
+            heard.typed.append(unit.text)
+        tokens = round(len(unit.audio) / INPUT_RATE * AUDIO_TOKENS_PER_S) + len((unit.text or "").split())
+        tokens += FRAME_TOKENS if unit.frame is not None else 0
+        dropped = max(0, self._context + tokens - CONTEXT_LIMIT)
+        self._context += tokens - dropped
+        return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped)
+
+    async def _answer(self, answer: _Answer) -> None:
+        """Make the chunks of one answer, in its place among the session's requests."""
+        async with self._order:
+            words, finish = self._words()
+            await answer.pause(self._script.first_chunk_s)
+            pieces = _speak(words) if self._options.speak else [(f"{' '.join(words)}", np.zeros(0, np.int16), 0)]
+            index = 0
+            for text, pcm, audio_start in pieces:
+                await answer.room()
+                if answer.cancelled:
+                    finish = "cancelled"
+                    break
+                answer.pipe.push(Chunk(answer.epoch, index, text, pcm, audio_start))
+                index += 1
+                await answer.pause(self._script.chunk_s)
+            answer.pipe.push(Chunk(answer.epoch, index, finish="cancelled" if answer.cancelled else finish))
+            self._answers.remove(answer)
+
+    def _words(self) -> tuple[list[str], FinishReason]:
+        heard = self._heard
+        self._turn += 1
+        if self._script.answers:
+            text = self._script.answers[(self._turn - 1) % len(self._script.answers)]
+        else:
+            text = " ".join(DEFAULT_ANSWERS[: 2 if heard.typed else 1])
+        words = text.format(**heard.as_words(self._turn)).split()
+        self._heard = _Heard()
+        limit = self._options.max_new_tokens
+        self._context = min(CONTEXT_LIMIT, self._context + min(len(words), limit))
+        return words[:limit], "length" if len(words) > limit else "stop"
+
+
+def _speak(words: list[str]) -> list[tuple[str, NDArray[np.int16], int]]:
+    """Words as (text, pcm, sample at which the text begins) per chunk, which holds the words beginning in it."""
+    notes = [_note(word) for word in words]
+    starts = np.cumsum([0] + [len(note) for note in notes])
+    speech = np.concatenate(notes) if notes else np.zeros(0, np.int16)
+    pieces = []
+    for begin in range(0, len(speech), CHUNK_SAMPLES):
+        here = [i for i in range(len(words)) if begin <= starts[i] < begin + CHUNK_SAMPLES]
+        text = "".join(words[i] if i == 0 else f" {words[i]}" for i in here)
+        audio_start = int(starts[here[0]]) if here else begin
+        pieces.append((text, speech[begin : begin + CHUNK_SAMPLES], audio_start))
+    return pieces
+
+
+def _note(word: str) -> NDArray[np.int16]:
+    """A soft tone whose pitch and length follow from the word, with a short rest after it (24 kHz)."""
+    digest = zlib.crc32(word.encode())
+    pitch = PENTATONIC_HZ[digest % len(PENTATONIC_HZ)]
+    length = int(OUTPUT_RATE * (0.14 + 0.03 * min(len(word), 10)))
+    time = np.arange(length) / OUTPUT_RATE
+    tone = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(4 * np.pi * pitch * time)
+    envelope = np.sin(np.pi * np.arange(length) / length) ** 2
+    rest = np.zeros(OUTPUT_RATE // 25, np.int16)
+    return np.concatenate([(tone * envelope * 4_000).astype(np.int16), rest])
+
+
+def _voiced_frames(audio: NDArray[np.int16]) -> int:
+    """How many whole 20 ms frames are louder than :data:`VOICED_RMS`."""
+    size = INPUT_RATE // 50
+    frames = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float32)
+    return int((np.sqrt((frames**2).mean(axis=1)) > VOICED_RMS).sum()) if len(frames) else 0
+
+
+def _closed() -> EngineError:
+    return EngineError("session_closed", "The session was closed; open a new one.")

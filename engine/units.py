@@ -1,0 +1,59 @@
+"""What a unit must be before any model sees it. Used by every engine, in whichever process it lives; no torch."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, Unit
+
+MAX_FRAME_BYTES = 8 << 20
+MAX_FRAME_PIXELS = 32_000_000
+MAX_TEXT_CHARS = 8_000
+FRAME_FORMATS = ("JPEG", "PNG")
+
+
+def check_unit(unit: Unit) -> None:
+    """Raise EngineError ``bad_unit`` if the unit's audio or text is not what :class:`Unit` says, or if all is empty.
+
+    The frame is only measured here; :func:`decode_frame` looks inside.
+    """
+    audio = unit.audio
+    if not isinstance(audio, np.ndarray) or audio.dtype != np.int16 or audio.ndim != 1:
+        raise _bad("the audio is not a one-dimensional int16 array; convert it to mono int16 at 16 kHz")
+    if len(audio) > UNIT_SAMPLES:
+        raise _bad(
+            f"the audio is {len(audio) / INPUT_RATE:.3f} s long, a unit holds at most {UNIT_SAMPLES / INPUT_RATE:g} s; "
+            "cut it into several units"
+        )
+    if unit.frame is not None and not 0 < len(unit.frame) <= MAX_FRAME_BYTES:
+        raise _bad(f"the frame has {len(unit.frame)} bytes, allowed are 1 to {MAX_FRAME_BYTES}; send a smaller picture")
+    if unit.text is not None and len(unit.text) > MAX_TEXT_CHARS:
+        raise _bad(f"the text has {len(unit.text)} characters, allowed are {MAX_TEXT_CHARS}; send it in parts")
+    if not len(audio) and unit.frame is None and not unit.text:
+        raise _bad("it has no audio, no frame and no text; give at least one of them")
+
+
+def decode_frame(data: bytes) -> Image.Image:
+    """The picture as an RGB PIL image, every pixel decoded. Raises EngineError ``bad_unit`` when it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FRAME_FORMATS)
+            if image.width * image.height > MAX_FRAME_PIXELS:
+                raise _bad(
+                    f"the frame has {image.width} by {image.height} pixels, allowed are {MAX_FRAME_PIXELS}; "
+                    "send a smaller picture"
+                )
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise _bad("the frame is not a JPEG or PNG picture; encode it as one of these") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Warning) as error:
+        raise _bad(f"the frame is damaged ({error}); send a whole JPEG or PNG picture") from None
+
+
+def _bad(cause: str) -> EngineError:
+    return EngineError("bad_unit", f"The unit is refused: {cause}.")
