@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 
 from engine.client import Chunk, EngineError
 
-CHUNKS_AHEAD = 3
-"""How many chunks an engine makes before the consumer takes the first of them (1.5 s of speech)."""
+CHUNKS_AHEAD = 2
+"""How many chunks an engine makes before the consumer takes the first of them (about 1 s of speech)."""
 
 
 class AnswerPipe:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
+from engine.checks import check_options, check_unit, decode_frame
 from engine.client import (
     INPUT_RATE,
     OUTPUT_RATE,
@@ -30,7 +31,6 @@ from engine.client import (
     SessionOptions,
     Unit,
 )
-from engine.units import check_unit, decode_frame
 
 CHUNK_SAMPLES = 12_000
 """Speech per chunk: 0.5 s at 24 kHz."""
@@ -116,7 +116,8 @@ class ScriptedEngine:
 
     async def open(self, options: SessionOptions) -> ScriptedSession:
         if self._info is None:
-            raise EngineError("worker_lost", "The engine is not running; start it first.")
+            raise EngineError("not_started", "The engine is not running; start it first.")
+        check_options(options, self._info)
         if len(self._sessions) >= self._max_sessions:
             raise EngineError(
                 "full", f"All {self._max_sessions} sessions are taken; try again when a call has ended.", retryable=True

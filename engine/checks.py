@@ -1,19 +1,40 @@
-"""What a unit must be before any model sees it. Used by every engine, in whichever process it lives; no torch."""
+"""What options and units must be before any model sees them. Used by every engine, in whichever process; no torch."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from typing import get_args, get_type_hints
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, Unit
+from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions, Unit
 
 MAX_FRAME_BYTES = 8 << 20
 MAX_FRAME_PIXELS = 32_000_000
 MAX_TEXT_CHARS = 8_000
+MAX_PROMPT_CHARS = 8_000
+MAX_NEW_TOKENS = 4_096
 FRAME_FORMATS = ("JPEG", "PNG")
+
+
+def check_options(options: SessionOptions, info: EngineInfo) -> None:
+    """Raise EngineError ``bad_options`` if the engine that ``info`` describes cannot open such a session."""
+    for name in ("mode", "language"):
+        known = get_args(get_type_hints(SessionOptions)[name])
+        if getattr(options, name) not in known:
+            raise EngineError("bad_options", f"The {name} {getattr(options, name)!r} is unknown; use {_either(known)}.")
+    if options.voice not in info.voices:
+        raise EngineError("bad_options", f"The voice {options.voice!r} is unknown; use {_either(info.voices)}.")
+    if len(options.prompt) > MAX_PROMPT_CHARS:
+        raise EngineError(
+            "bad_options", f"The prompt has {len(options.prompt)} characters; shorten it to {MAX_PROMPT_CHARS}."
+        )
+    if not 1 <= options.max_new_tokens <= MAX_NEW_TOKENS:
+        raise EngineError(
+            "bad_options", f"max_new_tokens is {options.max_new_tokens}; use a number from 1 to {MAX_NEW_TOKENS}."
+        )
 
 
 def check_unit(unit: Unit) -> None:
@@ -57,3 +78,7 @@ def decode_frame(data: bytes) -> Image.Image:
 
 def _bad(cause: str) -> EngineError:
     return EngineError("bad_unit", f"The unit is refused: {cause}.")
+
+
+def _either(known: tuple[str, ...]) -> str:
+    return " or ".join(known)

@@ -1,0 +1,155 @@
+"""The worker process: hosts one engine and serves it over the socket that the parent handed down.
+
+``python -m engine.worker FD`` is started by :mod:`engine.process` only. It ends when the parent closes the socket or
+dies. Whatever is printed here becomes a line of the parent's log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from engine.client import Engine, EngineError, EngineSession, SessionOptions, Unit
+from engine.factory import EngineSpec, create_engine
+from engine.wire import Link, Message, WireError, error_to_wire, plain, revive
+
+NICENESS = 5
+"""Media in the parent goes first."""
+
+log = logging.getLogger("engine.worker")
+
+
+class _Answer:
+    """One answer on its way to the parent: sent while the parent has credit for it."""
+
+    def __init__(self, credit: int) -> None:
+        self.credit = asyncio.Semaphore(credit)
+        self.task: asyncio.Task[None] | None = None
+
+
+class Server:
+    """Carries out the parent's requests on an in-process engine. Requests of a session start in the order received."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._engine: Engine | None = None
+        self._sessions: dict[int, EngineSession] = {}
+        self._answers: dict[int, _Answer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve until the parent is gone. Raises WireError when it does not speak the protocol."""
+        while (message := await self._link.receive()) is not None:
+            try:
+                self._carry_out(message)
+            except (KeyError, TypeError) as error:
+                raise WireError(f"the request {message.get('op')!r} lacks or misuses a field: {error}") from None
+
+    def _carry_out(self, message: Message) -> None:
+        op, number = message["op"], message["id"]
+        if op == "start":
+            self._reply(number, self._start(revive(EngineSpec, message["spec"])))
+        elif op == "open":
+            self._reply(number, self._open(number, revive(SessionOptions, message["options"])))
+        elif op == "credit":
+            if number in self._answers:
+                self._answers[number].credit.release()
+        elif op == "leave":
+            if number in self._answers and (task := self._answers[number].task):
+                task.cancel()
+        elif op == "close":
+            if session := self._sessions.pop(message["session"], None):
+                self._reply(number, session.close())
+        elif (session := self._sessions.get(message["session"])) is None:
+            closed = EngineError("session_closed", "The session was closed; open a new one.")
+            self._link.send({"id": number, "error": error_to_wire(closed)})
+        elif op == "prefill":
+            self._reply(number, self._prefill(session, revive(Unit, message["unit"])))
+        elif op == "cancel":
+            self._reply(number, session.cancel(message["epoch"]))
+        elif op == "heard":
+            self._reply(number, session.heard(message["epoch"], message["samples"]))
+        elif op == "generate":
+            answer = self._answers[number] = _Answer(message["credit"])
+            answer.task = self._spawn(self._generate(number, answer, session.generate(message["epoch"])))
+        else:
+            raise WireError(f"the request {op!r} is unknown")
+
+    async def _start(self, spec: EngineSpec) -> Message:
+        threads = spec.threads or max(1, (os.cpu_count() or 2) - 1)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported, which create_engine does
+        self._engine = create_engine(replace(spec, in_process=True, threads=threads))
+        return plain(await self._engine.start())
+
+    async def _open(self, number: int, options: SessionOptions) -> int:
+        if self._engine is None:
+            raise EngineError("not_started", "The engine is not running; start it first.")
+        self._sessions[number] = await self._engine.open(options)
+        return number
+
+    async def _prefill(self, session: EngineSession, unit: Unit) -> Message:
+        return plain(await session.prefill(unit))
+
+    async def _generate(self, number: int, answer: _Answer, stream: Any) -> None:
+        try:
+            async for chunk in stream:
+                if chunk.finish is None:
+                    await answer.credit.acquire()
+                self._link.send({"id": number, "chunk": plain(chunk)})
+        except EngineError as error:
+            self._link.send({"id": number, "error": error_to_wire(error)})
+        finally:
+            await stream.aclose()
+            del self._answers[number]
+
+    def _reply(self, number: int, work: Coroutine[Any, Any, Any]) -> None:
+        async def carry_out() -> None:
+            try:
+                self._link.send({"id": number, "ok": await work})
+            except EngineError as error:
+                self._link.send({"id": number, "error": error_to_wire(error)})
+
+        self._spawn(carry_out())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A fault that is nobody's request error is a bug: end, so that the parent fails what waits and starts anew."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the engine failed", exc_info=error)
+            self._link.close()
+
+
+async def _serve(fd: int) -> None:
+    link = Link(*await asyncio.open_unix_connection(sock=socket.socket(fileno=fd)))
+    try:
+        await Server(link).run()
+    except WireError as error:
+        log.critical("the parent does not speak the protocol: %s", error)
+    finally:
+        link.close()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the parent's to decide
+    os.nice(NICENESS)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(int(sys.argv[1])))
+    sys.stderr.flush()
+    os._exit(0)  # a model thread may be inside a long step, and nothing here needs an orderly end
+
+
+if __name__ == "__main__":
+    main()
