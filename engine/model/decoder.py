@@ -1,0 +1,162 @@
+"""The decoder that the language model (Qwen2) and the speech model (Llama) share.
+
+Pre-norm, rotary positions, grouped-query attention, SwiGLU. The two differ in sizes, in the q/k/v biases and in the
+rotary base only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.model.kv import KVArena, KVBatch
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSizes:
+    """Sizes of a decoder, with the names of Hugging Face configs."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    rms_norm_eps: float
+    rope_theta: float
+    qkv_bias: bool
+    head_dim: int
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, float32 [..., head_dim], of rotary positions [...] (RoFormer, arXiv 2104.09864)."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions[..., None].float() * (1.0 / theta**exponents)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (i, i + head_dim/2) of ``x`` [..., head_dim] by their angles."""
+    low, high = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-high, low), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    def __init__(self, sizes: DecoderSizes) -> None:
+        super().__init__()
+        self.head_dim = sizes.head_dim
+        width, bias = sizes.hidden_size, sizes.qkv_bias
+        self.q_proj = nn.Linear(width, sizes.num_attention_heads * sizes.head_dim, bias=bias)
+        self.k_proj = nn.Linear(width, sizes.num_key_value_heads * sizes.head_dim, bias=bias)
+        self.v_proj = nn.Linear(width, sizes.num_key_value_heads * sizes.head_dim, bias=bias)
+        self.o_proj = nn.Linear(sizes.num_attention_heads * sizes.head_dim, width, bias=False)
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVBatch | None, mask: Tensor | None
+    ) -> Tensor:
+        query, key, value = (
+            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = rotate(query, *turn), rotate(key, *turn)
+        if cache is not None:
+            mixed = cache.attend(layer, query, key, value)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
+            )
+        return self.o_proj(mixed.transpose(1, 2).flatten(-2))
+
+
+class MLP(nn.Module):
+    def __init__(self, sizes: DecoderSizes) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(sizes.hidden_size, sizes.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(sizes.hidden_size, sizes.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(sizes.intermediate_size, sizes.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, sizes: DecoderSizes) -> None:
+        super().__init__()
+        self.self_attn = Attention(sizes)
+        self.mlp = MLP(sizes)
+        self.input_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVBatch | None, mask: Tensor | None
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turn, layer, cache, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embeddings in, states after the final norm out."""
+
+    def __init__(self, sizes: DecoderSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.num_hidden_layers))
+        self.norm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
+
+    def forward(
+        self,
+        embeds: Tensor,
+        *,
+        cache: KVBatch | None = None,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """``embeds`` [B, T, hidden] -> states [B, T, hidden].
+
+        With ``cache`` the new tokens are stored and see what the cache's sight allows. Without one the pass is causal
+        over the given tokens; ``attention_mask`` is then bool or 0/1 [B, T] (which tokens exist), or a bool mask
+        [B, 1 or heads, T, T] that is taken as it is.
+        ``positions`` int64 [B, T] default to the cache's, else to the token's index.
+        """
+        length = embeds.shape[1]
+        if positions is None:
+            positions = (
+                cache.positions if cache is not None else torch.arange(length, device=embeds.device).expand(1, -1)
+            )
+        mask = None
+        if attention_mask is not None:
+            if cache is not None:
+                raise ValueError("a cache brings its own mask; leave attention_mask out")
+            mask = attention_mask if attention_mask.dim() == 4 else causal_mask(attention_mask)
+        cos, sin = rotary(positions, self.sizes.head_dim, self.sizes.rope_theta)
+        turn = cos[:, None].to(embeds.dtype), sin[:, None].to(embeds.dtype)
+        for index, layer in enumerate(self.layers):
+            embeds = layer(embeds, turn, index, cache, mask)
+        return self.norm(embeds)
+
+    def arena(self, *, slots: int = 1, capacity: int = 256, **limits: int | None) -> KVArena:
+        """A key/value storage of this decoder's shape, on its device and in its dtype."""
+        weight = self.norm.weight
+        return KVArena(
+            self.sizes.num_hidden_layers,
+            self.sizes.num_key_value_heads,
+            self.sizes.head_dim,
+            slots=slots,
+            capacity=capacity,
+            device=weight.device,
+            dtype=weight.dtype,
+            **limits,
+        )
+
+
+def causal_mask(exists: Tensor) -> Tensor:
+    """Causal mask bool [B, 1, T, T] over tokens that exist ([B, T]); each token sees at least itself."""
+    length = exists.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=exists.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=exists.device)
+    return ((causal & exists.bool()[:, None]) | itself)[:, None]

@@ -1,0 +1,246 @@
+"""Key/value storage of many sessions in one static tensor.
+
+A session's sequence is a slot and a length, nothing else: cutting it short means remembering a smaller length,
+forking it means copying a slot. What lies beyond a sequence's length is rubbish that no query ever sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Sight = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What a query may see: (query positions int64 [B, T], key positions int64 [S], ends int64 [B]) -> bool [B, T or 1, S].
+
+``ends`` are the lengths of the sequences once the new tokens are in.
+"""
+
+
+class KVFullError(ValueError):
+    """A sequence would outgrow the storage, or no slot is free."""
+
+
+def causal(queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
+    """Each token sees itself and what came before it."""
+    return keys <= queries[..., None]
+
+
+def whole(queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
+    """Each token sees its whole sequence, later new tokens included (a chunk of the streaming audio encoder)."""
+    return (keys < ends[:, None])[:, None]
+
+
+class KVArena:
+    """Keys and values [layers, slots, kv_heads, capacity, head_dim] of up to ``max_slots`` sequences.
+
+    Both the slots and the capacity grow by doubling up to their limits; a storage built at its limits never moves,
+    which captured graphs need. One row more than the capacity is kept: padded tokens of a ragged batch go there.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        *,
+        slots: int = 1,
+        capacity: int = 256,
+        max_slots: int | None = None,
+        max_capacity: int | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.max_slots = slots if max_slots is None else max_slots
+        self.max_capacity = capacity if max_capacity is None else max_capacity
+        slots, capacity = min(slots, self.max_slots), min(capacity, self.max_capacity)
+        shape = (layers, slots, kv_heads, capacity + 1, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self._free = list(range(slots - 1, -1, -1))
+
+    @property
+    def layers(self) -> int:
+        return self.keys.shape[0]
+
+    @property
+    def slots(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that each slot can hold without growing."""
+        return self.keys.shape[3] - 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys.device
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def allocate(self) -> int:
+        """A free slot, the lowest first so that sessions stay contiguous. Raises :class:`KVFullError` without one."""
+        if not self._free:
+            if self.slots >= self.max_slots:
+                raise KVFullError(f"all {self.max_slots} session slots are taken; close a session or raise the limit")
+            slots = min(2 * self.slots, self.max_slots)
+            self._free = list(range(slots - 1, self.slots - 1, -1))
+            self._resize(slots, self.capacity)
+        self._free.sort(reverse=True)
+        return self._free.pop()
+
+    def release(self, slot: int) -> None:
+        if slot in self._free or not 0 <= slot < self.slots:
+            raise ValueError(f"slot {slot} is not in use")
+        self._free.append(slot)
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for sequences of ``tokens``. Raises :class:`KVFullError` beyond ``max_capacity``."""
+        if tokens <= self.capacity:
+            return
+        if tokens > self.max_capacity:
+            raise KVFullError(f"a sequence of {tokens} tokens exceeds the storage of {self.max_capacity}")
+        self._resize(self.slots, min(max(2 * self.capacity, tokens), self.max_capacity))
+
+    def _resize(self, slots: int, capacity: int) -> None:
+        layers, old_slots, heads, old_rows, dim = self.keys.shape
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros(layers, slots, heads, capacity + 1, dim)
+            new[:, :old_slots, :, : old_rows - 1] = old[:, :, :, :-1]
+            setattr(self, name, new)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first ``length`` tokens of one slot into another: the fork of a sequence."""
+        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+    def clear(self, slot: int, start: int, end: int) -> None:
+        """Set tokens start..end-1 of a slot to zero."""
+        self.reserve(end)
+        self.keys[:, slot, :, start:end] = 0
+        self.values[:, slot, :, start:end] = 0
+
+    def place(
+        self,
+        slots: Sequence[int],
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        *,
+        sight: Sight = causal,
+        steps: int = 1,
+    ) -> KVBatch:
+        """Lay out one forward pass: ``lengths[b]`` new tokens of sequence ``slots[b]``, from position ``starts[b]`` on.
+
+        The layout is built from numbers that the host knows, so nothing waits for the device. ``steps`` reserves room
+        for that many passes of one token, see :meth:`KVBatch.advance`.
+        """
+        if not len(slots) == len(starts) == len(lengths) > 0:
+            raise ValueError("slots, starts and lengths must name the same sequences, at least one")
+        if len(set(slots)) != len(slots):
+            raise ValueError(f"a slot occurs twice in one batch: {list(slots)}")
+        longest = max(lengths)
+        span = max(start + length for start, length in zip(starts, lengths, strict=True))
+        self.reserve(span + steps - 1)
+        numbers = torch.tensor([list(slots), list(starts), list(lengths)], dtype=torch.int64).to(self.device)
+        rows, first, count = numbers[0], numbers[1], numbers[2]
+        steps_ahead = torch.arange(longest, device=self.device)
+        positions = first[:, None] + steps_ahead
+        ragged = min(lengths) < longest
+        write = torch.where(steps_ahead < count[:, None], positions, self.capacity) if ragged else positions
+        contiguous = all(slot == slots[0] + i for i, slot in enumerate(slots))
+        return KVBatch(
+            arena=self,
+            slots=rows,
+            positions=positions,
+            write=write,
+            ends=first + count,
+            span=span,
+            sight=sight,
+            first_slot=slots[0] if contiguous else None,
+            start=starts[0] if not ragged and len(set(starts)) == 1 else None,
+        ).look()
+
+
+@dataclass(frozen=True, slots=True)
+class KVBatch:
+    """Where the new tokens of one forward pass go, and what they see. Made by :meth:`KVArena.place`.
+
+    ``first_slot`` is set where the slots are contiguous: reads are then views. ``start`` is set where all sequences
+    begin at the same position: writes are then slices. Both are None in a captured graph, where the tensors decide.
+    """
+
+    arena: KVArena
+    slots: Tensor
+    positions: Tensor
+    """int64 [B, T], also the rotary positions."""
+    write: Tensor
+    """int64 [B, T], rows that the new keys are written to."""
+    ends: Tensor
+    span: int
+    """Keys read: the longest sequence of the batch."""
+    sight: Sight
+    first_slot: int | None = None
+    start: int | None = None
+    mask: Tensor | None = None
+    """bool [B, 1, T or 1, span]; None where every query sees all keys, or where ``is_causal`` says it."""
+    is_causal: bool = False
+
+    def look(self) -> KVBatch:
+        """This layout with its mask, or without one where none is needed."""
+        new = self.positions.shape[1]
+        alone = self.start is not None and self.start + new == self.span
+        if alone and (self.sight is whole or (self.sight is causal and new == 1)):
+            return replace(self, mask=None)
+        if alone and self.sight is causal and self.start == 0:
+            return replace(self, is_causal=True)
+        keys = torch.arange(self.span, device=self.positions.device)
+        return replace(self, mask=self.sight(self.positions, keys, self.ends)[:, None])
+
+    def advance(self) -> KVBatch:
+        """The layout of the next single token of every sequence, made on the device alone."""
+        return replace(
+            self,
+            positions=self.positions[:, -1:] + 1,
+            write=self.write[:, -1:] + 1,
+            ends=self.ends + 1,
+            span=self.span + 1,
+            start=None if self.start is None else self.start + self.positions.shape[1],
+            mask=None,
+            is_causal=False,
+        ).look()
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store the new keys and values of ``layer`` and attend.
+
+        ``query`` [B, heads, T, head_dim]; ``key`` and ``value`` [B, kv_heads, T, head_dim], positions already applied.
+        Returns [B, heads, T, head_dim].
+        """
+        keys, values = self.arena.keys[layer], self.arena.values[layer]
+        size, new = self.positions.shape
+        if self.first_slot is not None and self.start is not None:
+            box = slice(self.first_slot, self.first_slot + size), slice(None), slice(self.start, self.start + new)
+            keys[box], values[box] = key.to(keys.dtype), value.to(values.dtype)
+        else:
+            rows = self.slots[:, None]
+            keys[rows, :, self.write] = key.transpose(1, 2).to(keys.dtype)
+            values[rows, :, self.write] = value.transpose(1, 2).to(values.dtype)
+        if self.first_slot is not None:
+            seen = slice(self.first_slot, self.first_slot + size)
+            past_keys, past_values = keys[seen, :, : self.span], values[seen, :, : self.span]
+        else:
+            past_keys = keys[:, :, : self.span].index_select(0, self.slots)
+            past_values = values[:, :, : self.span].index_select(0, self.slots)
+        return F.scaled_dot_product_attention(
+            query,
+            past_keys.to(query.dtype),
+            past_values.to(query.dtype),
+            attn_mask=self.mask,
+            is_causal=self.is_causal,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )

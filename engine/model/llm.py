@@ -1,0 +1,57 @@
+"""The language model: a Qwen2 decoder with its head (arXiv 2407.10671)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from engine.config import LLMConfig
+from engine.model.decoder import Decoder, DecoderSizes
+from engine.model.kv import KVBatch
+
+
+class QwenDecoder(nn.Module):
+    """Official keys ``model.*`` and ``lm_head.weight``."""
+
+    def __init__(self, config: LLMConfig) -> None:
+        super().__init__()
+        self.tied = config.tie_word_embeddings
+        self.model = Decoder(
+            DecoderSizes(
+                vocab_size=config.vocab_size,
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.num_layers,
+                num_attention_heads=config.num_heads,
+                num_key_value_heads=config.num_kv_heads,
+                rms_norm_eps=config.rms_norm_eps,
+                rope_theta=config.rope_theta,
+                qkv_bias=True,
+                head_dim=config.head_dim,
+            )
+        )
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.tie()
+
+    def tie(self) -> None:
+        """Share the embedding table with the head where the config says so; call again after weights were replaced."""
+        if self.tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids int64 [...] -> embeddings [..., hidden]."""
+        return self.model.embed_tokens(ids)
+
+    def forward(
+        self,
+        embeds: Tensor,
+        *,
+        cache: KVBatch | None = None,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings [B, T, hidden] -> states after the final norm [B, T, hidden]; see :meth:`Decoder.forward`."""
+        return self.model(embeds, cache=cache, attention_mask=attention_mask, positions=positions)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """States [..., hidden] -> float32 logits [..., vocab]."""
+        return self.lm_head(states).float()

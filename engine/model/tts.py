@@ -1,0 +1,140 @@
+"""ConditionalChatTTS: a small Llama that reads text tokens and writes four audio codes per step.
+
+A sequence has fixed places: ``[Stts]``, the speaker vector, ``text_reserved_len`` text slots, ``[Ptts]``, then audio
+codes. Text slots are filled while speech is being made: a code sees ``text_chunk_size`` slots per ``audio_chunk_size``
+codes begun, so that speech can start before the text is complete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from engine.config import DVAEConfig, TTSConfig
+from engine.model.decoder import Decoder, DecoderSizes
+from engine.model.dvae import DVAE
+from engine.model.kv import KVBatch
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSight:
+    """What audio codes see: all earlier codes, and a window of the text that grows with the codes.
+
+    ``[Ptts]`` is never seen, not even by itself, and all tokens of one pass share one row, so that a pass over several
+    codes sees them in both directions (both as published).
+    """
+
+    config: TTSConfig
+    text_length: Tensor
+    """int64 [B], text tokens known so far; the slot after them holds ``[Etts]``."""
+
+    def __call__(self, queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
+        return (self.text(queries[:, :1], keys) | self.audio(keys)) & (keys < ends[:, None])[:, None]
+
+    def text(self, positions: Tensor, keys: Tensor) -> Tensor:
+        """Visible text slots: positions [B, T] of codes, keys [S] -> bool [B, T, S]."""
+        config = self.config
+        first_slot = 1 + config.num_spk_embs
+        begun = -torch.div(config.text_reserved_len - positions, config.audio_chunk_size, rounding_mode="floor")
+        window = first_slot + (begun * config.text_chunk_size).clamp(max=config.text_reserved_len)
+        known = keys <= first_slot + self.text_length[:, None]
+        return (keys < window[..., None]) & known[:, None]
+
+    def audio(self, keys: Tensor) -> Tensor:
+        return keys >= self.config.condition_length
+
+
+class Projector(nn.Module):
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width_in, width_out)
+        self.linear2 = nn.Linear(width_out, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(F.relu(self.linear1(x)))
+
+
+class ConditionalChatTTS(nn.Module):
+    """Official keys ``projector``, ``emb_code``, ``emb_text``, ``head_code``, ``model``, ``dvae``."""
+
+    def __init__(self, config: TTSConfig, dvae: DVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.projector = Projector(config.llm_dim, config.hidden_size)
+        self.emb_code = nn.ModuleList(
+            nn.Embedding(config.num_audio_tokens, config.hidden_size) for _ in range(config.num_vq)
+        )
+        self.emb_text = nn.Embedding(config.num_text_tokens, config.hidden_size)
+        self.head_code = nn.ModuleList(
+            weight_norm(nn.Linear(config.hidden_size, config.num_audio_tokens, bias=False))
+            for _ in range(config.num_vq)
+        )
+        self.model = Decoder(
+            DecoderSizes(
+                vocab_size=config.vocab_size,
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.num_layers,
+                num_attention_heads=config.num_heads,
+                num_key_value_heads=config.num_heads,
+                rms_norm_eps=config.rms_norm_eps,
+                rope_theta=config.rope_theta,
+                qkv_bias=False,
+                head_dim=config.hidden_size // config.num_heads,
+            )
+        )
+        self.dvae = DVAE(dvae)
+
+    def speaker(self, states: Tensor) -> Tensor:
+        """Language-model states at ``<|spk|>`` [B, llm_dim] -> unit speaker vectors [B, hidden]."""
+        return F.normalize(self.projector(states), dim=-1)
+
+    def embed_text(self, ids: Tensor, speaker: Tensor) -> Tensor:
+        """Text ids int64 [B, T] -> [B, T, hidden]; ``[spk_emb]`` becomes the speaker vector [B, hidden]."""
+        is_speaker = (ids == self.config.spk_emb_token_id)[..., None]
+        return torch.where(is_speaker, speaker[:, None].to(self.emb_text.weight.dtype), self.emb_text(ids))
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Codes int64 [B, T, num_vq] -> summed embeddings [B, T, hidden]; negative codes stand for ``[Ptts]``."""
+        total = sum(table(codes[..., q].clamp(min=0)) for q, table in enumerate(self.emb_code))
+        begin = self.emb_text.weight[self.config.audio_bos_token_id]
+        return torch.where((codes[..., :1] < 0), begin, total)
+
+    def head_weights(self) -> Tensor:
+        """The weight-normed heads as one matrix [num_vq * num_audio_tokens, hidden], to be made once and kept."""
+        return torch.cat([head.weight for head in self.head_code])
+
+    def logits(self, states: Tensor, heads: Tensor | None = None) -> Tensor:
+        """States [..., hidden] -> float32 [..., num_vq, num_audio_tokens]; ``heads`` as from :meth:`head_weights`."""
+        scores = F.linear(states, self.head_weights() if heads is None else heads)
+        return scores.float().unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
+
+    def forward(self, embeds: Tensor, *, cache: KVBatch | None = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Embeddings [B, T, hidden] -> states after the final norm; see :meth:`Decoder.forward`.
+
+        Text is fed with a causal cache at its slots, codes with one whose sight is :meth:`sight`. For training on whole
+        sequences leave the cache out and give :meth:`training_mask`.
+        """
+        return self.model(embeds, cache=cache, attention_mask=attention_mask)
+
+    def step(self, codes: Tensor, cache: KVBatch, heads: Tensor | None = None) -> Tensor:
+        """One audio step of a batch: previous codes int64 [B, T, num_vq] -> logits of the next [B, num_vq, V]."""
+        return self.logits(self(self.embed_codes(codes), cache=cache)[:, -1], heads)
+
+    def sight(self, text_length: Tensor) -> SpeechSight:
+        """Sight of audio steps, for text of int64 [B] tokens."""
+        return SpeechSight(self.config, text_length)
+
+    def training_mask(self, text_length: Tensor, length: int) -> Tensor:
+        """Mask bool [B, 1, length, length] over a whole sequence, equal to what streaming would see step by step."""
+        places = torch.arange(length, device=text_length.device)
+        rows = places.expand(len(text_length), -1)
+        sight = self.sight(text_length)
+        earlier = places <= places[:, None]
+        speaks = places >= self.config.condition_length - 1
+        codes = (sight.text(rows, places) | sight.audio(places)) & earlier
+        return torch.where(speaks[:, None], codes, earlier)[:, None]

@@ -1,0 +1,95 @@
+"""Vocos: log-mel frames to a waveform by predicting a spectrum per frame (arXiv 2306.00814).
+
+Kept in float32 always. Its state dict is the released ``Vocos.pt`` without ``feature_extractor.*`` and the window.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.config import VocosConfig
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv1d(width, width, kernel_size=7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pwconv1 = nn.Linear(width, inner)
+        self.pwconv2 = nn.Linear(inner, width)
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x).transpose(1, 2))
+        return x + (self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
+
+
+class Backbone(nn.Module):
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        self.embed = nn.Conv1d(config.input_channels, config.dim, kernel_size=7, padding=3)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.convnext = nn.ModuleList(
+            ConvNeXtBlock(config.dim, config.intermediate_dim) for _ in range(config.num_layers)
+        )
+        self.final_layer_norm = nn.LayerNorm(config.dim, eps=1e-6)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
+        for block in self.convnext:
+            x = block(x)
+        return self.final_layer_norm(x.transpose(1, 2))
+
+
+class ISTFT(nn.Module):
+    """Inverse short-time Fourier transform with "same" padding: T frames give exactly T * hop samples."""
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Complex [B, n_fft / 2 + 1, T] -> [B, T * hop]."""
+        window = torch.hann_window(self.n_fft, device=spectrum.device)
+        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * window[:, None]
+        envelope = window.square()[None, :, None].expand(1, -1, spectrum.shape[-1])
+        return self._overlap_add(frames) / self._overlap_add(envelope)
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """[B, n_fft, T] -> [B, T * hop]: sum at their places, trim (n_fft - hop) / 2 at each end."""
+        total = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
+        summed = F.fold(frames, (1, total), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))[:, 0, 0]
+        trim = (self.n_fft - self.hop_length) // 2
+        return summed[:, trim : total - trim]
+
+
+class Head(nn.Module):
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        self.out = nn.Linear(config.dim, config.n_fft + 2)
+        self.istft = ISTFT(config.n_fft, config.hop_length)
+
+    def forward(self, x: Tensor) -> Tensor:
+        magnitude, phase = self.out(x).transpose(1, 2).chunk(2, dim=1)
+        return self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase))
+
+
+class Vocos(nn.Module):
+    """Official keys ``backbone.*`` and ``head.out.*``; the stored window is the periodic Hann window, made anew."""
+
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        self.head = Head(config)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Log-mel [B, mel bins, T] -> wave float32 [B, T * hop], 24 kHz."""
+        return self.head(self.backbone(mel.float()))
+
+    @property
+    def receptive_field(self) -> int:
+        """Mel frames on either side that one output frame depends on, the overlap of the inverse transform included."""
+        return 3 + 3 * self.config.num_layers + -(-self.config.n_fft // (2 * self.config.hop_length))

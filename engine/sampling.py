@@ -1,0 +1,126 @@
+"""From scores to token ids: batched, on the device, without waiting for it.
+
+Randomness is a value: a session's noise is (seed, counter), so a fork draws what its parent would have drawn, and
+who shares the batch changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class TextSampling:
+    """How text tokens are drawn. The defaults are those of the reference's streaming answer."""
+
+    temperature: float = 0.7
+    top_p: float = 0.8
+    top_k: int = 100
+    repetition_penalty: float = 1.05
+    greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSampling:
+    """How audio codes are drawn. The defaults are those of the reference's speech model."""
+
+    temperature: tuple[float, ...] = (0.1, 0.3, 0.1, 0.3)
+    top_p: float = 0.7
+    top_k: int = 20
+    repetition_penalty: float = 1.0
+    window: int = 16
+    """Codes back that the repetition penalty counts."""
+    min_keep: int = 3
+    """Candidates that top-p and top-k always leave."""
+    min_tokens: int = 10
+    """Codes before which the end of speech is not allowed."""
+    greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A stream of uniform numbers that is a plain value."""
+
+    seed: int
+    drawn: int = 0
+
+    def draw(self, *shape: int) -> tuple[Tensor, Noise]:
+        """Uniform numbers in [0, 1), float32 [*shape] on the CPU, and the stream that follows them."""
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.drawn) % (1 << 63))
+        return torch.rand(*shape, generator=generator), replace(self, drawn=self.drawn + 1)
+
+
+def penalize_seen(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make ids less likely that occurred: scores [..., V], ``seen`` bool [..., V] (CTRL, arXiv 1909.05858)."""
+    if penalty == 1.0:
+        return scores
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def penalize_counts(scores: Tensor, history: Tensor, penalty: float, window: int) -> Tensor:
+    """Like :func:`penalize_seen`, once for every occurrence among the last ``window`` ids.
+
+    ``scores`` [..., V]; ``history`` int64 [..., T], negative entries are no id.
+    """
+    if penalty == 1.0:
+        return scores
+    recent = history[..., -window:]
+    size = scores.shape[-1]
+    counts = F.one_hot(torch.where(recent < 0, size, recent), size + 1)[..., :size].sum(-2)
+    factor = torch.pow(torch.as_tensor(penalty, device=scores.device), counts)
+    return torch.where(scores < 0, scores * factor, scores / factor)
+
+
+def top_p(scores: Tensor, mass: float, min_keep: int = 1) -> Tensor:
+    """Keep the smallest set of ids whose probability exceeds ``mass`` (nucleus sampling, arXiv 1904.09751)."""
+    ordered, order = scores.sort(dim=-1)
+    outside = ordered.softmax(-1).cumsum(-1) <= 1 - mass
+    outside[..., -min_keep:] = False
+    return scores.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
+
+
+def top_k(scores: Tensor, count: int, min_keep: int = 1) -> Tensor:
+    """Keep the ``count`` best ids and what ties with the last of them."""
+    least = scores.topk(min(max(count, min_keep), scores.shape[-1])).values[..., -1:]
+    return scores.masked_fill(scores < least, float("-inf"))
+
+
+def pick(probabilities: Tensor, uniform: Tensor | None) -> Tensor:
+    """Ids int64 [...] from probabilities [..., V]: the distribution inverted at ``uniform`` [...], or the best."""
+    if uniform is None:
+        return probabilities.argmax(-1)
+    climb = probabilities.cumsum(-1)
+    target = uniform[..., None].to(climb) * climb[..., -1:]
+    return (climb <= target).sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+
+def text_token(scores: Tensor, seen: Tensor, sampling: TextSampling, uniform: Tensor | None) -> Tensor:
+    """Next text token of every session: scores float32 [B, V], seen bool [B, V], uniform [B] -> ids int64 [B]."""
+    scores = penalize_seen(scores, seen, sampling.repetition_penalty)
+    if sampling.greedy:
+        return scores.argmax(-1)
+    best, ids = (scores / sampling.temperature).topk(min(sampling.top_k, scores.shape[-1]))
+    choice = pick(top_p(best, sampling.top_p).softmax(-1), uniform)
+    return ids.gather(-1, choice[:, None])[:, 0]
+
+
+def speech_probabilities(
+    logits: Tensor, history: Tensor, sampling: SpeechSampling, *, warp: Tensor, allow_end: Tensor
+) -> Tensor:
+    """Probabilities of the next codes.
+
+    ``logits`` float32 [B, num_vq, V], the last id of V being the end of speech; ``history`` int64 [B, num_vq, T]
+    (negative: none); ``warp`` bool [B]: False at the very first code of an utterance, where only temperature applies;
+    ``allow_end`` bool [B]. Returns [B, num_vq, V].
+    """
+    temperature = torch.tensor(sampling.temperature, device=logits.device)[:, None]
+    scores = logits / temperature
+    warped = penalize_counts(scores, history, sampling.repetition_penalty, sampling.window)
+    warped = top_k(top_p(warped, sampling.top_p, sampling.min_keep), sampling.top_k, sampling.min_keep)
+    scores = torch.where(warp[:, None, None], warped, scores)
+    ends = torch.arange(logits.shape[-1], device=logits.device) == logits.shape[-1] - 1
+    return scores.masked_fill(ends & ~allow_end[:, None, None], float("-inf")).softmax(-1)
