@@ -358,7 +358,7 @@ def _check_consistency(config: OmniConfig, root: _Reader, pre: _Reader) -> None:
         problem = f"is {llm.num_kv_heads}, which does not divide {llm.num_heads} attention heads"
         raise root.error("num_key_value_heads", problem, remedy)
     if llm.hidden_size % 4 or llm.hidden_size % config.resampler_heads:
-        problem = f"is {llm.hidden_size}, which the resampler cannot split into {config.resampler_heads} heads of 2-D sines"
+        problem = f"is {llm.hidden_size}, which the resampler cannot split into {config.resampler_heads} heads"
         raise root.error("hidden_size", problem, remedy)
     if tts.llm_dim != llm.hidden_size:
         raise root.error("tts_config.llm_dim", f"is {tts.llm_dim}, but hidden_size is {llm.hidden_size}", remedy)

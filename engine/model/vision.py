@@ -1,0 +1,158 @@
+"""SigLIP vision tower with NaViT positions (``vpm.*``).
+
+A ViT over patches of pictures of any shape: the learned 70 × 70 position grid (sizes from the configuration) is
+shared by all shapes, each patch taking the position whose cell its fractional coordinate falls into.
+Sources: SigLIP (arXiv 2303.15343), NaViT (arXiv 2307.06304).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.config import VisionConfig
+
+GridSize = tuple[int, int]
+"""Patches of one slice: (rows, columns)."""
+
+
+@lru_cache(maxsize=512)
+@torch.inference_mode(False)
+def bucket_positions(patches: int, grid: int) -> Tensor:
+    """Position cell of every patch along one side: int64 ``[patches]`` with values in ``[0, grid)``.
+
+    Coordinates hit the cell boundaries exactly for many sizes, so that float32 rounding decides: for 40 patches on a
+    grid of 40, patch 19 belongs to cell 18. The step between patches is itself rounded to float32, as published.
+    """
+    boundaries = torch.arange(1 / grid, 1.0, 1 / grid)
+    step = torch.tensor(1 / patches, dtype=torch.float32).item()
+    coordinates = torch.arange(0, 1 - 1e-6, step, dtype=torch.float32)
+    return torch.bucketize(coordinates, boundaries, right=True)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def position_ids(sizes: tuple[GridSize, ...], length: int, grid: int, device: torch.device) -> Tensor:
+    """Row of the position table for every patch, int64 ``[len(sizes), length]``; 0 where a slice is padded.
+
+    Kept on the device: the same shapes come again and again, and a captured graph must not wait for a copy.
+    """
+    ids = torch.zeros(len(sizes), length, dtype=torch.long)
+    for row, (height, width) in zip(ids, sizes, strict=True):
+        cells = bucket_positions(height, grid)[:, None] * grid + bucket_positions(width, grid)
+        row[: height * width] = cells.flatten()
+    return ids.to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def patch_mask(sizes: tuple[GridSize, ...], length: int, device: torch.device) -> Tensor | None:
+    """Bool ``[len(sizes), 1, 1, length]``, True on real patches; None when no slice is padded."""
+    counts = [height * width for height, width in sizes]
+    if min(counts) == length:
+        return None
+    real = torch.arange(length) < torch.tensor(counts)[:, None]
+    return real[:, None, None, :].to(device)
+
+
+class VisionEmbeddings(nn.Module):
+    """Linear patch embedding plus the position of every patch."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.grid = config.patches_per_side
+        patch = config.patch_size
+        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, patch, stride=patch)
+        self.position_embedding = nn.Embedding(self.grid**2, config.hidden_size)
+
+    def forward(self, patches: Tensor, sizes: tuple[GridSize, ...]) -> Tensor:
+        # The patches do not overlap, so that the convolution is one matrix product over flattened patches.
+        hidden = F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        ids = position_ids(sizes, patches.shape[1], self.grid, patches.device)
+        return hidden + self.position_embedding(ids)
+
+
+class VisionAttention(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_heads
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = (
+            proj(x).view(batch, length, self.heads, -1).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class VisionMLP(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class VisionLayer(nn.Module):
+    """Pre-norm transformer layer."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.self_attn = VisionAttention(config)
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VisionMLP(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class VisionEncoder(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+class SiglipVisionTower(nn.Module):
+    """Patches of a padded batch of slices → features, one per patch."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.batch_size = config.batch_size
+        self.embeddings = VisionEmbeddings(config)
+        self.encoder = VisionEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, patches: Tensor, sizes: Sequence[GridSize]) -> Tensor:
+        """Encode slices.
+
+        ``patches``: ``[B, L, channels · patch²]``, each patch flattened as (channel, row, column), padded with zeros
+        to the longest slice; ``sizes``: rows and columns of every slice, with rows · columns ≤ L.
+        Returns ``[B, L, hidden]``; rows behind a slice's own patches are meaningless.
+        """
+        length = patches.shape[1]
+        parts = []
+        for start in range(0, len(sizes), self.batch_size):
+            part = tuple(sizes[start : start + self.batch_size])
+            x = self.embeddings(patches[start : start + self.batch_size], part)
+            parts.append(self.post_layernorm(self.encoder(x, patch_mask(part, length, x.device))))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
