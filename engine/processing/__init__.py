@@ -1,0 +1,1 @@
+"""From pictures, sound and words to tensors and token ids. Nothing here has weights."""
