@@ -1,0 +1,91 @@
+"""Camera pictures on their way to the model: few, upright, of bounded size, as JPEG.
+
+The live peer and replay use the same two helpers, so that a video file and a camera are seen alike. Both functions
+here take milliseconds of CPU per picture: call them off the event loop.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+MAX_SIDE = 1280
+"""Longest side of a picture that the model is given, pixels; larger ones are scaled down."""
+
+MAX_FPS = 4.0
+"""Pictures per second that are encoded at most. A unit is one second long and takes the newest."""
+
+QUALITY = 85
+"""JPEG quality, 1 to 95."""
+
+
+class FrameSampler:
+    """Chooses at most ``max_fps`` pictures per second of a stream: the first of each 1/``max_fps`` slot of time.
+
+    Slots lie on a fixed grid, so that the choice depends on the time stamps alone, and the mean rate is exact
+    whatever the rate of the camera.
+    """
+
+    def __init__(self, max_fps: float = MAX_FPS) -> None:
+        if max_fps <= 0:
+            raise ValueError(f"max_fps must be above zero, not {max_fps}")
+        self._max_fps = max_fps
+        self._slot: int | None = None
+
+    def wants(self, time_s: float) -> bool:
+        """Whether the picture of stream time ``time_s`` (seconds) is to be encoded. Call it once per picture."""
+        slot = int(np.floor(time_s * self._max_fps + 1e-6))  # 0.25 s may arrive as 0.2499999 from a time base
+        if slot == self._slot:
+            return False
+        self._slot = slot  # a stream that starts again from zero is a new slot, not a reason to wait
+        return True
+
+
+def encode_jpeg(
+    frame: av.VideoFrame | NDArray[np.uint8] | Image.Image, max_side: int = MAX_SIDE, quality: int = QUALITY
+) -> bytes:
+    """Encode one picture as a baseline JPEG whose longest side is at most ``max_side`` pixels.
+
+    ``frame`` is a decoded video frame of any pixel format (turned upright by its rotation), an array uint8
+    [height, width, 3] in RGB, or a PIL image (turned upright by its EXIF orientation; transparency becomes white).
+    """
+    if isinstance(frame, Image.Image):
+        image = _flatten(ImageOps.exif_transpose(frame))
+    elif isinstance(frame, np.ndarray):
+        image = Image.fromarray(frame)
+    else:
+        image = _from_video(frame, max_side)
+    size = fit(image.width, image.height, max_side)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def fit(width: int, height: int, max_side: int) -> tuple[int, int]:
+    """The size (width, height) in pixels with the same shape and no side longer than ``max_side``; never larger."""
+    scale = min(1.0, max_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _from_video(frame: Any, max_side: int) -> Image.Image:
+    width, height = fit(frame.width, frame.height, max_side)
+    pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    if frame.rotation:  # degrees counter-clockwise, as the phone wrote it into the file
+        pixels = np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90)))
+    return Image.fromarray(pixels)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if "A" in image.getbands() or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")
