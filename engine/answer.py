@@ -59,7 +59,7 @@ class AnswerStream(AsyncIterator[Chunk]):
         return item
 
     async def aclose(self) -> None:
-        """Leave the answer; the engine stops at the next chunk boundary. Not while another task waits for a chunk."""
+        """Leave the answer; the engine stops at the next chunk boundary."""
         if not self._over:
             self._over = True
             self._left()

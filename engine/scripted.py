@@ -13,7 +13,6 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +42,6 @@ VOICED_RMS = 300.0
 
 DEFAULT_ANSWERS = ("I heard {voiced} seconds of sound in {units} units.", 'You typed "{typed}".')
 PENTATONIC_HZ = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +192,15 @@ class _Answer:
 
 
 class ScriptedSession:
-    """One scripted call. An asyncio lock, which serves its waiters in order, keeps the requests' order."""
+    """One scripted call. A queue with one task behind it keeps the requests' order."""
 
     def __init__(self, options: SessionOptions, script: Script, forget: Callable[[ScriptedSession], None]) -> None:
         self._options = options
         self._script = script
         self._forget = forget
-        self._order = asyncio.Lock()
+        self._requests: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
+        self._runner = asyncio.get_running_loop().create_task(self._run())
         self._answers: list[_Answer] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._heard = _Heard()
         self._turn = 0
@@ -211,19 +208,31 @@ class ScriptedSession:
 
     async def prefill(self, unit: Unit) -> Prefilled:
         check_unit(unit)
-        return await self._in_order(lambda: self._prefill(unit))
+        if self._closed:
+            raise _closed()
+        done: asyncio.Future[Prefilled] = asyncio.get_running_loop().create_future()
+
+        async def carry_out() -> None:
+            try:
+                result = await self._prefill(unit)
+            except EngineError as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        self._requests.put_nowait(carry_out)
+        return await done
 
     def generate(self, epoch: int) -> AsyncIterator[Chunk]:
         answer = _Answer(epoch)
-        stream = AnswerStream(answer.pipe, answer.taken, answer.cancel)
         if self._closed:
             answer.pipe.push(_closed())
-            return stream
-        self._answers.append(answer)
-        task = asyncio.get_running_loop().create_task(self._answer(answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return stream
+        else:
+            self._answers.append(answer)
+            self._requests.put_nowait(lambda: self._answer(answer))
+        return AnswerStream(answer.pipe, answer.taken, answer.cancel)
 
     async def cancel(self, epoch: int) -> None:
         for answer in self._answers:
@@ -234,21 +243,23 @@ class ScriptedSession:
         self._heard.before_s = samples / OUTPUT_RATE
 
     async def close(self) -> None:
-        self._closed = True
-        for answer in self._answers:
-            answer.cancel()
-        self._forget(self)
+        if not self._closed:
+            self._closed = True
+            for answer in self._answers:
+                answer.cancel()
+            self._requests.put_nowait(None)
+            self._forget(self)
 
-    async def _in_order(self, request: Callable[[], Awaitable[T]]) -> T:
-        async with self._order:
-            if self._closed:
-                raise _closed()
-            return await request()
+    async def _run(self) -> None:
+        while (request := await self._requests.get()) is not None:
+            await request()
 
     async def _prefill(self, unit: Unit) -> Prefilled:
         if unit.frame is not None:
             decode_frame(unit.frame)
         await asyncio.sleep(self._script.prefill_s)
+        if self._closed:
+            raise _closed()
         heard = self._heard
         heard.units += 1
         heard.samples += len(unit.audio)
@@ -263,22 +274,19 @@ class ScriptedSession:
         return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped)
 
     async def _answer(self, answer: _Answer) -> None:
-        """Make the chunks of one answer, in its place among the session's requests."""
-        async with self._order:
-            words, finish = self._words()
-            await answer.pause(self._script.first_chunk_s)
-            pieces = _speak(words) if self._options.speak else [(f"{' '.join(words)}", np.zeros(0, np.int16), 0)]
-            index = 0
-            for text, pcm, audio_start in pieces:
-                await answer.room()
-                if answer.cancelled:
-                    finish = "cancelled"
-                    break
-                answer.pipe.push(Chunk(answer.epoch, index, text, pcm, audio_start))
-                index += 1
-                await answer.pause(self._script.chunk_s)
-            answer.pipe.push(Chunk(answer.epoch, index, finish="cancelled" if answer.cancelled else finish))
-            self._answers.remove(answer)
+        words, finish = self._words()
+        await answer.pause(self._script.first_chunk_s)
+        pieces = _speak(words) if self._options.speak else [(" ".join(words), np.zeros(0, np.int16), 0)]
+        index = 0
+        for text, pcm, audio_start in pieces:
+            await answer.room()
+            if answer.cancelled:
+                break
+            answer.pipe.push(Chunk(answer.epoch, index, text, pcm, audio_start))
+            index += 1
+            await answer.pause(self._script.chunk_s)
+        answer.pipe.push(Chunk(answer.epoch, index, finish="cancelled" if answer.cancelled else finish))
+        self._answers.remove(answer)
 
     def _words(self) -> tuple[list[str], FinishReason]:
         heard = self._heard

@@ -13,9 +13,10 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.answer import AnswerStream
 from engine.client import Engine, EngineError, EngineSession, SessionOptions, Unit
 from engine.factory import EngineSpec, create_engine
 from engine.wire import Link, Message, WireError, error_to_wire, plain, revive
@@ -23,15 +24,17 @@ from engine.wire import Link, Message, WireError, error_to_wire, plain, revive
 NICENESS = 5
 """Media in the parent goes first."""
 
+OPS = ("start", "open", "prefill", "generate", "credit", "leave", "cancel", "heard", "close")
+
 log = logging.getLogger("engine.worker")
 
 
+@dataclass(slots=True)
 class _Answer:
-    """One answer on its way to the parent: sent while the parent has credit for it."""
+    """One answer on its way to the parent: a chunk is sent while the parent has credit for it."""
 
-    def __init__(self, credit: int) -> None:
-        self.credit = asyncio.Semaphore(credit)
-        self.task: asyncio.Task[None] | None = None
+    stream: AnswerStream
+    credit: asyncio.Semaphore
 
 
 class Server:
@@ -51,19 +54,23 @@ class Server:
                 self._carry_out(message)
             except (KeyError, TypeError) as error:
                 raise WireError(f"the request {message.get('op')!r} lacks or misuses a field: {error}") from None
+            await asyncio.sleep(0)  # every request takes its place before the next one is read
 
     def _carry_out(self, message: Message) -> None:
         op, number = message["op"], message["id"]
+        if op not in OPS:
+            raise WireError(f"the request {op!r} is unknown")
         if op == "start":
             self._reply(number, self._start(revive(EngineSpec, message["spec"])))
         elif op == "open":
             self._reply(number, self._open(number, revive(SessionOptions, message["options"])))
         elif op == "credit":
-            if number in self._answers:
-                self._answers[number].credit.release()
+            if answer := self._answers.get(number):
+                answer.credit.release()
         elif op == "leave":
-            if number in self._answers and (task := self._answers[number].task):
-                task.cancel()
+            if answer := self._answers.get(number):
+                self._spawn(answer.stream.aclose())
+                answer.credit.release()
         elif op == "close":
             if session := self._sessions.pop(message["session"], None):
                 self._reply(number, session.close())
@@ -77,10 +84,10 @@ class Server:
         elif op == "heard":
             self._reply(number, session.heard(message["epoch"], message["samples"]))
         elif op == "generate":
-            answer = self._answers[number] = _Answer(message["credit"])
-            answer.task = self._spawn(self._generate(number, answer, session.generate(message["epoch"])))
-        else:
-            raise WireError(f"the request {op!r} is unknown")
+            stream = session.generate(message["epoch"])
+            assert isinstance(stream, AnswerStream)
+            self._answers[number] = _Answer(stream, asyncio.Semaphore(message["credit"]))
+            self._spawn(self._generate(number, self._answers[number]))
 
     async def _start(self, spec: EngineSpec) -> Message:
         threads = spec.threads or max(1, (os.cpu_count() or 2) - 1)
@@ -97,16 +104,15 @@ class Server:
     async def _prefill(self, session: EngineSession, unit: Unit) -> Message:
         return plain(await session.prefill(unit))
 
-    async def _generate(self, number: int, answer: _Answer, stream: Any) -> None:
+    async def _generate(self, number: int, answer: _Answer) -> None:
         try:
-            async for chunk in stream:
+            async for chunk in answer.stream:
                 if chunk.finish is None:
                     await answer.credit.acquire()
                 self._link.send({"id": number, "chunk": plain(chunk)})
         except EngineError as error:
             self._link.send({"id": number, "error": error_to_wire(error)})
         finally:
-            await stream.aclose()
             del self._answers[number]
 
     def _reply(self, number: int, work: Coroutine[Any, Any, Any]) -> None:

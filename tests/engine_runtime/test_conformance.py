@@ -1,0 +1,245 @@
+"""What a call may expect of any engine, whichever way it is reached."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from engine.client import Chunk, Engine, EngineError, EngineSession, SessionOptions, Unit
+from engine.factory import EngineSpec, create_engine
+from tests.engine_runtime.conftest import picture, tone, unit
+
+LONG = "Please tell me a very long story about everything that you have seen and heard so far in this call of ours"
+
+
+async def answer(session: EngineSession, epoch: int = 1) -> list[Chunk]:
+    async with asyncio.timeout(60):
+        return [chunk async for chunk in session.generate(epoch)]
+
+
+def same(ours: list[Chunk], theirs: list[Chunk]) -> bool:
+    def key(chunk: Chunk) -> tuple[object, ...]:
+        return chunk.index, chunk.text, chunk.pcm.tobytes(), chunk.audio_start, chunk.finish
+
+    return [key(chunk) for chunk in ours] == [key(chunk) for chunk in theirs]
+
+
+async def test_an_answer_is_one_gapless_run_of_chunks_with_one_finish(session: EngineSession) -> None:
+    await session.prefill(unit())
+    chunks = await answer(session, epoch=7)
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert {chunk.epoch for chunk in chunks} == {7}
+    assert [chunk.finish is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1].finish in ("stop", "length")
+    assert all(chunk.pcm.dtype == np.int16 and chunk.pcm.ndim == 1 for chunk in chunks)
+
+
+async def test_captions_point_into_the_speech(session: EngineSession) -> None:
+    await session.prefill(unit())
+    chunks = await answer(session)
+    spoken = sum(len(chunk.pcm) for chunk in chunks)
+    starts = [chunk.audio_start for chunk in chunks if chunk.text]
+    assert starts
+    assert starts == sorted(starts)
+    assert all(0 <= start <= spoken for start in starts)
+
+
+async def test_nothing_is_spoken_when_speech_is_off(engine: Engine) -> None:
+    session = await engine.open(SessionOptions(speak=False))
+    await session.prefill(unit())
+    chunks = await answer(session)
+    assert "".join(chunk.text for chunk in chunks)
+    assert all(len(chunk.pcm) == 0 for chunk in chunks)
+
+
+async def test_max_new_tokens_bounds_the_answer(engine: Engine) -> None:
+    session = await engine.open(SessionOptions(max_new_tokens=2, speak=False))
+    await session.prefill(Unit(text=LONG))
+    assert (await answer(session))[-1].finish == "length"
+
+
+async def test_prefill_counts_tokens(session: EngineSession) -> None:
+    first = await session.prefill(unit())
+    second = await session.prefill(Unit(audio=tone(), frame=picture()))
+    assert 0 < first.tokens < second.tokens
+    assert second.context_used == first.context_used + second.tokens
+    assert second.context_used <= second.context_limit
+
+
+@pytest.mark.parametrize("part", [Unit(audio=tone(0.03)), Unit(frame=picture("PNG")), Unit(text="hello")])
+async def test_any_part_makes_a_unit(session: EngineSession, part: Unit) -> None:
+    assert (await session.prefill(part)).tokens > 0
+
+
+async def test_requests_are_carried_out_in_order(session: EngineSession) -> None:
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(session.prefill(unit(1.0)))
+        second = group.create_task(session.prefill(unit(0.5)))
+        group.create_task(answer(session))
+        third = group.create_task(session.prefill(unit(0.5)))
+    assert second.result().context_used == first.result().context_used + second.result().tokens
+    assert third.result().context_used > second.result().context_used + third.result().tokens  # the answer is between
+
+
+async def test_cancel_overtakes_what_waits(session: EngineSession) -> None:
+    await session.prefill(Unit(text=LONG))
+    stream = session.generate(1)
+    await anext(stream)
+    waiting = asyncio.create_task(session.prefill(unit()))
+    await asyncio.sleep(0)
+    await session.cancel(1)
+    rest = [chunk async for chunk in stream]
+    assert rest[-1].finish == "cancelled"
+    assert [chunk.index for chunk in rest] == list(range(1, len(rest) + 1))
+    assert (await waiting).tokens > 0
+
+
+async def test_a_waiting_answer_can_be_cancelled(session: EngineSession) -> None:
+    await session.prefill(Unit(text=LONG))
+    first, second = session.generate(1), session.generate(2)
+    await session.cancel(2)
+    await session.cancel(1)
+    assert [chunk.finish async for chunk in first][-1] == "cancelled"
+    assert [chunk.finish async for chunk in second] == ["cancelled"]
+
+
+async def test_cancelling_an_unknown_or_finished_answer_is_no_error(session: EngineSession) -> None:
+    await session.cancel(99)
+    await session.prefill(unit())
+    await answer(session, 1)
+    await session.cancel(1)
+    await session.heard(1, 0)
+    await session.prefill(unit())
+    assert (await answer(session, 2))[-1].finish in ("stop", "length")
+
+
+async def test_leaving_the_iterator_frees_the_session(session: EngineSession) -> None:
+    await session.prefill(Unit(text=LONG))
+    async for _ in session.generate(1):
+        break
+    async with asyncio.timeout(20):
+        assert (await session.prefill(unit())).tokens > 0
+
+
+async def test_an_iterator_that_is_never_used_frees_the_session(session: EngineSession) -> None:
+    await session.prefill(Unit(text=LONG))
+    session.generate(1)
+    async with asyncio.timeout(20):
+        assert (await session.prefill(unit())).tokens > 0
+
+
+async def test_the_engine_does_not_run_far_ahead_of_a_slow_consumer(session: EngineSession) -> None:
+    await session.prefill(Unit(text=LONG))
+    stream = session.generate(1)
+    await anext(stream)
+    late = asyncio.create_task(session.prefill(unit()))  # its turn comes when the answer is made
+    await asyncio.sleep(0.5)
+    assert not late.done()
+    chunks = [chunk async for chunk in stream]
+    assert len(chunks) > 6
+    await late
+
+
+BAD_UNITS = {
+    "empty": Unit(),
+    "empty text": Unit(text=""),
+    "too long": Unit(audio=np.zeros(16_001, np.int16)),
+    "not int16": Unit(audio=np.zeros(16_000, np.float32)),
+    "stereo": Unit(audio=np.zeros((2, 8_000), np.int16)),
+    "not a picture": Unit(frame=b"hello, I am not a picture"),
+    "no bytes": Unit(frame=b""),
+    "a cut JPEG": Unit(frame=picture(size=(640, 480))[:900]),
+    "a corrupt PNG": Unit(frame=picture("PNG")[:40] + b"\0" * 200),
+    "a GIF": Unit(frame=picture("GIF")),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_UNITS.values(), ids=BAD_UNITS)
+async def test_a_bad_unit_is_refused_and_the_session_lives(session: EngineSession, bad: Unit) -> None:
+    with pytest.raises(EngineError, match="refused") as caught:
+        await session.prefill(bad)
+    assert (caught.value.code, caught.value.retryable) == ("bad_unit", False)
+    assert (await session.prefill(unit())).tokens > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [SessionOptions(voice="nobody"), SessionOptions(mode="sing"), SessionOptions(max_new_tokens=0)],  # type: ignore[arg-type]
+)
+async def test_bad_options_are_refused(engine: Engine, options: SessionOptions) -> None:
+    with pytest.raises(EngineError) as caught:
+        await engine.open(options)
+    assert caught.value.code == "bad_options"
+
+
+async def test_closing_twice_is_no_error_and_later_requests_are_refused(engine: Engine) -> None:
+    session = await engine.open(SessionOptions())
+    await session.prefill(Unit(text=LONG))
+    stream = session.generate(1)
+    await anext(stream)
+    await session.close()
+    assert [chunk.finish async for chunk in stream][-1] == "cancelled"
+    await session.close()
+    await session.cancel(1)
+    with pytest.raises(EngineError) as caught:
+        await session.prefill(unit())
+    assert caught.value.code == "session_closed"
+    with pytest.raises(EngineError) as caught:
+        await answer(session)
+    assert caught.value.code == "session_closed"
+
+
+async def test_a_full_engine_says_so_until_a_session_closes(spec: EngineSpec, engine: Engine) -> None:
+    info = engine.info
+    assert info is not None
+    sessions = [await engine.open(SessionOptions()) for _ in range(info.max_sessions)]
+    with pytest.raises(EngineError) as caught:
+        await engine.open(SessionOptions())
+    assert (caught.value.code, caught.value.retryable) == ("full", True)
+    await sessions[3].close()
+    await engine.open(SessionOptions())
+
+
+async def test_sixteen_sessions_at_once_do_not_mix(engine: Engine) -> None:
+    async def call(number: int) -> list[Chunk]:
+        session = await engine.open(SessionOptions(seed=number, max_new_tokens=24))
+        await session.prefill(Unit(audio=tone(0.2 + 0.02 * number), text=f"call {number}"))
+        chunks = await answer(session, epoch=number)
+        await session.close()
+        return chunks
+
+    together = await asyncio.gather(*(call(number) for number in range(16)))
+    for number in (0, 7, 15):
+        assert same(together[number], await call(number))
+
+
+async def test_the_same_inputs_give_the_same_chunks(engine: Engine) -> None:
+    async def call() -> list[Chunk]:
+        session = await engine.open(SessionOptions(seed=5, max_new_tokens=32))
+        await session.prefill(Unit(audio=tone(), frame=picture()))
+        first = await answer(session, 1)
+        await session.prefill(Unit(text="and now"))
+        second = await answer(session, 2)
+        await session.close()
+        return first + second
+
+    assert same(await call(), await call())
+
+
+async def test_stop_ends_everything_and_start_begins_anew(spec: EngineSpec) -> None:
+    engine = create_engine(spec)
+    assert engine.info is None
+    await engine.start()
+    session = await engine.open(SessionOptions())
+    await session.prefill(Unit(text=LONG))
+    stream = session.generate(1)
+    await anext(stream)
+    await engine.stop()
+    assert engine.info is None
+    with pytest.raises(EngineError):
+        await engine.open(SessionOptions())
+    await engine.start()
+    assert (await (await engine.open(SessionOptions())).prefill(unit())).tokens > 0
+    await engine.stop()

@@ -1,0 +1,134 @@
+"""The worker process: what happens when it dies, hangs, or when its parent does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.client import EngineError, SessionOptions, Unit
+from engine.factory import EngineSpec
+from engine.process import ProcessEngine
+from engine.wire import MAX_FRAME, pack
+from tests.engine_runtime.conftest import unit
+
+SCRIPTED = EngineSpec(kind="scripted", in_process=False)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_until_gone(pid: int) -> None:
+    for _ in range(1_000):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"process {pid} still runs")
+
+
+async def test_a_killed_worker_fails_what_waits_and_is_replaced() -> None:
+    engine = ProcessEngine(SCRIPTED)
+    await engine.start()
+    session = await engine.open(SessionOptions())
+    await session.prefill(Unit(text="a long answer " * 20))
+    stream = session.generate(1)
+    await anext(stream)
+    waiting = asyncio.create_task(session.prefill(unit()))
+    await asyncio.sleep(0)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineError) as caught:
+        await waiting
+    assert caught.value.code == "worker_lost"
+    with pytest.raises(EngineError, match="signal 9"):
+        async for _ in stream:
+            pass
+    assert engine.info is None
+    with pytest.raises(EngineError) as caught:
+        await session.prefill(unit())
+    assert caught.value.code == "worker_lost"
+    await session.cancel(1)
+    await session.close()
+
+    async with asyncio.timeout(20):
+        while engine.info is None:
+            with pytest.raises(EngineError) as caught:
+                await engine.open(SessionOptions())
+            assert (caught.value.code, caught.value.retryable) == ("worker_lost", True)
+            await asyncio.sleep(0.02)  # the new worker needs no help
+    assert (await (await engine.open(SessionOptions())).prefill(unit())).tokens > 0
+    await engine.stop()
+
+
+async def test_a_hanging_worker_is_killed_by_stop() -> None:
+    engine = ProcessEngine(SCRIPTED)
+    await engine.start()
+    pid = engine.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(5):
+        await engine.stop()
+    await asyncio.to_thread(wait_until_gone, pid)
+
+
+async def test_the_worker_ignores_ctrl_c() -> None:
+    engine = ProcessEngine(SCRIPTED)
+    await engine.start()
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGINT)
+    assert (await (await engine.open(SessionOptions())).prefill(unit())).tokens > 0
+    await engine.stop()
+
+
+def test_the_worker_ends_with_its_parent() -> None:
+    program = (
+        "import asyncio, os\n"
+        "from engine.factory import EngineSpec\n"
+        "from engine.process import ProcessEngine\n"
+        "async def main():\n"
+        "    engine = ProcessEngine(EngineSpec(kind='scripted', in_process=False))\n"
+        "    await engine.start()\n"
+        "    print(engine.pid, flush=True)\n"
+        "    os._exit(1)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    wait_until_gone(int(done.stdout))
+
+
+async def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path) -> None:
+    (script := tmp_path / "script.json").write_text('{"answers": 3}')
+    engine = ProcessEngine(EngineSpec(kind="scripted", in_process=False, script=str(script)))
+    with pytest.raises(EngineError, match="answers must be a list") as caught:
+        await engine.start()
+    assert caught.value.code == "load_failed"
+    assert engine.info is None
+    await engine.stop()
+
+
+GARBAGE = {
+    "a frame that is too large": (MAX_FRAME + 1).to_bytes(4, "big"),
+    "not msgpack": b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1",
+    "not a map": pack({})[:3] + b"\x01\x07",
+    "an unknown request": pack({"op": "dance", "id": 1, "session": 1}),
+    "a request without its fields": pack({"op": "prefill", "id": 1}),
+    "a unit that is none": pack({"op": "open", "id": 1, "options": {"seed": 1, "surprise": 2}}),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_the_worker_ends_on_garbage(garbage: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "engine.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=ROOT
+        )
+        ours.sendall(garbage)
+        assert worker.wait(timeout=30) is not None
