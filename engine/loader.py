@@ -1,0 +1,280 @@
+"""A model directory in the Hugging Face layout → a model that can run.
+
+::
+
+    config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json
+    model.safetensors.index.json + shards   (or one model.safetensors)
+    assets/chattts_tokenizer/  assets/Vocos.pt  (or vocos.safetensors)
+
+Nothing of the directory is executed: no remote code, no pickles beyond plain tensors.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
+from engine.errors import CheckpointError, ConfigError, TokenizerError
+from engine.loader_devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
+from engine.loader_quant import BYTES, Quantizer
+from engine.loader_weights import (
+    AGAIN,
+    Shard,
+    assign,
+    check_tensors,
+    find_shards,
+    has_weights,
+    read_header,
+    read_tensors,
+)
+from engine.model.omni import OmniModel
+from engine.model.vocos import Vocos
+from engine.processing.tokens import SpecialIds
+
+__all__ = ["LoadedModel", "build_untrained", "has_weights", "load_checkpoint"]
+
+LLM_TOKENIZER_DIRS = (".", "llm_tokenizer")
+TTS_TOKENIZER_DIRS = ("assets/chattts_tokenizer", "tts_tokenizer")
+VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
+M = TypeVar("M", bound=nn.Module)
+NEVER_READ = "tts.model.embed_tokens.weight"
+"""The speech backbone's own embedding table, which no one looks anything up in."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """All that a session needs. The modules are in evaluation mode and frozen."""
+
+    model: OmniModel
+    vocos: Vocos
+    """Always float32."""
+    tokenizer: PreTrainedTokenizerFast
+    tts_tokenizer: PreTrainedTokenizerFast
+    config: OmniConfig
+    trained: bool
+    """False for random weights."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, vocoder included."""
+        return sum(weight.numel() for module in (self.model, self.vocos) for weight in module.parameters())
+
+
+def load_checkpoint(
+    directory: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: str = "none",
+    progress: bool = True,
+) -> LoadedModel:
+    """Load a MiniCPM-o 2.6 directory.
+
+    ``device``: ``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N`` or several (``cuda:0,cuda:1``), over which the language
+    model's layers are then spread; ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``quantize``:
+    ``none``, ``int8`` or ``int4`` (weights of the language model's layers, through torchao). Weights are read tensor
+    by tensor straight to their place, so that memory never holds a second copy. Raises LoadError (ConfigError,
+    CheckpointError, TokenizerError) with file, key and remedy.
+    """
+    directory = Path(directory)
+    config = OmniConfig.from_dir(directory)
+    if config.quantization is not None:
+        method = config.quantization.get("quant_method", "an unknown method")
+        problem = f"says that the weights are stored quantised with {method}, which is not supported yet"
+        remedy = "use the bf16 checkpoint, with quantize=int4 to make it small"
+        raise ConfigError(directory / CONFIG_FILE, problem, remedy, key="quantization_config")
+    devices = resolve_devices(device)
+    kind = resolve_dtype(dtype, devices[0])
+    quantizer = None if quantize == "none" else Quantizer(quantize, devices[0], kind)
+    shards = find_shards(directory)
+    config = replace(config, vision=replace(config.vision, drop_last_layer=_drops_vision_layer(config, shards)))
+    tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
+    vocoder = _vocos_file(directory)
+
+    with torch.device("meta"):
+        model = OmniModel(config)
+    expected = {key: parameter.shape for key, parameter in model.named_parameters(remove_duplicate=False)}
+    check_tensors(shards, expected, optional=_optional(config), ignored=_ignored(config), source=directory)
+    vocos = _load_vocos(vocoder, config, devices[0])
+    device_map = _plan(model, devices, kind, quantizer)
+
+    def place(key: str) -> tuple[torch.device, torch.dtype] | None:
+        return (device_map.device_of(key), kind) if key in expected else None
+
+    def take(key: str, tensor: Tensor) -> None:
+        assign(model, key, tensor)
+        if quantizer is not None and quantizer.covers(key):
+            quantizer(model.get_submodule(key.rpartition(".")[0]), key)
+
+    read_tensors(shards, place, take, progress=progress)
+    _fill_optional(model, config, device_map.home, kind)
+    if device_map.is_spread:
+        connect(model.llm.model.layers, model.llm.model.norm, device_map)
+    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, trained=True)
+
+
+def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """The model of a directory that has configuration and tokenizers but no weights, with random ones.
+
+    The same ``seed`` gives the same weights on every device. Raises LoadError.
+    """
+    directory = Path(directory)
+    config = OmniConfig.from_dir(directory)
+    tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
+    home = resolve_devices(device)[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, vocos = OmniModel(config), Vocos(config.vocos)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+    model = model.to(home, resolve_dtype(dtype, home))
+    return LoadedModel(_freeze(model), _freeze(vocos.to(home)), tokenizer, tts_tokenizer, config, trained=False)
+
+
+def _freeze(module: M) -> M:
+    return module.requires_grad_(False).eval()
+
+
+def _drops_vision_layer(config: OmniConfig, shards: list[Shard]) -> bool:
+    """What the configuration says; where it says nothing, whether the checkpoint lacks the last layer."""
+    if config.vision.drop_last_layer is not None:
+        return config.vision.drop_last_layer
+    last = f"vpm.encoder.layers.{config.vision.num_hidden_layers - 1}."
+    return not any(key.startswith(last) for shard in shards for key in shard.tensors)
+
+
+def _optional(config: OmniConfig) -> Callable[[str], bool]:
+    tied = {"llm.lm_head.weight"} if config.llm.tie_word_embeddings else set()
+    return lambda key: key == NEVER_READ or key in tied
+
+
+def _ignored(config: OmniConfig) -> Callable[[str], bool]:
+    """Tensors of a vocoder that was saved along, and of a vision layer that the configuration drops."""
+    dropped = f"vpm.encoder.layers.{config.vision.num_layers}."
+    if config.vision.num_layers == config.vision.num_hidden_layers:
+        return lambda key: key.startswith("vocos.")
+    return lambda key: key.startswith(("vocos.", dropped))
+
+
+def _plan(model: OmniModel, devices: list[torch.device], dtype: torch.dtype, quantizer: Quantizer | None) -> DeviceMap:
+    layers, other = [0.0] * len(model.llm.model.layers), 0.0
+    for key, weight in model.named_parameters():
+        covered = quantizer is not None and quantizer.covers(key)
+        size = weight.numel() * (BYTES[quantizer.name] if quantizer is not None and covered else dtype.itemsize)
+        if key.startswith("llm.model.layers."):
+            layers[int(key.split(".", 4)[3])] += size
+        else:
+            other += size
+    return plan_devices(devices, [free_memory(device) for device in devices], list(map(int, layers)), int(other))
+
+
+def _fill_optional(model: OmniModel, config: OmniConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Give the parameters that a checkpoint may leave out a value that takes no memory."""
+    unread = model.tts.model.embed_tokens.weight
+    if unread.is_meta:
+        assign(model, NEVER_READ, torch.zeros(1, 1, device=device, dtype=dtype).expand(unread.shape))
+    if config.llm.tie_word_embeddings:
+        model.llm.tie()
+
+
+def _load_tokenizers(directory: Path, config: OmniConfig) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    llm, llm_path = _load_tokenizer(directory, LLM_TOKENIZER_DIRS)
+    tts, tts_path = _load_tokenizer(directory, TTS_TOKENIZER_DIRS)
+    SpecialIds.resolve(llm, str(llm_path))
+    _check_size(llm, llm_path, config.llm.vocab_size, "vocab_size")
+    _check_size(tts, tts_path, config.tts.num_text_tokens, "tts_config.num_text_tokens")
+    _check_speech_tokens(tts, tts_path, config.tts)
+    return llm, tts
+
+
+def _load_tokenizer(directory: Path, places: tuple[str, ...]) -> tuple[PreTrainedTokenizerFast, Path]:
+    for place in places:
+        path = directory / place / "tokenizer.json"
+        if path.is_file():
+            try:
+                return PreTrainedTokenizerFast.from_pretrained(str(path.parent), local_files_only=True), path
+            except Exception as error:  # the tokenizers library raises bare exceptions
+                raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
+    raise TokenizerError(directory / places[0] / "tokenizer.json", "is missing", AGAIN)
+
+
+def _check_size(tokenizer: PreTrainedTokenizerFast, path: Path, rows: int, key: str) -> None:
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        problem = f"has the token id {highest}, but {key} in {CONFIG_FILE} is {rows}"
+        raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint")
+
+
+def _check_speech_tokens(tokenizer: PreTrainedTokenizerFast, path: Path, config: TTSConfig) -> None:
+    wanted = {
+        "[Stts]": None,
+        "[spk_emb]": config.spk_emb_token_id,
+        "[Ptts]": config.audio_bos_token_id,
+        "[Etts]": config.text_eos_token_id,
+        "[PAD]": None,
+    }
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    for text, number in wanted.items():
+        found = vocabulary.get(text)
+        if found is None or (number is not None and found != number):
+            problem = "is not in the vocabulary" if found is None else f"is {found} where {CONFIG_FILE} says {number}"
+            raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint", key=text)
+
+
+def _vocos_file(directory: Path) -> Path:
+    for name in VOCOS_FILES:
+        if (directory / name).is_file():
+            return directory / name
+    raise CheckpointError(directory / VOCOS_FILES[0], "is missing", "download the vocoder with the checkpoint")
+
+
+def _load_vocos(path: Path, config: OmniConfig, device: torch.device) -> Vocos:
+    """The vocoder in float32. What it needs for encoding, and its window (a constant), is left out."""
+    with torch.device("meta"):
+        vocos = Vocos(config.vocos)
+    expected = {key: parameter.shape for key, parameter in vocos.named_parameters()}
+    if path.suffix == ".safetensors":
+        shards = [Shard(path, read_header(path))]
+        check_tensors(shards, expected, ignored=_not_vocoding, source=path)
+        place = (device, torch.float32)
+        read_tensors(shards, lambda key: place if key in expected else None, lambda k, t: assign(vocos, k, t))
+    else:
+        for key, tensor in _checked_pickle(path, expected).items():
+            assign(vocos, key, tensor.to(device, torch.float32, copy=True))
+    return _freeze(vocos)
+
+
+def _not_vocoding(key: str) -> bool:
+    return key.startswith(("feature_extractor.", "head.istft."))
+
+
+def _checked_pickle(path: Path, expected: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """Tensors of a torch file, read without running anything in it. Raises CheckpointError."""
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        problem = "holds more than plain tensors, or is damaged"
+        raise CheckpointError(path, problem, "download the official Vocos.pt again") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(path, "is truncated or no torch file", AGAIN) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(path, "is not a dictionary of tensors", "download the official Vocos.pt again")
+    state = {key: tensor for key, tensor in state.items() if not _not_vocoding(key)}
+    remedy = f"use Vocos.pt and {CONFIG_FILE} of the same checkpoint"
+    for key in [*state, *expected]:
+        if key not in expected or key not in state:
+            problem = "is missing" if key in expected else "is unexpected: the vocoder has no such tensor"
+            raise CheckpointError(path, problem, remedy, key=key)
+        if state[key].shape != expected[key]:
+            problem = f"has the size {list(state[key].shape)} where {list(expected[key])} is needed"
+            raise CheckpointError(path, problem, remedy, key=key)
+    return state

@@ -1,0 +1,187 @@
+"""Safetensors files → parameters, one tensor at a time.
+
+Everything that can be known from the files' headers is checked before the first weight is read, so that a wrong
+directory is refused in a moment instead of after minutes of loading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from engine.config import CONFIG_FILE, read_json
+from engine.errors import CheckpointError
+
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILES = ("model.safetensors", "weights.safetensors")
+AGAIN = "download the file again"
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """Where a tensor lies in its file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One weight file."""
+
+    path: Path
+    tensors: dict[str, TensorHeader]
+
+
+def read_header(path: Path) -> dict[str, TensorHeader]:
+    """The tensors of a safetensors file. Raises CheckpointError for a file that is missing, truncated or no such file.
+
+    Format: header length (uint64, little endian), JSON header, tensor data.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = int.from_bytes(prefix, "little")
+            if prefix.startswith(b"version "):
+                raise CheckpointError(path, "is a Git LFS pointer, not the weights themselves", "run `git lfs pull`")
+            if len(prefix) < 8 or length > min(size - 8, MAX_HEADER):
+                raise CheckpointError(path, f"is truncated or no safetensors file ({size} bytes)", AGAIN)
+            header = json.loads(file.read(length))
+        tensors = {
+            key: TensorHeader(entry["dtype"], tuple(entry["shape"]), *entry["data_offsets"])
+            for key, entry in header.items()
+            if key != "__metadata__"
+        }
+    except FileNotFoundError:
+        raise CheckpointError(path, "is missing", AGAIN) from None
+    except OSError as error:
+        remedy = "check the file and its permissions"
+        raise CheckpointError(path, f"cannot be read ({error.strerror})", remedy) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(path, f"has a corrupt header ({type(error).__name__}: {error})", AGAIN) from error
+    expected = 8 + length + max((tensor.end for tensor in tensors.values()), default=0)
+    if size != expected:
+        raise CheckpointError(path, f"is truncated or damaged: {size} bytes where {expected} belong", AGAIN)
+    return tensors
+
+
+def has_weights(directory: str | Path) -> bool:
+    """Whether a model directory holds weights, or claims to."""
+    return any((Path(directory) / name).exists() for name in (INDEX_FILE, *SINGLE_FILES))
+
+
+def find_shards(directory: Path) -> list[Shard]:
+    """The weight files of a model directory with their headers. Raises CheckpointError."""
+    index = directory / INDEX_FILE
+    if not index.is_file():
+        for name in SINGLE_FILES:
+            if (directory / name).is_file():
+                return [Shard(directory / name, read_header(directory / name))]
+        if next(directory.glob("*.bin"), None) or next(directory.glob("*.gguf"), None):
+            raise CheckpointError(directory, "holds no *.safetensors", "use the official safetensors checkpoint")
+        if next(directory.glob("*.safetensors"), None):
+            raise CheckpointError(index, "is missing", AGAIN)
+        raise CheckpointError(directory, "holds no weights", f"download {INDEX_FILE} and the shards it names")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(index, "does not map tensors to files", AGAIN, key="weight_map")
+    names = sorted(set(weight_map.values()))
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        problem = f"is missing, with {len(missing) - 1} more of {len(names)} shards" if missing[1:] else "is missing"
+        raise CheckpointError(directory / missing[0], problem, AGAIN)
+    shards = [Shard(directory / name, read_header(directory / name)) for name in names]
+    for shard in shards:
+        for key, name in weight_map.items():
+            if name == shard.path.name and key not in shard.tensors:
+                problem = f"is not in the file, though {INDEX_FILE} says so"
+                raise CheckpointError(shard.path, problem, "download both files again", key=key)
+    return shards
+
+
+def check_tensors(
+    shards: list[Shard],
+    expected: dict[str, torch.Size],
+    *,
+    optional: Callable[[str], bool] = lambda key: False,
+    ignored: Callable[[str], bool] = lambda key: False,
+    source: Path,
+) -> None:
+    """Compare headers with the parameters of the model. Raises CheckpointError for the first key that does not fit.
+
+    ``optional`` keys may be absent, ``ignored`` ones are not looked at; ``source`` is the directory named for a
+    missing key.
+    """
+    remedy = f"use weights and {CONFIG_FILE} of the same MiniCPM-o 2.6 checkpoint"
+    found: dict[str, Path] = {}
+    for shard in shards:
+        for key, tensor in shard.tensors.items():
+            if ignored(key):
+                continue
+            if key.endswith((".qweight", ".qzeros", ".scales", ".g_idx")):
+                problem = "belongs to a GPTQ checkpoint, which is not supported yet"
+                raise CheckpointError(shard.path, problem, "use the bf16 checkpoint with quantize=int4", key=key)
+            if key not in expected:
+                raise CheckpointError(shard.path, "is unexpected: the model has no such tensor", remedy, key=key)
+            if key in found:
+                raise CheckpointError(shard.path, f"is in {found[key].name} as well", AGAIN, key=key)
+            if tensor.shape != tuple(expected[key]):
+                problem = f"has the size {list(tensor.shape)} where {CONFIG_FILE} asks for {list(expected[key])}"
+                raise CheckpointError(shard.path, problem, remedy, key=key)
+            if tensor.dtype not in FLOATS:
+                problem = f"is stored as {tensor.dtype}, not as floating-point numbers"
+                raise CheckpointError(shard.path, problem, "use the bf16 checkpoint", key=key)
+            found[key] = shard.path
+    missing = [key for key in expected if key not in found and not optional(key)]
+    if missing:
+        more = f" (with {len(missing) - 1} more)" if missing[1:] else ""
+        place = shards[0].path if len(shards) == 1 else source
+        raise CheckpointError(place, f"is missing{more}", remedy, key=missing[0])
+
+
+def read_tensors(
+    shards: Iterable[Shard],
+    place: Callable[[str], tuple[torch.device, torch.dtype] | None],
+    take: Callable[[str, Tensor], None],
+    *,
+    progress: bool = False,
+) -> None:
+    """Read tensors shard by shard, in file order, and hand each to ``take`` on the device and in the dtype of
+    ``place`` (None: leave it out). No tensor is held here after it was taken."""
+    wanted = [(shard, [key for key in shard.tensors if place(key)]) for shard in shards]
+    size = sum(shard.tensors[key].end - shard.tensors[key].start for shard, keys in wanted for key in keys)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="Loading weights", disable=not progress) as bar:
+        for shard, keys in wanted:
+            try:
+                with safe_open(shard.path, framework="pt", device="cpu") as file:
+                    for key in sorted(keys, key=lambda key: shard.tensors[key].start):
+                        target = place(key)
+                        assert target is not None
+                        # The source is a view of the mapped file: converting or copying it is the only copy made.
+                        take(key, file.get_tensor(key).to(*target, copy=True))
+                        bar.update(shard.tensors[key].end - shard.tensors[key].start)
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(shard.path, f"cannot be read ({error})", AGAIN) from error
+
+
+def assign(model: nn.Module, key: str, tensor: Tensor) -> None:
+    """Make ``tensor`` the parameter ``key`` of ``model``, in place of one on the meta device."""
+    module, _, name = key.rpartition(".")
+    setattr(model.get_submodule(module), name, nn.Parameter(tensor, requires_grad=False))
