@@ -1,0 +1,127 @@
+/**
+ * What is said in a call: server events go into the state and the transcript, the person's wishes go out as events.
+ */
+
+import { reduce } from "./state.js";
+import { MAX_TEXT_BYTES } from "./events.js";
+import { AnswerClock } from "./playback.js";
+
+/** Between two reports of how far the loudspeaker is, ms. */
+const REPORT_MS = 500;
+/** Values of the drawn sound wave per second of a spoken turn. */
+const WAVE_MS = 100;
+
+export class Conversation {
+  /**
+   * @param {import("./state.js").Store} store
+   * @param {import("./captions.js").Transcript} transcript
+   * @param {import("./playback.js").Playback} playback
+   * @param {(type: string, data: Record<string, any>) => boolean} send
+   */
+  constructor(store, transcript, playback, send) {
+    this.store = store;
+    this.transcript = transcript;
+    this.playback = playback;
+    this.send = send;
+    this.clock = new AnswerClock();
+    /** epoch of the newest answer; what is older is dropped */
+    this.epoch = -1;
+    this.reportedAt = 0;
+    this.wavedAt = 0;
+    this.texts = 0;
+  }
+
+  /** @param {import("./events.js").Envelope} event */
+  receive(event) {
+    const { type, data, epoch } = event;
+    if (type.startsWith("response.") || type === "assistant.text") {
+      if (epoch === undefined || epoch < this.epoch) return;
+      this.epoch = epoch;
+    }
+    this.store.set(reduce(this.store.state, event));
+    switch (type) {
+      case "turn.state":
+        this.#onTurn(data.state);
+        break;
+      case "user.transcript":
+        this.transcript.spoken(data.text);
+        break;
+      case "response.started":
+        this.transcript.begin(epoch);
+        break;
+      case "assistant.text":
+        this.transcript.append(epoch, data.delta, data.audio_start_ms);
+        break;
+      case "response.done":
+        this.transcript.finish(epoch, data.status, { heardChars: data.heard_chars, heardMs: data.heard_ms });
+        if (this.clock.epoch === epoch) this.#report(), this.clock.stop();
+        break;
+      default:
+    }
+  }
+
+  /** Once per drawn frame: words appear with their sound, the spoken turn grows its wave. */
+  tick() {
+    const now = performance.now();
+    if (this.clock.epoch !== null) {
+      this.transcript.reach(this.clock.epoch, this.clock.playedMs());
+      if (now - this.reportedAt >= REPORT_MS) this.#report();
+    }
+    if (this.transcript.hearing && now - this.wavedAt >= WAVE_MS) {
+      this.wavedAt = now;
+      this.transcript.hearLevel(this.playback.microphone?.level() ?? 0);
+    }
+  }
+
+  /**
+   * @param {string} text
+   * @returns {string|null} why it was not sent
+   */
+  write(text) {
+    const trimmed = text.trim();
+    if (!trimmed) return null;
+    if (new TextEncoder().encode(trimmed).length > MAX_TEXT_BYTES) return "This text is too long for one message. Send it in parts.";
+    if (!this.send("input.text", { text: trimmed, id: `text-${++this.texts}`, speak: true })) {
+      return "There is no connection right now. Send the text again when the call is back.";
+    }
+    this.transcript.typed(trimmed);
+    return null;
+  }
+
+  /** Stop the answer that is being given. */
+  interrupt() {
+    this.send("response.cancel", { reason: "stop_button" });
+  }
+
+  /** @param {import("./media.js").Capture} capture */
+  tellMicrophone(capture) {
+    this.send("mic.state", { muted: capture.muted || capture.interrupted });
+  }
+
+  /** @param {import("./media.js").Capture} capture */
+  tellCamera(capture) {
+    this.send("camera.state", { muted: !capture.camera, facing: capture.facing, screen: false });
+  }
+
+  /** The call is over: nothing more will be said. */
+  close() {
+    this.clock.stop();
+    this.transcript.close();
+  }
+
+  /** @param {import("./state.js").Turn} turn */
+  #onTurn(turn) {
+    if (turn === "hearing" || turn === "interrupted") this.transcript.hear();
+    else if (turn !== "paused") this.transcript.heardAll();
+    if (turn === "speaking" && this.clock.epoch !== this.epoch) this.clock.start(this.epoch, this.playback.bufferMs);
+  }
+
+  #report() {
+    this.reportedAt = performance.now();
+    this.send("playback.report", {
+      epoch: this.clock.epoch,
+      played_ms: Math.round(this.clock.playedMs()),
+      buffered_ms: Math.round(this.playback.bufferMs),
+    });
+  }
+}

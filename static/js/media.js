@@ -1,0 +1,215 @@
+/**
+ * The person's side: microphone and camera, from the first permission to the last stopped track.
+ *
+ * Tracks can be replaced at any time (another device, a flipped camera, a track that the system ended); the
+ * connection is told through `onTrack` and swaps them with replaceTrack, without a new offer.
+ */
+
+import { CallError, captureError } from "./errors.js";
+
+/** Smooth enough for the self view; the sender limits what goes out (peer.js), since the model looks once a second. */
+const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15, max: 30 } };
+
+const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: { ideal: 1 } };
+
+/** @typedef {"audio"|"video"} Kind */
+
+export class Capture {
+  /**
+   * @param {object} on
+   * @param {(kind: Kind, track: MediaStreamTrack|null) => void} on.track a track was put in place or taken away
+   * @param {() => void} on.change devices, mute, camera or facing changed
+   * @param {(error: CallError) => void} on.fault a track was lost and could not be brought back
+   */
+  constructor(on) {
+    this.on = on;
+    this.stream = new MediaStream();
+    this.muted = false;
+    /** the system (another app, a phone call) holds the microphone silent */
+    this.interrupted = false;
+    /** @type {"user"|"environment"} */
+    this.facing = "user";
+    /** @type {MediaDeviceInfo[]} */
+    this.microphones = [];
+    /** @type {MediaDeviceInfo[]} */
+    this.cameras = [];
+    this.closed = true;
+    this.refreshDevices = this.refreshDevices.bind(this);
+  }
+
+  /** @returns {MediaStreamTrack|null} */
+  get microphone() {
+    return this.stream.getAudioTracks()[0] ?? null;
+  }
+
+  /** @returns {MediaStreamTrack|null} */
+  get camera() {
+    return this.stream.getVideoTracks()[0] ?? null;
+  }
+
+  /** Mirrored like in a mirror, unless the camera looks away from the person. */
+  get mirrored() {
+    return this.facing === "user";
+  }
+
+  /**
+   * Ask for microphone and, in a video call, camera. Call it in a tap handler.
+   * A missing camera does not stop the call; a refused permission does.
+   * @param {"video"|"voice"} mode
+   * @returns {Promise<CallError|null>} why there is no camera, if it was wanted
+   */
+  async open(mode) {
+    if (!window.isSecureContext) throw new CallError("insecure_origin");
+    if (!navigator.mediaDevices?.getUserMedia || !window.RTCPeerConnection) throw new CallError("webrtc_missing");
+    this.closed = false;
+    this.muted = false;
+    this.facing = "user";
+    const video = mode === "video" ? { ...CAMERA, facingMode: { ideal: this.facing } } : false;
+    let cameraError = null;
+    let stream;
+    try {
+      stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE, video });
+    } catch (reason) {
+      if (!video || reason.name === "NotAllowedError") throw captureError(reason);
+      stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE }).catch((again) => {
+        throw captureError(again);
+      });
+      cameraError = new CallError("camera_missing", { cause: reason });
+    }
+    if (this.closed) {
+      for (const track of stream.getTracks()) track.stop();
+      return cameraError;
+    }
+    for (const track of stream.getTracks()) this.#place(track);
+    navigator.mediaDevices.addEventListener("devicechange", this.refreshDevices);
+    await this.refreshDevices();
+    return cameraError;
+  }
+
+  async refreshDevices() {
+    const devices = await navigator.mediaDevices.enumerateDevices();
+    this.microphones = devices.filter((device) => device.kind === "audioinput" && device.deviceId !== "communications");
+    this.cameras = devices.filter((device) => device.kind === "videoinput");
+    this.on.change();
+  }
+
+  /** @param {boolean} muted */
+  setMuted(muted) {
+    this.muted = muted;
+    if (this.microphone) this.microphone.enabled = !muted;
+    this.on.change();
+  }
+
+  /** Stop the camera, so that its light goes out. */
+  stopCamera() {
+    this.#remove("video");
+    this.on.change();
+  }
+
+  /**
+   * Start the camera, or another one.
+   * @param {MediaTrackConstraints} [which] device or facing; the last facing by default
+   */
+  async startCamera(which = { facingMode: { ideal: this.facing } }) {
+    // iOS gives out one camera at a time: the old one must be let go first.
+    this.#remove("video");
+    try {
+      await this.#replace("video", { ...CAMERA, ...which });
+    } catch (reason) {
+      this.on.change();
+      const error = captureError(reason);
+      throw error.code === "permission_denied" ? new CallError("camera_denied", { cause: reason }) : error.code === "microphone_missing" ? new CallError("camera_missing", { cause: reason }) : error;
+    }
+    const facing = this.camera?.getSettings().facingMode;
+    if (facing === "user" || facing === "environment") this.facing = facing;
+    this.on.change();
+  }
+
+  /** The other way round on a phone or tablet; the next camera elsewhere. */
+  async flip() {
+    const current = this.camera?.getSettings() ?? {};
+    if (current.facingMode) {
+      this.facing = this.facing === "user" ? "environment" : "user";
+      await this.startCamera();
+      return;
+    }
+    const index = this.cameras.findIndex((device) => device.deviceId === current.deviceId);
+    const next = this.cameras[(index + 1) % this.cameras.length];
+    await this.startCamera({ deviceId: { exact: next.deviceId } });
+  }
+
+  /** @param {string} deviceId */
+  async useMicrophone(deviceId) {
+    this.#remove("audio");
+    await this.#replace("audio", { ...MICROPHONE, deviceId: { exact: deviceId } }).catch((reason) => {
+      throw captureError(reason);
+    });
+    this.on.change();
+  }
+
+  /** After sleep, lock or an app switch: bring back what the system has ended. */
+  async recover() {
+    if (this.closed) return;
+    if (this.microphone?.readyState === "ended") await this.#revive("audio");
+    if (this.camera?.readyState === "ended") await this.#revive("video");
+  }
+
+  close() {
+    this.closed = true;
+    navigator.mediaDevices?.removeEventListener("devicechange", this.refreshDevices);
+    for (const track of this.stream.getTracks()) {
+      track.onended = track.onmute = track.onunmute = null;
+      track.stop();
+      this.stream.removeTrack(track);
+    }
+  }
+
+  /**
+   * @param {Kind} kind
+   * @param {MediaTrackConstraints} constraints
+   */
+  async #replace(kind, constraints) {
+    const fresh = await navigator.mediaDevices.getUserMedia({ [kind]: constraints });
+    const [track] = fresh.getTracks();
+    if (this.closed) return track.stop();
+    this.#remove(kind);
+    this.#place(track);
+  }
+
+  /** @param {MediaStreamTrack} track */
+  #place(track) {
+    const kind = /** @type {Kind} */ (track.kind);
+    if (kind === "audio") track.enabled = !this.muted;
+    else track.contentHint = "detail";
+    this.stream.addTrack(track);
+    track.onended = () => this.#revive(kind);
+    track.onmute = track.onunmute = () => {
+      if (kind !== "audio") return;
+      this.interrupted = track.muted;
+      this.on.change();
+    };
+    this.on.track(kind, track);
+  }
+
+  /** @param {Kind} kind */
+  #remove(kind) {
+    const track = kind === "audio" ? this.microphone : this.camera;
+    if (!track) return;
+    track.onended = track.onmute = track.onunmute = null;
+    track.stop();
+    this.stream.removeTrack(track);
+    this.on.track(kind, null);
+  }
+
+  /** @param {Kind} kind */
+  async #revive(kind) {
+    if (this.closed) return;
+    try {
+      await this.#replace(kind, kind === "audio" ? MICROPHONE : { ...CAMERA, facingMode: { ideal: this.facing } });
+    } catch (cause) {
+      this.#remove(kind);
+      this.on.fault(new CallError(kind === "audio" ? "microphone_lost" : "camera_lost", { cause }));
+    }
+    this.on.change();
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * The HTTP side of a call: offer → answer, restart, hang-up, and whether the engine is ready.
+ * Every failure comes out as a CallError.
+ */
+
+import { CallError } from "./errors.js";
+
+/** @typedef {{sdp: string, callId: string, resumeToken: string}} Answer */
+
+const TIMEOUT_MS = 15_000;
+
+/**
+ * @param {string} path
+ * @param {RequestInit} init
+ * @returns {Promise<{status: number, body: any, headers: Headers}>}
+ */
+async function request(path, init = {}) {
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = init.signal && AbortSignal.any ? AbortSignal.any([init.signal, timeout]) : (init.signal ?? timeout);
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-store", ...init, signal });
+  } catch (cause) {
+    if (init.signal?.aborted) throw cause;
+    throw new CallError("server_unreachable", { cause });
+  }
+  const body = await response.json().catch(() => ({}));
+  return { status: response.status, body, headers: response.headers };
+}
+
+/**
+ * @param {string} path
+ * @param {object} content
+ * @param {AbortSignal} signal
+ */
+async function post(path, content, signal) {
+  const answer = await request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(content),
+    signal,
+  });
+  if (answer.status >= 400) throw refusal(answer);
+  return answer.body;
+}
+
+/** Words of ours for the refusals that the page handles by itself; all others show the server's own sentence. */
+const KNOWN = { 401: "call_gone", 403: "call_gone", 404: "call_gone", 410: "call_gone", 429: "rate_limited" };
+
+/** @param {{status: number, body: any, headers: Headers}} answer */
+function refusal({ status, body, headers }) {
+  const { code = "", message } = body.error ?? {};
+  const retryAfter = Number(headers.get("Retry-After")) || undefined;
+  if (status === 503 && body.ticket) return new CallError("server_full", { retryAfter, details: body });
+  if (status === 503) return new CallError("engine_not_ready", { message, retryAfter, retry: true });
+  if (KNOWN[status]) return new CallError(KNOWN[status], { retryAfter });
+  return new CallError(code || "internal", { message, retry: true });
+}
+
+/** @param {any} body @returns {Answer} */
+const toAnswer = (body) => ({ sdp: body.sdp, callId: body.call_id, resumeToken: body.resume_token });
+
+/**
+ * Ask for a new call.
+ * @param {string} sdp the offer
+ * @param {Record<string, any>} options call options, see the README
+ * @param {string|null} ticket the place in the queue, when the server was full before
+ * @param {AbortSignal} signal
+ */
+export async function openCall(sdp, options, ticket, signal) {
+  const content = { type: "offer", sdp, options, ...(ticket ? { ticket } : {}) };
+  return toAnswer(await post("/api/calls", content, signal));
+}
+
+/**
+ * Put a new connection under a call that goes on.
+ * @param {Answer} call
+ * @param {string} sdp
+ * @param {AbortSignal} signal
+ */
+export async function restartCall(call, sdp, signal) {
+  const path = `/api/calls/${encodeURIComponent(call.callId)}/restart`;
+  return toAnswer(await post(path, { type: "offer", sdp, resume_token: call.resumeToken }, signal));
+}
+
+/**
+ * Hang up. Survives the page being closed; a call that is already gone is no error.
+ * @param {Answer} call
+ */
+export async function closeCall(call) {
+  await fetch(`/api/calls/${encodeURIComponent(call.callId)}`, { method: "DELETE", keepalive: true }).catch(() => {});
+}
+
+/**
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<import("./state.js").Ready>}
+ */
+export async function fetchReady(signal) {
+  const { status, body } = await request("/ready", { signal });
+  return { ...body, ready: status === 200 && body.ready !== false };
+}

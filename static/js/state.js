@@ -1,0 +1,133 @@
+/**
+ * The state of the page in one plain object, and how a server event changes it.
+ *
+ * `reduce` is pure: (state, event) → changed fields. Views subscribe to the store and draw what they are given.
+ */
+
+/** @typedef {"start"|"asking"|"warming"|"queued"|"connecting"|"live"|"reconnecting"|"ended"} Phase */
+/** @typedef {"idle"|"listening"|"hearing"|"thinking"|"speaking"|"interrupted"|"paused"} Turn */
+
+/**
+ * @typedef {object} State
+ * @property {Phase} phase where the call is
+ * @property {"video"|"voice"} mode what was started
+ * @property {Turn} turn the server's turn state
+ * @property {boolean} answering true from response.started to response.done
+ * @property {boolean} muted
+ * @property {boolean} camera true while the camera sends
+ * @property {boolean} mirrored the self view is mirrored for a camera that faces the person
+ * @property {MediaDeviceInfo[]} microphones
+ * @property {MediaDeviceInfo[]} cameras
+ * @property {Ready|null} ready the last /ready answer
+ * @property {boolean} recorded this call is written to disk by the server
+ * @property {{used: number, limit: number}|null} context tokens in the model's memory
+ * @property {number} connection 0 none … 4 good
+ * @property {string} connectionText the figures behind it
+ * @property {number} framesSeen pictures that the model has looked at
+ * @property {{position: number, etaS: number|null}|null} queue
+ * @property {{code: string, message: string, retry: boolean}|null} error
+ * @property {string} notice a passing remark
+ * @property {boolean} tapToHear the browser wants a tap before it plays sound
+ * @property {number|null} liveSince performance.now() of the first welcome, ms
+ */
+
+/**
+ * @typedef {object} Ready the answer of GET /ready, as far as the page uses it
+ * @property {boolean} ready
+ * @property {string} [name]
+ * @property {boolean} [trained]
+ * @property {string} [note]
+ * @property {boolean} [recording]
+ * @property {number|null} [progress] 0 to 1
+ * @property {string} [message]
+ */
+
+/** @returns {State} */
+export function initialState() {
+  return {
+    phase: "start",
+    mode: "video",
+    turn: "idle",
+    answering: false,
+    muted: false,
+    camera: false,
+    mirrored: true,
+    microphones: [],
+    cameras: [],
+    ready: null,
+    recorded: false,
+    context: null,
+    connection: 0,
+    connectionText: "",
+    framesSeen: 0,
+    queue: null,
+    error: null,
+    notice: "",
+    tapToHear: false,
+    liveSince: null,
+  };
+}
+
+/**
+ * What a server event changes. Unknown types change nothing.
+ * @param {State} state
+ * @param {import("./events.js").Envelope} event
+ * @returns {Partial<State>}
+ */
+export function reduce(state, { type, data }) {
+  switch (type) {
+    case "welcome":
+      return { recorded: Boolean(data.recorded ?? state.recorded) };
+    case "turn.state":
+      return { turn: data.state };
+    case "response.started":
+      return { answering: true };
+    case "response.done":
+      return { answering: false };
+    case "context":
+      return { context: { used: data.used, limit: data.limit } };
+    case "frame.used":
+      return { framesSeen: state.framesSeen + 1 };
+    case "queue.update":
+      return { queue: { position: data.position, etaS: data.eta_s ?? null } };
+    case "warning":
+      return { notice: data.message };
+    case "session.ending":
+      return { notice: endingNotice(data) };
+    default:
+      return {};
+  }
+}
+
+/** @param {{in_s: number, reason: string}} data */
+function endingNotice({ in_s, reason }) {
+  const seconds = Math.max(0, Math.round(in_s));
+  return `This call ends in ${seconds} seconds${reason ? ` (${reason.replaceAll("_", " ")})` : ""}.`;
+}
+
+/** An observable object: `set` merges a patch and tells every subscriber which fields changed. */
+export class Store {
+  /** @param {State} state */
+  constructor(state) {
+    this.state = state;
+    /** @type {Set<(state: State, changed: Set<string>) => void>} */
+    this.subscribers = new Set();
+  }
+
+  /** @param {Partial<State>} patch */
+  set(patch) {
+    const changed = new Set(Object.keys(patch).filter((key) => !Object.is(this.state[key], patch[key])));
+    if (changed.size === 0) return;
+    Object.assign(this.state, patch);
+    for (const subscriber of this.subscribers) subscriber(this.state, changed);
+  }
+
+  /**
+   * Calls back at once with every field, and then at each change.
+   * @param {(state: State, changed: Set<string>) => void} subscriber
+   */
+  subscribe(subscriber) {
+    this.subscribers.add(subscriber);
+    subscriber(this.state, new Set(Object.keys(this.state)));
+  }
+}
