@@ -32,8 +32,8 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
             "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "attention_dropout": 0.0,
         },
         "audio_config": {
-            "model_type": "whisper", "d_model": 208, "encoder_layers": 5, "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 832, "num_mel_bins": 80, "max_source_positions": 1500, "activation_function": "gelu",
+            "model_type": "whisper", "d_model": 192, "encoder_layers": 4, "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 768, "num_mel_bins": 80, "max_source_positions": 1500, "activation_function": "gelu",
             "scale_embedding": False,
         },
         "audio_pool_step": 2, "audio_chunk_length": 1.0, "chunk_input": True, "stream_input": False,
