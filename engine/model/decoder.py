@@ -139,7 +139,14 @@ class Decoder(nn.Module):
             embeds = layer(embeds, turn, index, cache, mask)
         return self.norm(embeds)
 
-    def arena(self, *, slots: int = 1, capacity: int = 256, **limits: int | None) -> KVArena:
+    def arena(
+        self,
+        *,
+        slots: int = 1,
+        capacity: int = 256,
+        max_slots: int | None = None,
+        max_capacity: int | None = None,
+    ) -> KVArena:
         """A key/value storage of this decoder's shape, on its device and in its dtype."""
         weight = self.norm.weight
         return KVArena(
@@ -150,7 +157,8 @@ class Decoder(nn.Module):
             capacity=capacity,
             device=weight.device,
             dtype=weight.dtype,
-            **limits,
+            max_slots=max_slots,
+            max_capacity=max_capacity,
         )
 
 

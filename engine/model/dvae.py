@@ -7,6 +7,7 @@ quantisation is arXiv 2309.15505; groups x residuals as in vector_quantize_pytor
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -123,12 +124,14 @@ class GroupedResidualFSQ(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int64 [B, groups * residuals, T] -> [B, vq_dim, T]."""
         parts = codes.chunk(len(self.rvqs), dim=1)
-        return torch.cat([rvq.decode(part) for rvq, part in zip(self.rvqs, parts, strict=True)], -1).transpose(1, 2)
+        return torch.cat(
+            [cast(ResidualFSQ, rvq).decode(part) for rvq, part in zip(self.rvqs, parts, strict=True)], -1
+        ).transpose(1, 2)
 
     def encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[B, vq_dim, T] -> (codes int64 [B, groups * residuals, T], quantised features [B, vq_dim, T])."""
         parts = features.transpose(1, 2).chunk(len(self.rvqs), dim=-1)
-        pairs = [rvq.encode(part) for rvq, part in zip(self.rvqs, parts, strict=True)]
+        pairs = [cast(ResidualFSQ, rvq).encode(part) for rvq, part in zip(self.rvqs, parts, strict=True)]
         return torch.cat([codes for codes, _ in pairs], 1), torch.cat([x for _, x in pairs], -1).transpose(1, 2)
 
 

@@ -35,7 +35,7 @@ def whole(queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
 
 
 class KVArena:
-    """Keys and values [layers, slots, kv_heads, capacity, head_dim] of up to ``max_slots`` sequences.
+    """Keys and values of up to ``max_slots`` sequences: per layer one tensor [slots, kv_heads, capacity + 1, head_dim].
 
     Both the slots and the capacity grow by doubling up to their limits; a storage built at its limits never moves,
     which captured graphs need. One row more than the capacity is kept: padded tokens of a ragged batch go there.
@@ -57,31 +57,31 @@ class KVArena:
         self.max_slots = slots if max_slots is None else max_slots
         self.max_capacity = capacity if max_capacity is None else max_capacity
         slots, capacity = min(slots, self.max_slots), min(capacity, self.max_capacity)
-        shape = (layers, slots, kv_heads, capacity + 1, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        shape = (slots, kv_heads, capacity + 1, head_dim)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
         self._free = list(range(slots - 1, -1, -1))
 
     @property
     def layers(self) -> int:
-        return self.keys.shape[0]
+        return len(self.keys)
 
     @property
     def slots(self) -> int:
-        return self.keys.shape[1]
+        return self.keys[0].shape[0]
 
     @property
     def capacity(self) -> int:
         """Tokens that each slot can hold without growing."""
-        return self.keys.shape[3] - 1
+        return self.keys[0].shape[2] - 1
 
     @property
     def device(self) -> torch.device:
-        return self.keys.device
+        return self.keys[0].device
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
     def allocate(self) -> int:
         """A free slot, the lowest first so that sessions stay contiguous. Raises :class:`KVFullError` without one."""
@@ -108,23 +108,30 @@ class KVArena:
         self._resize(self.slots, min(max(2 * self.capacity, tokens), self.max_capacity))
 
     def _resize(self, slots: int, capacity: int) -> None:
-        layers, old_slots, heads, old_rows, dim = self.keys.shape
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_zeros(layers, slots, heads, capacity + 1, dim)
-            new[:, :old_slots, :, : old_rows - 1] = old[:, :, :, :-1]
-            setattr(self, name, new)
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                new = old.new_zeros(slots, old.shape[1], capacity + 1, old.shape[3])
+                new[: old.shape[0], :, : old.shape[2] - 1] = old[:, :, :-1]
+                tensors[layer] = new
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` tokens of one slot into another: the fork of a sequence."""
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]
+
+    def save(self, slot: int, length: int) -> list[Tensor]:
+        """A copy of a sequence outside the storage, for :meth:`restore`."""
+        return [tensor[slot, :, :length].clone() for tensor in (*self.keys, *self.values)]
+
+    def restore(self, slot: int, saved: Sequence[Tensor]) -> None:
+        for tensor, part in zip((*self.keys, *self.values), saved, strict=True):
+            tensor[slot, :, : part.shape[1]] = part
 
     def clear(self, slot: int, start: int, end: int) -> None:
         """Set tokens start..end-1 of a slot to zero."""
         self.reserve(end)
-        self.keys[:, slot, :, start:end] = 0
-        self.values[:, slot, :, start:end] = 0
+        for tensor in (*self.keys, *self.values):
+            tensor[slot, :, start:end] = 0
 
     def place(
         self,
@@ -206,8 +213,8 @@ class KVBatch:
         """The layout of the next single token of every sequence, made on the device alone."""
         return replace(
             self,
-            positions=self.positions[:, -1:] + 1,
-            write=self.write[:, -1:] + 1,
+            positions=self.ends[:, None],
+            write=self.ends[:, None],
             ends=self.ends + 1,
             span=self.span + 1,
             start=None if self.start is None else self.start + self.positions.shape[1],
@@ -227,9 +234,9 @@ class KVBatch:
             box = slice(self.first_slot, self.first_slot + size), slice(None), slice(self.start, self.start + new)
             keys[box], values[box] = key.to(keys.dtype), value.to(values.dtype)
         else:
-            rows = self.slots[:, None]
-            keys[rows, :, self.write] = key.transpose(1, 2).to(keys.dtype)
-            values[rows, :, self.write] = value.transpose(1, 2).to(values.dtype)
+            rows, columns = self.slots[:, None], self.write
+            keys[rows, :, columns] = key.transpose(1, 2).to(keys.dtype)
+            values[rows, :, columns] = value.transpose(1, 2).to(values.dtype)
         if self.first_slot is not None:
             seen = slice(self.first_slot, self.first_slot + size)
             past_keys, past_values = keys[seen, :, : self.span], values[seen, :, : self.span]

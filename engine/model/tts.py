@@ -8,6 +8,7 @@ codes begun, so that speech can start before the text is complete.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class ConditionalChatTTS(nn.Module):
 
     def head_weights(self) -> Tensor:
         """The weight-normed heads as one matrix [num_vq * num_audio_tokens, hidden], to be made once and kept."""
-        return torch.cat([head.weight for head in self.head_code])
+        return torch.cat([cast(Tensor, head.weight) for head in self.head_code])
 
     def logits(self, states: Tensor, heads: Tensor | None = None) -> Tensor:
         """States [..., hidden] -> float32 [..., num_vq, num_audio_tokens]; ``heads`` as from :meth:`head_weights`."""

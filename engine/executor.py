@@ -1,0 +1,233 @@
+"""Carries out work, the same kind of many sessions in one batch.
+
+Inside a batch nothing waits for the device: ids are drawn there, positions advance there, and the host reads the
+result once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from engine.model.audio import conv_length, pool, token_length
+from engine.model.kv import whole
+from engine.model.omni import OmniModel
+from engine.model.vocos import Vocos
+from engine.processing.image import pad_slices
+from engine.sampling import pick, speech_probabilities, text_token
+from engine.session import Hearing, SessionPool
+from engine.work import Decode, Decoded, Feed, Hear, Read, Recall, Render, See, Speak, Spoken, Work
+
+
+class Executor:
+    """One model, its vocoder, and the storages of its sessions."""
+
+    def __init__(self, model: OmniModel, vocos: Vocos, pool: SessionPool, stop_ids: Sequence[int]) -> None:
+        self.model, self.vocos, self.pool = model, vocos, pool
+        self.stop_ids = frozenset(stop_ids)
+        with torch.inference_mode():
+            self._stops = torch.tensor(sorted(stop_ids), device=model.device)
+            self._heads = model.tts.head_weights()
+        self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
+            See: self.see,
+            Hear: self.hear,
+            Feed: self.feed,
+            Decode: self.decode,
+            Read: self.read,
+            Recall: self.recall,
+            Speak: self.speak,
+            Render: self.render,
+        }
+
+    @torch.inference_mode()
+    def run(self, works: Sequence[Work]) -> list[Any]:
+        """The results of ``works``, in their order; work of one kind and shape runs together.
+
+        No two may belong to the same session.
+        """
+        groups: dict[object, list[int]] = {}
+        for index, work in enumerate(works):
+            groups.setdefault(_group(work), []).append(index)
+        results: list[Any] = [None] * len(works)
+        for members in groups.values():
+            batch = [works[index] for index in members]
+            for index, result in zip(members, self._run[type(batch[0])](batch), strict=True):
+                results[index] = result
+        return results
+
+    def drive(self, task: Generator[Any, Any, Any]) -> Iterator[Any]:
+        """Run one task alone and hand out what it gives. Leaving the iteration early cancels the task."""
+        try:
+            item = next(task)
+            while True:
+                if isinstance(item, Work):
+                    item = task.send(self.run([item])[0])
+                else:
+                    yield item
+                    item = task.send(None)
+        except StopIteration:
+            return
+        finally:
+            task.close()
+
+    def see(self, works: Sequence[See]) -> list[Tensor]:
+        patches, sizes = pad_slices([work.image for work in works])
+        vectors = self.model.see(patches.to(self.model.device, self.model.dtype), sizes)
+        return list(vectors.split([len(work.image.sizes) for work in works]))
+
+    def hear(self, works: Sequence[Hear]) -> list[Tensor]:
+        model, limit = self.model, self.model.config.audio.max_positions
+        lengths = [work.mel.shape[1] for work in works]
+        frames = [conv_length(length) for length in lengths]
+        for work, count in zip(works, frames, strict=True):
+            if work.state.hearing.length + count >= limit:
+                self.pool.reset_hearing(work.state)
+        mel = pad_sequence([work.mel.T for work in works], batch_first=True).transpose(1, 2)
+        cache = self.pool.audio.place(
+            [work.state.audio_slot for work in works],
+            [work.state.hearing.length for work in works],
+            frames,
+            sight=whole,
+        )
+        step = model.config.audio.pool_step
+        heard = model.apm.stream(mel.to(model.device, model.dtype), lengths, cache)
+        vectors = pool(model.audio_projection_layer(heard), step)
+        for work, count in zip(works, frames, strict=True):
+            work.state.hearing = Hearing(work.state.hearing.resets, work.state.hearing.length + count)
+        return [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
+
+    def feed(self, works: Sequence[Feed]) -> list[Tensor]:
+        lengths = [len(work.embeds) for work in works]
+        cache = self.pool.llm.place([work.state.slot for work in works], [work.state.length for work in works], lengths)
+        states = self.model.llm(pad_sequence([work.embeds for work in works], batch_first=True), cache=cache)
+        return [row[:length] for row, length in zip(states, lengths, strict=True)]
+
+    def decode(self, works: Sequence[Decode]) -> list[Decoded]:
+        llm, steps, sampling = self.model.llm, works[0].steps, works[0].sampling
+        lengths = [len(work.ids) for work in works]
+        cache = self.pool.llm.place(
+            [work.state.slot for work in works], [work.state.length for work in works], lengths, steps=steps
+        )
+        device = self.model.device
+        prompt = pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True).to(device)
+        seen = torch.stack([work.seen for work in works])
+        uniform, noises = _draw([work.noise for work in works], steps, None if sampling.greedy else (steps,), device)
+        least = torch.tensor([work.min_new for work in works], device=device)
+        banned = int(max(work.min_new for work in works))
+        first = llm(llm.embed(prompt), cache=cache)
+        last = torch.stack([row[length - 1] for row, length in zip(first, lengths, strict=True)])
+        drawn: list[Tensor] = []
+        for step in range(steps):
+            if step:
+                cache = cache.advance()
+                last = llm(llm.embed(drawn[-1])[:, None], cache=cache)[:, 0]
+            scores = llm.logits(last)
+            if step < banned:
+                scores[:, self._stops] = scores[:, self._stops].masked_fill((step < least)[:, None], float("-inf"))
+            ids = text_token(scores, seen, sampling, None if uniform is None else uniform[:, step])
+            seen.scatter_(1, ids[:, None], True)
+            drawn.append(ids)
+            if device.type == "cpu" and all(self.stop_ids.intersection(row) for row in torch.stack(drawn, 1).tolist()):
+                break
+        results = []
+        for row, (work, ids, noise) in enumerate(zip(works, torch.stack(drawn, 1).tolist(), noises, strict=True)):
+            end = next((i + 1 for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
+            work.seen[torch.tensor(ids[:end], device=device)] = True
+            stopped = ids[end - 1] in self.stop_ids
+            results.append(Decoded(tuple(ids[:end]), stopped, first[row, : lengths[row]], noise))
+        return results
+
+    def read(self, works: Sequence[Read]) -> list[Tensor]:
+        tts, device = self.model.tts, self.model.device
+        lengths = [len(work.ids) for work in works]
+        cache = self.pool.speech.place([work.voice.slot for work in works], [work.start for work in works], lengths)
+        ids = pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True).to(device)
+        speakers = torch.stack([work.voice.speaker for work in works])
+        states = tts(tts.embed_text(ids, speakers), cache=cache)
+        return [row[:length] for row, length in zip(states, lengths, strict=True)]
+
+    def recall(self, works: Sequence[Recall]) -> list[Tensor]:
+        tts, device = self.model.tts, self.model.device
+        codes = torch.stack([work.voice.codes[:-1] for work in works]).to(device)
+        begin = torch.full_like(codes[:, :1], -1)
+        cache = self.pool.speech.place(
+            [work.voice.slot for work in works],
+            [tts.config.condition_length - 1] * len(works),
+            [1 + codes.shape[1]] * len(works),
+            sight=tts.sight(torch.tensor([work.text_length for work in works], device=device)),
+        )
+        return list(tts(tts.embed_codes(torch.cat([begin, codes], 1)), cache=cache))
+
+    def speak(self, works: Sequence[Speak]) -> list[Spoken]:
+        tts, device = self.model.tts, self.model.device
+        steps, sampling, config = works[0].steps, works[0].sampling, tts.config
+        before = [len(work.voice.codes) for work in works]
+        cache = self.pool.speech.place(
+            [work.voice.slot for work in works],
+            [config.condition_length - 1 + count for count in before],
+            [1] * len(works),
+            sight=tts.sight(torch.tensor([work.text_length for work in works], device=device)),
+            steps=steps,
+        )
+        past = [_recent(work.voice.codes, max(1, sampling.window)) for work in works]
+        history = torch.stack(past).to(device).transpose(1, 2)
+        shape = None if sampling.greedy else (steps, config.num_vq)
+        uniform, noises = _draw([work.noise for work in works], steps, shape, device)
+        guard = torch.tensor([work.guard for work in works], device=device)
+        begun = torch.tensor([count > 0 for count in before], device=device)
+        drawn: list[Tensor] = []
+        for step in range(steps):
+            if step:
+                cache = cache.advance()
+            logits = tts.step(history[:, None, :, -1], cache, self._heads)
+            warp = begun if step == 0 else torch.ones_like(begun)
+            chances = speech_probabilities(logits, history, sampling, warp=warp, allow_end=guard <= step)
+            codes = pick(chances, None if uniform is None else uniform[:, step])
+            history = torch.cat([history[:, :, 1:], codes[:, :, None]], 2)
+            drawn.append(codes)
+            if device.type == "cpu" and bool((torch.stack(drawn, 1) == config.audio_eos_id).any(2).any(1).all()):
+                break
+        results = []
+        for work, codes, noise in zip(works, torch.stack(drawn, 1).cpu(), noises, strict=True):
+            ends = (codes == config.audio_eos_id).any(1).nonzero()
+            finished = len(ends) > 0
+            work.voice.codes = torch.cat([work.voice.codes, codes[: int(ends[0])] if finished else codes])
+            results.append(Spoken(finished, noise))
+        return results
+
+    def render(self, works: Sequence[Render]) -> list[Tensor]:
+        codes = torch.stack([work.codes for work in works]).to(self.model.device)
+        return list(self.vocos(self.model.tts.dvae.decode(codes.transpose(1, 2))).cpu())
+
+
+def _group(work: Work) -> object:
+    """Work with equal keys can share a batch."""
+    match work:
+        case Decode() | Speak():
+            return type(work), work.steps, work.sampling
+        case Recall():
+            return Recall, len(work.voice.codes)
+        case Render():
+            return Render, len(work.codes)
+        case _:
+            return type(work)
+
+
+def _recent(codes: Tensor, window: int) -> Tensor:
+    """The last ``window`` codes [window, num_vq], filled up in front with -1: no code."""
+    recent = codes[-window:]
+    return torch.cat([recent.new_full((window - len(recent), codes.shape[1]), -1), recent])
+
+
+def _draw(
+    noises: Sequence[Any], steps: int, shape: tuple[int, ...] | None, device: torch.device
+) -> tuple[Tensor | None, list[Any]]:
+    """Uniform numbers [B, *shape] on the device and the streams after them; none for greedy choices."""
+    if shape is None:
+        return None, list(noises)
+    pairs = [noise.draw(*shape) for noise in noises]
+    return torch.stack([numbers for numbers, _ in pairs]).to(device), [noise for _, noise in pairs]

@@ -1,0 +1,215 @@
+"""What the model remembers of one call, as a value that can be marked, cut back, forked and dropped.
+
+Positions count all tokens that a session was ever fed and never change; the key/value window may have let go of some,
+so that a position and its place in the cache are two numbers. Spans say what each range of positions is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.errors import ModelError
+from engine.model.kv import KVArena, KVFullError
+from engine.model.omni import OmniModel
+from engine.sampling import Noise
+
+Kind = Literal["prompt", "open", "text", "image", "audio", "answer", "close"]
+"""What a span is: the system prompt; tokens that open a turn; typed text and unit marks; a picture's tokens with its
+borders; a sound's with its borders; the model's answer; tokens that close a turn."""
+
+
+class SessionError(ModelError):
+    """A request that this session cannot carry out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens ``start`` to ``end - 1`` (positions) of one unit of one turn."""
+
+    kind: Kind
+    turn: int
+    unit: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Bookkeeping:
+    """Where the conversation stands: decides what the next unit's header is."""
+
+    first: bool = True
+    """Nothing was fed yet: the next message is the system prompt."""
+    opens_turn: bool = True
+    """The next user unit begins a turn."""
+    answered: bool = False
+    completed: bool = False
+    """The last answer came to its own end."""
+    turn: int = 0
+    unit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """A state of the audio encoder's cache: ``length`` frames of 20 ms since the reset number ``resets``."""
+
+    resets: int = 0
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point that a session can be cut back to."""
+
+    position: int
+    book: Bookkeeping
+    hearing: Hearing
+    noise: Noise
+
+
+@dataclass(slots=True)
+class SessionState:
+    """One call's memory. The tensors lie in the pool's storages; this says which part of them counts."""
+
+    slot: int
+    audio_slot: int
+    noise: Noise
+    book: Bookkeeping = field(default_factory=Bookkeeping)
+    hearing: Hearing = field(default_factory=Hearing)
+    length: int = 0
+    """Tokens in the language model's cache."""
+    dropped: int = 0
+    """Tokens that the key/value window let go of."""
+    spans: list[Span] = field(default_factory=list)
+    resets: int = 0
+    past_hearing: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Caches of the audio encoder from before its latest resets, for marks that lie there."""
+
+    @property
+    def position(self) -> int:
+        """Tokens fed so far."""
+        return self.length + self.dropped
+
+    def mark(self) -> Mark:
+        return Mark(self.position, self.book, self.hearing, self.noise)
+
+    def place(self, position: int) -> int:
+        """Place in the cache of what was fed at ``position``, or of what follows if that was dropped."""
+        return sum(min(span.end, position) - span.start for span in self.spans if span.start < position)
+
+    def note(self, kind: Kind, tokens: int) -> None:
+        """Record ``tokens`` just fed as a span of the present turn and unit, or as more of the last span."""
+        start = self.position
+        book, last = self.book, self.spans[-1] if self.spans else None
+        self.length += tokens
+        if last and (last.kind, last.turn, last.unit, last.end) == (kind, book.turn, book.unit, start):
+            self.spans[-1] = replace(last, end=start + tokens)
+        elif tokens:
+            self.spans.append(Span(kind, book.turn, book.unit, start, start + tokens))
+
+
+def _cut(spans: Sequence[Span], position: int) -> list[Span]:
+    return [replace(span, end=min(span.end, position)) for span in spans if span.start < position]
+
+
+class SessionPool:
+    """The storages of all sessions that share one model.
+
+    ``sessions`` bounds how many are open at once (forks included), ``context`` the tokens of one of them. On the CPU
+    the storages start small and grow; elsewhere they are made at full size: captured graphs need them to stay put.
+    """
+
+    kept_resets = 1
+    """Resets of the audio cache that marks can reach back over."""
+
+    def __init__(self, model: OmniModel, *, sessions: int = 1, context: int | None = None) -> None:
+        config = model.config
+        context = min(context or config.llm.max_positions, config.llm.max_positions)
+        tts, audio = config.tts, config.audio
+        speech = min(tts.condition_length + MAX_SEGMENT_CODES, tts.max_positions)
+        grows = model.device.type == "cpu"
+        self.sessions = sessions
+        self.context = context
+
+        def limits(full: int, small: int) -> dict[str, int]:
+            start = {"slots": 1, "capacity": min(small, full)} if grows else {"slots": sessions, "capacity": full}
+            return {**start, "max_slots": sessions, "max_capacity": full}
+
+        self.llm = model.llm.model.arena(**limits(context, 1024))
+        self.speech = model.tts.model.arena(**limits(speech, 512))
+        weight = model.apm.layer_norm.weight
+        self.audio = KVArena(
+            audio.num_layers,
+            audio.num_heads,
+            audio.head_dim,
+            device=weight.device,
+            dtype=weight.dtype,
+            **limits(audio.max_positions, 256),
+        )
+
+    def open(self, seed: int = 0) -> SessionState:
+        """An empty session. Raises :class:`SessionError` when all are taken."""
+        try:
+            return SessionState(self.llm.allocate(), self.audio.allocate(), Noise(seed))
+        except KVFullError as error:
+            raise SessionError(str(error)) from error
+
+    def drop(self, state: SessionState) -> None:
+        """Forget a session and free its place."""
+        self.llm.release(state.slot)
+        self.audio.release(state.audio_slot)
+
+    @torch.inference_mode()
+    def fork(self, state: SessionState) -> SessionState:
+        """A second session with the same memory, independent from here on."""
+        twin = self.open()
+        self.llm.copy(state.slot, twin.slot, state.length)
+        self.audio.copy(state.audio_slot, twin.audio_slot, state.hearing.length)
+        return replace(
+            state,
+            slot=twin.slot,
+            audio_slot=twin.audio_slot,
+            spans=list(state.spans),
+            past_hearing=dict(state.past_hearing),
+        )
+
+    @torch.inference_mode()
+    def truncate(self, state: SessionState, mark: Mark) -> None:
+        """Cut a session back to a mark, as if nothing had been fed since.
+
+        What the key/value window dropped meanwhile stays dropped. Raises :class:`SessionError` for a mark ahead of the
+        session, or one from before the audio cache's second last reset.
+        """
+        if mark.position > state.position:
+            raise SessionError(f"the mark is at token {mark.position}, the session has only {state.position}")
+        heard = mark.hearing
+        if heard.length and heard.resets != state.hearing.resets:
+            if heard.resets not in state.past_hearing:
+                raise SessionError("the mark is older than the audio cache that is kept; cut at a later one")
+            self.audio.restore(state.audio_slot, [part[:, : heard.length] for part in state.past_hearing[heard.resets]])
+        length = state.place(mark.position)
+        state.spans = _cut(state.spans, mark.position)
+        state.dropped = mark.position - length
+        state.length, state.book, state.hearing, state.noise = length, mark.book, heard, mark.noise
+
+    @torch.inference_mode()
+    def reset_hearing(self, state: SessionState) -> None:
+        """Let the audio encoder forget what it heard."""
+        if not state.hearing.length:
+            return
+        state.past_hearing[state.hearing.resets] = self.audio.save(state.audio_slot, state.hearing.length)
+        while len(state.past_hearing) > self.kept_resets:
+            del state.past_hearing[next(iter(state.past_hearing))]
+        state.resets += 1
+        state.hearing = Hearing(state.resets)
+
+
+MAX_SEGMENT_CODES = 2048 + 50 + 2 * 25
+"""Audio codes that one stretch of speech can have: the limit, the context of the stretch before, and a last block."""

@@ -1,0 +1,149 @@
+"""What both ways of speaking share: text to speech tokens, and joining waves.
+
+:mod:`engine.speech_exact` speaks as the published code does, :mod:`engine.speech_live` as a call needs it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.config import TTSConfig
+from engine.errors import TokenizerError
+from engine.work import Step
+
+OVERLAP = 2048
+"""Samples (24 kHz) over which consecutive blocks of speech are faded into each other."""
+
+BLOCK_CODES = 25
+"""Audio codes that are made at a time."""
+
+MAX_CODES = 2048
+"""Audio codes after which a stretch of speech is ended."""
+
+SEGMENT_TOKENS = 180
+"""Text slots that are kept free: a stretch with fewer left ends at the next end of a sentence."""
+
+CONTEXT_TEXT, CONTEXT_CODES = 5, 50
+"""Text tokens and audio codes of a stretch of speech that the next one is given to continue from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChunk:
+    """One piece of a spoken answer: text, and a wave float32 [N] at 24 kHz (either may be empty)."""
+
+    text: str
+    wave: Tensor
+    audio_start: int = 0
+    """Sample of the answer's audio at which ``text`` begins, as far as can be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """One piece of answer text on its way to speech."""
+
+    text: str
+    speaker: Tensor | None = None
+    """With the first piece: the language model's state at ``<|spk|>`` [1, hidden]."""
+
+
+class TextSource(Protocol):
+    """Gives the answer's text piece by piece."""
+
+    def next(self) -> Step[TextItem | None]:
+        """The next piece, None after the last."""
+        ...
+
+
+class SpeechTokens:
+    """The speech model's text: ``[Stts]``, speaker, tokens, ``[Etts]``, padding, ``[Ptts]``."""
+
+    def __init__(self, tokenizer: Any, config: TTSConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config
+        self.begin = self._special("[Stts]")
+        self.pad = self._special("[PAD]")
+        self.head = (self.begin, *[config.spk_emb_token_id] * config.num_spk_embs)
+
+    def _special(self, token: str) -> int:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if found is None or self.tokenizer.convert_ids_to_tokens(found) != token:
+            remedy = "use assets/chattts_tokenizer of MiniCPM-o 2.6"
+            raise TokenizerError("chattts_tokenizer", "is not in the vocabulary", remedy, key=token)
+        return found
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids))
+
+    def row(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """All slots of a sequence for text ``ids``; what exceeds the reserved slots is cut off."""
+        reserved = self.config.text_reserved_len
+        slots = [*ids, self.config.text_eos_token_id, *[self.pad] * reserved][:reserved]
+        return (*self.head, *slots, self.config.audio_bos_token_id)
+
+    def count(self, ids: Sequence[int]) -> int:
+        """Slots that text ``ids`` takes."""
+        return min(len(ids), self.config.text_reserved_len)
+
+
+_DIGITS = {
+    "chinese": dict(zip("0123456789", "零一二三四五六七八九", strict=True)),
+    "english": {
+        "0": "zero",
+        "1": "one",
+        "2": "two",
+        "3": "three",
+        "4": "four",
+        "5": "five",
+        "6": "six",
+        "7": "seven",
+        "8": "eight",
+        "9": "nine",
+    },  # fmt: skip
+}
+
+
+def language_of(text: str) -> str:
+    """``chinese`` where at least as many Chinese characters as Latin letters occur, else ``english``."""
+    chinese = len(re.findall(r"[\u4e00-\u9fff]", text))
+    return "chinese" if chinese >= len(re.findall(r"[a-zA-Z]", text)) else "english"
+
+
+def spell_digits(text: str, language: str) -> str:
+    """Numbers replaced by their digits' names: 12 -> "one two" or 一二."""
+    names, gap = _DIGITS[language], " " if language == "english" else ""
+    return re.sub(r"\d+", lambda number: gap.join(names[d] for d in number[0] if d in names), text)
+
+
+def sentence_end(text: str) -> str:
+    """The first of ``. 。 ! ? ！ ？`` that ends a sentence in ``text``, or nothing; a point after a digit does not."""
+    for mark in ".。!?！？":
+        at = text.find(mark)
+        if at < 0 or (mark == "." and at > 0 and text[at - 1].isdigit()):
+            continue
+        return mark
+    return ""
+
+
+def crossfade(first: Tensor, second: Tensor, overlap: int = OVERLAP) -> tuple[Tensor, Tensor]:
+    """Join waves [A] and [B] whose last and first ``overlap`` samples are the same moment.
+
+    Triangular weights. Returns the joined wave cut after A samples, and the rest.
+    """
+    before, after = len(first), len(second)
+    ramp = torch.linspace(0, 1, max(before, after) + overlap + 2, dtype=first.dtype, device=first.device)[1:-1]
+    weight = 0.5 - (ramp - 0.5).abs()
+    joined = first.new_zeros(before + after - overlap)
+    total = torch.zeros_like(joined)
+    for start, wave, weights in ((0, first, weight[-before:]), (before - overlap, second, weight[:after])):
+        joined[start : start + len(wave)] += weights * wave
+        total[start : start + len(wave)] += weights
+    joined = joined / total
+    return joined[:before], joined[before:]

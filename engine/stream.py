@@ -1,0 +1,245 @@
+"""A streaming conversation: ``prefill`` what the person says and shows, ``generate`` the answer.
+
+Both give tasks (:mod:`engine.work`). One :class:`Stream` serves all sessions of a loaded model; nothing of a
+conversation lives here, it is all in its :class:`~engine.session.SessionState`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.errors import InputError
+from engine.executor import Executor
+from engine.loader import LoadedModel
+from engine.processing.image import ImageProcessor, ImageSlices
+from engine.processing.mel import MelExtractor
+from engine.processing.prompts import IM_END, IM_START, Message, answer_header, closed_turn, turn_header
+from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenBuilder, TokenRow
+from engine.session import Kind, SessionPool, SessionState
+from engine.speech import SpeechChunk, SpeechTokens, TextSource
+from engine.speech_exact import ExactSpeech
+from engine.text import AnswerOptions, ExactText, begin_answer
+from engine.work import Feed, Hear, See, Task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A message turned into tokens, patches and mel frames: all that needs no model."""
+
+    role: str
+    row: TokenRow
+    kinds: tuple[tuple[Kind, int], ...]
+    """What the tokens are, as runs of (kind, number)."""
+    images: tuple[ImageSlices, ...] = ()
+    mels: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fed:
+    """The end of a prefill."""
+
+    tokens: int
+    embeds: Tensor
+    """What went into the language model [tokens, hidden]."""
+    states: Tensor
+    """What came out of it [tokens, hidden]."""
+
+
+class Stream:
+    """Conversations with one loaded model."""
+
+    def __init__(self, loaded: LoadedModel, *, sessions: int = 1, context: int | None = None) -> None:
+        """``sessions`` and ``context`` bound the storages, see :class:`~engine.session.SessionPool`."""
+        self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
+        self.builder = TokenBuilder(loaded.tokenizer, loaded.config)
+        self.images = ImageProcessor(loaded.config.image)
+        self.mel = MelExtractor(loaded.config.mel)
+        self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts)
+        self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
+        self.executor = Executor(loaded.model, loaded.vocos, self.pool, self.builder.specials.stop)
+
+    def open(self, seed: int = 0) -> SessionState:
+        return self.pool.open(seed)
+
+    def prepare(self, state: SessionState, message: Message, *, max_slices: int = 1) -> Prepared:
+        """Everything that can be done before the model is asked. Sound is mono 16 kHz, float or int16.
+
+        The session decides which header the message gets, so prepare a message only when those before it are fed.
+        Raises InputError for a part that cannot be used.
+        """
+        if message.role not in ("user", "system", "assistant"):
+            raise InputError(f"the role is {message.role!r}; use user, system or assistant")
+        book = state.book
+        pieces: list[Piece] = []
+        images: list[ImageSlices] = []
+        mels: list[Tensor] = []
+        for part in message.content:
+            if isinstance(part, Image.Image):
+                images.append(self.images(part, max_slices))
+                pieces.append(ImageSlot(images[-1].grid))
+            elif isinstance(part, np.ndarray):
+                mels.append(self.mel(part))
+                pieces.append(AudioSlot(len(part)))
+            elif isinstance(part, str):
+                pieces.append(part)
+            else:
+                raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of samples")
+        closing = opening = ""
+        if book.first:
+            pieces = _wrap(message.role, pieces)
+        elif book.opens_turn and message.role == "user":
+            header = turn_header(answered=book.answered, completed=book.completed)
+            opening = f"{IM_START}user\n"
+            closing = header.removesuffix(opening)
+            pieces.insert(0, header)
+        row = self.builder(pieces)
+        if not len(row):
+            raise InputError("the message is empty; give text, a picture or sound")
+        kinds = _kinds(row, len(self.builder.text(closing)), len(self.builder.text(opening)), prompt=book.first)
+        return Prepared(message.role, row, kinds, tuple(images), tuple(mels))
+
+    def prefill(self, state: SessionState, message: Message, *, max_slices: int = 1) -> Task[Fed]:
+        """Feed one message; gives one :class:`Fed`. A task that is closed before that leaves the session as it was."""
+        return self.feed(state, self.prepare(state, message, max_slices=max_slices))
+
+    def feed(self, state: SessionState, prepared: Prepared) -> Task[Fed]:
+        """Feed what :meth:`prepare` made of a message."""
+        mark, row = state.mark(), prepared.row
+        try:
+            first = state.book.first
+            if not first and prepared.role != "user":
+                self.pool.reset_hearing(state)
+            pictures = []
+            for image in prepared.images:
+                pictures.append((yield See(image)))
+            sounds = []
+            for mel in prepared.mels:
+                sounds.append((yield Hear(state, mel)))
+            embeds = self.merge(row, pictures, sounds)
+            states = yield Feed(state, embeds)
+        except BaseException:
+            self.pool.truncate(state, mark)
+            raise
+        self._record(state, prepared)
+        if first:
+            self.pool.reset_hearing(state)
+        yield Fed(len(row), embeds, states)
+
+    @torch.inference_mode()
+    def merge(self, row: TokenRow, pictures: Sequence[Tensor], sounds: Sequence[Tensor]) -> Tensor:
+        """Embeddings [T, hidden] of a row; pictures [S, queries, hidden] and sounds [N, hidden] fill its placeholders."""
+        device = self.model.device
+        embeds = self.model.llm.embed(torch.from_numpy(row.ids.copy()).to(device))
+        if pictures:
+            places = torch.cat([torch.arange(first, last) for first, last in row.image_bounds.tolist()])
+            embeds[places.to(device)] = torch.cat(list(pictures)).flatten(0, 1).to(embeds.dtype)
+        if sounds:
+            places = torch.cat([torch.arange(first, last) for first, last in row.audio_bounds.tolist()])
+            vectors = torch.cat(list(sounds))[: len(places)]
+            embeds[places[: len(vectors)].to(device)] = vectors.to(embeds.dtype)
+        return embeds
+
+    def _record(self, state: SessionState, prepared: Prepared) -> None:
+        """Spans and bookkeeping of a message that was fed."""
+        opens = any(kind == "open" for kind, _ in prepared.kinds)
+        book = state.book
+        state.book = book = replace(book, unit=book.unit + 1)
+        for kind, tokens in prepared.kinds:
+            if kind == "open":
+                state.book = book = replace(book, turn=book.turn + 1)
+            state.note(kind, tokens)
+        waits = book.opens_turn and not opens if prepared.role == "user" else True
+        state.book = replace(book, first=False, opens_turn=waits)
+
+    def generate_exact(self, state: SessionState, options: AnswerOptions | None = None) -> Task[SpeechChunk]:
+        """Answer as the published code does, quirks included. With ``speak`` off the chunks have text only."""
+        options = options or AnswerOptions()
+        text = self.exact_text(state, options)
+        if not options.speak:
+            while (item := (yield from text.next())) is not None:
+                yield SpeechChunk(item.text, torch.empty(0))
+            return
+        yield from self.speak_exact(state, text, options)
+
+    def exact_text(self, state: SessionState, options: AnswerOptions) -> ExactText:
+        """Begin an answer: the source of its text in the published chunks."""
+        if state.book.first:
+            raise InputError("nothing was fed yet; prefill a message first")
+        self.pool.reset_hearing(state)
+        begin_answer(state)
+        prompt = self.builder([answer_header()])
+        return ExactText(
+            state,
+            prompt,
+            self.closing_tokens,
+            self.tokenizer,
+            self.builder.specials.stop,
+            options,
+            torch.zeros(self.config.llm.vocab_size, dtype=torch.bool, device=self.model.device),
+        )
+
+    def speak_exact(self, state: SessionState, text: TextSource, options: AnswerOptions) -> Task[SpeechChunk]:
+        """Speak text as the published code does."""
+        slot = self.pool.speech.allocate()
+        try:
+            speech = self.exact_speech(state, text, options, slot)
+            yield from speech.task()
+        finally:
+            self.pool.speech.release(slot)
+
+    def exact_speech(self, state: SessionState, text: TextSource, options: AnswerOptions, slot: int) -> ExactSpeech:
+        return ExactSpeech(
+            state,
+            text,
+            self.speech_tokens,
+            options.speech,
+            slot=slot,
+            speaker=self.speaker,
+            clear=self._clear_text,
+        )
+
+    @torch.inference_mode()
+    def speaker(self, states: Tensor) -> Tensor:
+        """States at ``<|spk|>`` [1, hidden] -> unit speaker vector [tts hidden]."""
+        return self.model.tts.speaker(states.to(self.model.device, self.model.dtype))[0]
+
+    @property
+    def closing_tokens(self) -> int:
+        """Tokens of the answer's prompt that close the person's turn."""
+        return len(self.builder.text(f"{IM_END}\n"))
+
+    @torch.inference_mode()
+    def _clear_text(self, slot: int) -> None:
+        self.pool.speech.clear(slot, 0, self.config.tts.condition_length - 1)
+
+
+def _wrap(role: str, pieces: Sequence[Piece]) -> list[Piece]:
+    """Pieces of the first message as a closed turn, whatever its role."""
+    opening, *_, closing = closed_turn(role, [])
+    return [str(opening), *pieces, str(closing)]
+
+
+def _kinds(row: TokenRow, closing: int, opening: int, *, prompt: bool) -> tuple[tuple[Kind, int], ...]:
+    """Runs of (kind, number) over a row: header, then pictures and sounds with their borders, text between them."""
+    if prompt:
+        return (("prompt", len(row)),)
+    kinds: list[Kind] = ["text"] * len(row)
+    kinds[:closing] = ["close"] * closing
+    kinds[closing : closing + opening] = ["open"] * opening
+    media: tuple[tuple[Kind, Bounds], ...] = (("image", row.image_bounds), ("audio", row.audio_bounds))
+    for kind, bounds in media:
+        for first, last in bounds.tolist():
+            kinds[first - 1 : last + 1] = [kind] * (last - first + 2)
+    runs: list[tuple[Kind, int]] = []
+    for kind in kinds:
+        if runs and runs[-1][0] == kind:
+            runs[-1] = (kind, runs[-1][1] + 1)
+        else:
+            runs.append((kind, 1))
+    return tuple(runs)

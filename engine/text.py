@@ -1,0 +1,104 @@
+"""The answer's text, drawn token by token: in the published chunks of three, or in blocks over one long answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.processing.tokens import TokenRow
+from engine.sampling import SpeechSampling, TextSampling
+from engine.session import SessionState
+from engine.speech import TextItem
+from engine.work import Decode, Decoded, Step
+
+EXACT_STEPS = 3
+"""Tokens that the published code draws per call."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How to answer. The defaults are the published ones."""
+
+    max_new_tokens: int = 512
+    min_new_tokens: int = 0
+    text: TextSampling = field(default_factory=TextSampling)
+    speech: SpeechSampling = field(default_factory=SpeechSampling)
+    speak: bool = True
+
+
+def begin_answer(state: SessionState) -> None:
+    """Bookkeeping of a session that starts to answer."""
+    state.book = replace(state.book, opens_turn=True, answered=True, completed=False, unit=state.book.unit + 1)
+
+
+class ExactText:
+    """Text as the published code draws it, its quirks included (see the table in README.md).
+
+    Calls of three tokens, each with a repetition penalty and a minimum length of its own; the last token of the last
+    call never enters the context; ids 0 are removed.
+    """
+
+    def __init__(
+        self, state: SessionState, prompt: TokenRow, closing: int, tokenizer: Any, stop_ids: Sequence[int],
+        options: AnswerOptions, seen: Tensor,
+    ) -> None:  # fmt: skip
+        """``closing`` of the prompt's tokens close the turn before; ``seen`` is a blank mask bool [V]."""
+        self.state, self.prompt, self.closing = state, prompt, closing
+        self.tokenizer, self.stop_ids, self.options = tokenizer, frozenset(stop_ids), options
+        self.blank = seen
+        self.chunks: list[tuple[int, ...]] = []
+        self._input: tuple[int, ...] = tuple(prompt.ids.tolist())
+        self._held: tuple[int, ...] = ()
+        self._count = 0
+
+    def next(self) -> Step[TextItem | None]:
+        state = self.state
+        if state.book.completed or self._count >= self.options.max_new_tokens:
+            return None
+        seen = self.blank.clone()
+        seen[torch.tensor(self._input, device=seen.device)] = True
+        decoded: Decoded = yield Decode(
+            state, self._input, EXACT_STEPS, self.options.text, seen, state.noise, self.options.min_new_tokens
+        )
+        speaker = None
+        if not self._count:
+            note_prompt(state, len(self._input), self.closing)
+            first, last = self.prompt.spk_bounds[-1]
+            speaker = decoded.states[first:last]
+        else:
+            state.note("answer", len(self._input))
+        state.note("answer", len(decoded.ids) - 1)
+        state.noise = decoded.noise
+        state.book = replace(state.book, completed=decoded.stopped)
+        self.chunks.append(decoded.ids)
+        self._count += len(decoded.ids)
+        self._input = decoded.ids[-1:]
+        ids, self._held = split_complete((*self._held, *decoded.ids), self.tokenizer)
+        return TextItem(self._decode(ids), speaker)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        kept = [token for token in ids if token != 0]
+        if kept and kept[0] == self.tokenizer.bos_token_id:
+            del kept[0]
+        if kept and kept[-1] in self.stop_ids:
+            del kept[-1]
+        return self.tokenizer.decode(kept)
+
+
+def note_prompt(state: SessionState, tokens: int, closing: int) -> None:
+    """Record the tokens that ask for an answer: some close the turn before, the others open the answer."""
+    state.note("close", closing)
+    state.book = replace(state.book, turn=state.book.turn + 1)
+    state.note("open", tokens - closing)
+
+
+def split_complete(ids: Sequence[int], tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split ids so that the first part decodes to whole characters; the second waits for its missing bytes."""
+    end = len(ids)
+    while end and tokenizer.decode(list(ids[:end])).endswith("\ufffd"):
+        end -= 1
+    return tuple(ids[:end]), tuple(ids[end:])

@@ -1,0 +1,135 @@
+"""The kinds of work that sessions ask for. A task is a generator that yields one of these and is sent the result.
+
+Whoever runs the tasks decides the order and may carry out the same kind for many sessions in one batch
+(:mod:`engine.executor`). A task stops between two pieces of work: closing its generator cancels it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.processing.image import ImageSlices
+from engine.sampling import Noise, SpeechSampling, TextSampling
+from engine.session import SessionState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class See:
+    """Encode one picture -> [slices, query_num, hidden]."""
+
+    image: ImageSlices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hear:
+    """Encode the next sound of a session, log-mel [mel bins, M] -> [tokens, hidden]; the audio cache grows."""
+
+    state: SessionState
+    mel: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feed:
+    """Append embeddings [T, hidden] to the context -> states [T, hidden]. Recording that is up to the task."""
+
+    state: SessionState
+    embeds: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode:
+    """Append token ids, then draw up to ``steps`` more, each fed but the last -> :class:`Decoded`.
+
+    ``seen`` bool [V] are the ids that the repetition penalty counts; it is updated in place with what is drawn.
+    ``min_new`` is how many tokens must come before a stop token may.
+    """
+
+    state: SessionState
+    ids: tuple[int, ...]
+    steps: int
+    sampling: TextSampling
+    seen: Tensor
+    noise: Noise
+    min_new: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    ids: tuple[int, ...]
+    """What was drawn, the stop token included."""
+    stopped: bool
+    states: Tensor
+    """States [T, hidden] of the ids that were appended first."""
+    noise: Noise
+
+
+@dataclass(slots=True)
+class Voice:
+    """One stretch of speech in the making: a slot of the speech storage and the codes so far."""
+
+    slot: int
+    speaker: Tensor
+    """Unit speaker vector [hidden]."""
+    codes: Tensor
+    """int64 [N, num_vq] on the CPU: codes of the stretch before that were carried over, then its own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Feed speech text ids into their slots ``start``… of a voice -> states [T, hidden]."""
+
+    voice: Voice
+    start: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recall:
+    """Feed ``[Ptts]`` and all codes of a voice but the last, in one pass that sees ``text_length`` text tokens."""
+
+    voice: Voice
+    text_length: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Speak:
+    """Draw up to ``steps`` audio codes that see ``text_length`` text tokens -> :class:`Spoken`; ``voice.codes`` grows.
+
+    The end of speech is not drawn in the first ``guard`` steps.
+    """
+
+    voice: Voice
+    steps: int
+    text_length: int
+    guard: int
+    sampling: SpeechSampling
+    noise: Noise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spoken:
+    finished: bool
+    noise: Noise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Render:
+    """Codes int64 [N, num_vq] -> wave float32 [N * 512] on the CPU, 24 kHz."""
+
+    codes: Tensor
+
+
+Work = See | Hear | Feed | Decode | Read | Recall | Speak | Render
+Out = TypeVar("Out")
+Task = Generator["Work | Out", Any, None]
+"""A resumable piece of a session: yields work (and is sent its result) or output of its own (and is sent None)."""
+
+Step = Generator[Work, Any, Out]
+"""Part of a task that only works and returns something."""
+
+NO_CODES = torch.empty(0, 4, dtype=torch.int64)
