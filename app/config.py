@@ -1,0 +1,203 @@
+"""What one call can be told: who answers, how turns are found, how much is buffered.
+
+The same mapping is accepted in the offer's ``options``, in a ``session.update`` event and in a bundle's ``call.json``;
+the effective values are echoed to the client. Units are part of the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from engine.client import SessionOptions
+
+Preset = Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"]
+
+FIXED_AT_START = ("preset", "prompt", "voice", "language", "seed", "max_new_tokens", "speak")
+"""Options that the engine's session is opened with: they cannot change during a call."""
+
+
+class ConfigError(ValueError):
+    """An option that does not exist or has a value that it cannot have. ``str()`` is a sentence for people."""
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class VadConfig:
+    """How speech is told from the rest. Levels are dB relative to int16 full scale."""
+
+    kind: Literal["webrtc", "silero"] = "webrtc"
+    webrtc_mode: int = _number(2, 0, 3)
+    """How readily webrtcvad calls a frame silent: 0 rarely, 3 very."""
+    energy_min_dbfs: float = _number(-52.0, -96.0, 0.0)
+    """Frames below this level are never speech (webrtc only)."""
+    energy_margin_db: float = _number(8.0, 0.0, 40.0)
+    """How far a frame must stand above the noise floor (webrtc only)."""
+    energy_window_s: float = _number(2.5, 0.2, 30.0)
+    """The noise floor is the quietest moment of this stretch (webrtc only)."""
+    energy_steady_db: float = _number(3.0, 0.0, 20.0)
+    """Sound that rises above the floor and then stays within this range is a hum or a fan, not speech (webrtc only)."""
+    silero_on: float = _number(0.5, 0.0, 1.0)
+    """Speech probability from which a frame outside speech counts as voiced (silero only)."""
+    silero_off: float = _number(0.35, 0.0, 1.0)
+    """Speech probability below which a frame inside speech counts as silent (silero only)."""
+    onset_ms: int = _number(100, 20, 2_000)
+    """Voiced time within ``onset_window_ms`` at which speech has begun."""
+    onset_window_ms: int = _number(160, 20, 2_000)
+    end_silence_ms: int = _number(560, 100, 5_000)
+    """Silence after which speech is over."""
+    end_voiced_share: float = _number(0.1, 0.0, 0.9)
+    """Share of that silence that may be voiced all the same, so that a click does not hold a turn open."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnConfig:
+    """When a turn begins and ends, and which of its samples the model hears."""
+
+    detection: Literal["vad", "push_to_talk"] = "vad"
+    """``push_to_talk``: unmuting begins a turn, ``input.commit`` ends it, ``input.discard`` drops it."""
+    min_speech_ms: int = _number(140, 0, 5_000)
+    """Turns with less voiced time are dropped as a cough or a click."""
+    barge_in_ms: int = _number(260, 20, 5_000)
+    """Voiced time after which a person who talks during an answer interrupts it."""
+    preroll_ms: int = _number(300, 0, 2_000)
+    """How much sound before the onset belongs to the turn."""
+    hangover_ms: int = _number(160, 0, 5_000)
+    """How much of the silence after the last voiced frame belongs to the turn."""
+    max_turn_s: float = _number(60.0, 1.0, 600.0)
+    """A turn is ended here, so that noise taken for speech cannot hold a call for ever."""
+    on_max_turn: Literal["answer", "drop"] = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaConfig:
+    """Bounds of what is buffered on the way in and out."""
+
+    max_gap_s: float = _number(5.0, 0.1, 60.0)
+    """Longer jumps of the audio time stamps are a pause, not lost packets, and are not filled with silence."""
+    max_pending_units: int = _number(90, 2, 1_000)
+    """Units that may wait for the engine; more are refused with a warning."""
+    max_buffered_s: float = _number(2.0, 0.2, 30.0)
+    """Speech that may wait to be played before the engine is asked for no more."""
+    fade_out_ms: float = _number(5.0, 0.0, 50.0)
+    """Length of the fade at an interruption, which avoids a click."""
+    thumbnails: bool = False
+    """Put pictures of at most 8 KB (as base64) into ``frame.used`` events."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallConfig:
+    """All options of one call."""
+
+    preset: Preset = "omni"
+    prompt: str = ""
+    """Text in place of the preset's system sentence; empty keeps it."""
+    voice: str = "default"
+    language: Literal["en", "zh"] = "en"
+    seed: int = _number(0, 0, 2**31 - 1)
+    max_new_tokens: int = _number(256, 1, 4_096)
+    speak: bool = True
+    """False for answers in text alone."""
+    barge_in: bool = True
+    """Whether talking interrupts an answer. The stop button and typed text always do."""
+    hd_video: bool = False
+    """Whether the last picture of a turn is looked at in high definition."""
+    vad: VadConfig = field(default_factory=VadConfig)
+    turn: TurnConfig = field(default_factory=TurnConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CallConfig:
+        """Options that differ from the defaults, as a (nested) JSON object. Raises :class:`ConfigError`."""
+        return cls().updated(values)
+
+    def updated(self, values: Mapping[str, Any]) -> CallConfig:
+        """A copy with ``values`` in place of what it has; groups are merged. Raises :class:`ConfigError`."""
+        config = _updated(self, values, "")
+        assert isinstance(config, CallConfig)
+        config._check()
+        return config
+
+    def as_mapping(self) -> dict[str, Any]:
+        """All effective values as a JSON object that :meth:`from_mapping` reads back."""
+        return asdict(self)
+
+    def session_options(self) -> SessionOptions:
+        """What the engine's session is opened with."""
+        return SessionOptions(
+            mode=self.preset,
+            language=self.language,
+            voice=self.voice,
+            prompt=self.prompt,
+            seed=self.seed,
+            max_new_tokens=self.max_new_tokens,
+            speak=self.speak,
+        )
+
+    def _check(self) -> None:
+        """Raise ConfigError where two options contradict each other."""
+        vad = self.vad
+        if vad.onset_ms > vad.onset_window_ms:
+            raise ConfigError(
+                f"vad.onset_ms is {vad.onset_ms} but vad.onset_window_ms only {vad.onset_window_ms}: the voiced time "
+                "cannot be longer than the window that it is counted in."
+            )
+        if vad.silero_off > vad.silero_on:
+            raise ConfigError(
+                f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
+                "lower probability than it begins."
+            )
+        if self.turn.hangover_ms > vad.end_silence_ms:
+            raise ConfigError(
+                f"turn.hangover_ms is {self.turn.hangover_ms} but a turn ends after vad.end_silence_ms "
+                f"({vad.end_silence_ms}); the hangover can be no longer."
+            )
+
+
+def _updated(config: Any, values: object, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path.rstrip('.') or 'The options'} must be a JSON object, not {_json_kind(values)}.")
+    known = {option.name: option for option in fields(config)}
+    hints = get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"There is no option {f'{path}{name}'[:80]!r}; known are {', '.join(known)}.")
+        if is_dataclass(current := getattr(config, name)):
+            changes[name] = _updated(current, value, f"{path}{name}.")
+        else:
+            changes[name] = _checked(value, hints[name], known[name].metadata, f"{path}{name}")
+    return replace(config, **changes)
+
+
+def _checked(value: object, kind: Any, bounds: Mapping[str, float], name: str) -> object:
+    """``value`` as an option of type ``kind``; raises ConfigError."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind) or not isinstance(value, str):
+            raise ConfigError(f"{name} must be one of {', '.join(get_args(kind))}, not {_json_kind(value)}.")
+        return value
+    if kind is bool or kind is str:
+        if not isinstance(value, kind):
+            wanted = "true or false" if kind is bool else "a text"
+            raise ConfigError(f"{name} must be {wanted}, not {_json_kind(value)}.")
+        return value
+    low, high = bounds["low"], bounds["high"]
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    if not fits or (kind is int and not whole):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} must be {wanted} from {low:.10g} to {high:.10g}, not {_json_kind(value)}.")
+    assert isinstance(value, int | float)
+    return kind(value)
+
+
+def _json_kind(value: object) -> str:
+    """How a wrong value is named in a sentence: itself when short, otherwise its kind."""
+    if isinstance(value, str | int | float | bool) and len(str(value)) <= 40:
+        return repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    kinds = {dict: "an object", list: "a list", str: "a long text", type(None): "null"}
+    return kinds.get(type(value), "something else")
