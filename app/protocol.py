@@ -70,7 +70,7 @@ def parse_command(raw: str) -> Command:
     seq = message.get("seq")
     seq = seq if isinstance(seq, int) and not isinstance(seq, bool) and seq >= 0 else None
     if message.get("v") != VERSION:
-        raise ProtocolError("unsupported_version", f"This server speaks version {VERSION}; send it as \"v\".", seq)
+        raise ProtocolError("unsupported_version", f'This server speaks version {VERSION}; send it as "v".', seq)
     _check(_validator("client_message"), message, "message", seq)
     kind, data = message["type"], message.get("data", {})
     known = kind in SCHEMA["$defs"]["client"]["properties"]
