@@ -1,0 +1,120 @@
+"""Fair use: how often something may happen, and who is next when the server is full.
+
+Both take the time from a clock that a test can replace. It is the wall's, not the media's: nothing here is part of a
+call's course, and none of it is recorded.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+
+MAX_ADDRESSES = 10_000
+
+
+class TokenBucket:
+    """Allows ``burst`` events at once and ``per_s`` events per second in the long run."""
+
+    def __init__(self, per_s: float, burst: float, clock: Clock = time.monotonic) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._clock = clock
+        self._tokens = burst
+        self._at = clock()
+
+    def take(self) -> bool:
+        """Count one event; False if it is one too many, which is then not counted."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next event is allowed."""
+        missing = 1 - self._tokens - (self._clock() - self._at) * self._per_s
+        return max(0.0, missing / self._per_s)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing happened for so long that the bucket remembers nothing."""
+        return self._tokens + (self._clock() - self._at) * self._per_s >= self._burst
+
+
+class RateLimiter:
+    """A token bucket for each address: half a minute's worth at once, ``per_minute`` in the long run."""
+
+    def __init__(self, per_minute: int, clock: Clock = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def take(self, address: str) -> float:
+        """Count one request of ``address``. 0 if it is allowed, else the seconds after which one is."""
+        if not self._per_minute:
+            return 0.0
+        if address not in self._buckets:
+            self._make_room()
+            self._buckets[address] = TokenBucket(self._per_minute / 60, max(1, self._per_minute / 2), self._clock)
+        bucket = self._buckets[address]
+        return 0.0 if bucket.take() else bucket.wait_s
+
+    def _make_room(self) -> None:
+        if len(self._buckets) >= MAX_ADDRESSES:
+            self._buckets = {address: bucket for address, bucket in self._buckets.items() if not bucket.full}
+        while len(self._buckets) >= MAX_ADDRESSES:  # still: forget who was seen first
+            del self._buckets[next(iter(self._buckets))]
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A place in the waiting line. It is lost when its holder does not ask for ``patience_s``."""
+
+    number: str
+    asked_at: float
+
+
+class WaitingLine:
+    """Who is next when a place becomes free: callers in the order in which they first asked."""
+
+    PATIENCE_S = 15.0
+    MAX_LENGTH = 100
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._line: deque[Ticket] = deque()
+
+    def position(self, number: str | None) -> int:
+        """How many callers are before the holder of this ticket (before a newcomer, with None or an unknown one)."""
+        self._leave_out_the_gone()
+        for position, ticket in enumerate(self._line):
+            if ticket.number == number:
+                return position
+        return len(self._line)
+
+    def wait(self, number: str | None) -> tuple[str, int] | None:
+        """Keep the ticket's place, or give a new one. (ticket, place from 1), or None if the line is too long."""
+        position = self.position(number)
+        if position == len(self._line):
+            if position >= self.MAX_LENGTH:
+                return None
+            self._line.append(Ticket(secrets.token_urlsafe(12), 0.0))
+        ticket = self._line[position]
+        ticket.asked_at = self._clock()
+        return ticket.number, position + 1
+
+    def leave(self, number: str | None) -> None:
+        """The holder of this ticket was served, or gave up."""
+        self._line = deque(ticket for ticket in self._line if ticket.number != number)
+
+    def _leave_out_the_gone(self) -> None:
+        oldest = self._clock() - self.PATIENCE_S
+        self._line = deque(ticket for ticket in self._line if ticket.asked_at >= oldest)

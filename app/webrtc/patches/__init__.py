@@ -1,0 +1,14 @@
+"""Changes to private names of aiortc and aioice, one file each with its reason.
+
+They hold for the whole process and for the pinned versions; each has a regression test in tests/webrtc that fails
+when an upgrade moves the name.
+"""
+
+from app.webrtc.patches import host_addresses, jitter_buffers, opus_encoder
+
+
+def apply() -> None:
+    """Put all patches in place. Applying them again changes nothing."""
+    host_addresses.apply()
+    jitter_buffers.apply()
+    opus_encoder.apply()
