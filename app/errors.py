@@ -18,6 +18,7 @@ STATUS: dict[str, HTTPStatus] = {
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "wrong_content_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "too_slow": HTTPStatus.REQUEST_TIMEOUT,
     "no_audio": HTTPStatus.UNPROCESSABLE_ENTITY,
     "rate_limited": HTTPStatus.TOO_MANY_REQUESTS,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,

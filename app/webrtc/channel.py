@@ -5,6 +5,7 @@ What a well-behaved page never sends is stopped here: binary messages, messages 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -26,6 +27,9 @@ FLOOD_LIMIT = 120
 
 MAX_UNSENT_BYTES = 1024 * 1024
 """A peer that lets this much pile up does not read any more."""
+
+
+FLUSH_TRIES = 20
 
 
 class Events(Protocol):
@@ -60,6 +64,13 @@ class EventChannel:
         self._dropped = 0
         channel.on("message", self._receive)
         events.attach(self._send)
+
+    async def flush(self) -> None:
+        """Wait until what was sent has left, but not long: the client may be gone."""
+        for _ in range(FLUSH_TRIES):
+            await asyncio.sleep(0.01)
+            if self._channel.readyState != "open" or not self._channel.bufferedAmount:
+                break
 
     def _receive(self, message: str | bytes) -> None:
         if self._rate.full:

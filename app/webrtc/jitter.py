@@ -74,8 +74,8 @@ class AudioJitterBuffer:
             if packet is None and len(self._waiting) <= max_wait:
                 break
             self._next = (self._next + 1) & 0xFFFF
-            if packet is not None and packet._data:
-                released.append(Frame(packet.payload_type, JitterFrame(packet._data, packet.timestamp)))
+            if packet is not None and (data := _payload(packet)):
+                released.append(Frame(packet.payload_type, JitterFrame(data, packet.timestamp)))
         return released
 
 
@@ -121,9 +121,8 @@ class VideoJitterBuffer:
     def _release(self) -> list[Frame]:
         frames = []
         while picture := self._complete_picture():
-            frames.append(
-                Frame(picture[0].payload_type, JitterFrame(b"".join(p._data for p in picture), picture[0].timestamp))
-            )
+            data = b"".join(map(_payload, picture))
+            frames.append(Frame(picture[0].payload_type, JitterFrame(data, picture[0].timestamp)))
             self._drop(picture)
         return frames
 
@@ -170,3 +169,9 @@ class VideoJitterBuffer:
 
 def _newer(timestamp: int, than: int) -> bool:
     return 0 < ((timestamp - than) & 0xFFFFFFFF) < 0x80000000
+
+
+def _payload(packet: RtpPacket) -> bytes:
+    """The codec's bytes, which aiortc puts there without the payload header of RTP."""
+    data: bytes = packet._data  # type: ignore[attr-defined]
+    return data

@@ -117,11 +117,13 @@ class Peer:
         candidate.sdpMid = self._connection.getTransceivers()[0].mid  # all sections are bundled with the first
         await self._connection.addIceCandidate(candidate)
 
-    async def close(self) -> None:
-        """End the connection. Twice is no error."""
+    async def close(self, *, flush: bool = False) -> None:
+        """End the connection, with ``flush`` after the last events have left. Twice is no error."""
         if self._closing:
             return
         self._closing = True
+        if flush and self._channel is not None:
+            await self._channel.flush()
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(TimeoutError):

@@ -45,7 +45,7 @@ def check_offer(text: str, *, keep_candidates: bool = False) -> str:
     for media in offer.media:
         if media.kind not in ("audio", "video", "application"):
             raise RequestError("bad_sdp", f"The offer has a section m={media.kind}; use audio, video and application.")
-        if not (media.ice.usernameFragment and media.ice.password):
+        if not (media.ice and media.ice.usernameFragment and media.ice.password):
             raise RequestError("bad_sdp", f"The offer's m={media.kind} has no ice-ufrag and ice-pwd (RFC 8839).")
         if media.dtls is None or not media.dtls.fingerprints:
             raise RequestError("bad_sdp", f"The offer's m={media.kind} has no fingerprint and setup (RFC 8842).")
@@ -112,7 +112,7 @@ def _parse(text: str) -> SessionDescription:
         cause = f" ({error})" if isinstance(error, ValueError) else ""
         raise RequestError("bad_sdp", f"The offer's SDP cannot be read{cause}; see RFC 8866.") from None
     if not offer.media:
-        raise RequestError("no_audio", "The offer has no media at all, and a call needs audio both ways: add an audio track.")
+        raise RequestError("no_audio", "The offer has no media, and a call needs audio both ways: add an audio track.")
     return offer
 
 

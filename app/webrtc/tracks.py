@@ -128,7 +128,8 @@ async def receive_microphone(
             frame = await track.recv()
         except MediaStreamError:
             return
-        assert isinstance(frame, AudioFrame) and frame.pts is not None
+        assert isinstance(frame, AudioFrame)
+        assert frame.pts is not None
         channels = len(frame.layout.channels)
         pcm = frame.to_ndarray().reshape(-1, channels)  # packed s16: one row of interleaved samples
         mono = pcm[:, 0] if channels == 1 else (pcm.sum(axis=1, dtype=np.int32) // channels).astype(np.int16)

@@ -28,7 +28,7 @@ _create = RTCRtpReceiver.__init__
 
 def apply() -> None:
     """Put the patch in place."""
-    RTCRtpReceiver.__init__ = _create_with_buffer  # type: ignore[method-assign]
+    RTCRtpReceiver.__init__ = _create_with_buffer  # type: ignore[method-assign, assignment]
 
 
 def _create_with_buffer(receiver: Any, kind: str, transport: Any) -> None:

@@ -7,8 +7,8 @@ losses.
 
 from __future__ import annotations
 
-from av import AudioResampler, CodecContext
 from aiortc.codecs import opus
+from av import AudioResampler, CodecContext
 
 BIT_RATE = 32_000
 """Bits per second of the assistant's voice."""
@@ -21,7 +21,7 @@ _create = opus.OpusEncoder.__init__
 
 def apply() -> None:
     """Put the patch in place."""
-    opus.OpusEncoder.__init__ = _create_for_speech  # type: ignore[method-assign]
+    opus.OpusEncoder.__init__ = _create_for_speech  # type: ignore[method-assign, assignment]
 
 
 def _create_for_speech(encoder: opus.OpusEncoder) -> None:

@@ -1,0 +1,180 @@
+"""Signalling over HTTP: offers, candidates, restarts, hang-ups, and whether the server is alive and ready.
+
+Every answer is JSON; every error is ``{"error": {"code", "message"}}`` with the status that :mod:`app.errors` maps its
+code to. There is no CORS: pages of other origins cannot make calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from app.calls import Answered, CallRegistry
+from app.errors import RequestError
+from app.limits import RateLimiter
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_TIMEOUT_S = 10.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REGISTRY: web.AppKey[CallRegistry] = web.AppKey("registry", CallRegistry)
+LIMITER: web.AppKey[RateLimiter] = web.AppKey("limiter", RateLimiter)
+READY: web.AppKey[Callable[[], dict[str, Any]]] = web.AppKey("ready")
+"""Gives the body of ``GET /ready``; its member ``ready`` decides the status."""
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/health")
+async def health(request: web.Request) -> web.Response:
+    """The process is alive."""
+    return web.json_response({"status": "ok"})
+
+
+@routes.get("/ready")
+async def ready(request: web.Request) -> web.Response:
+    """Whether calls can begin now, and with which engine."""
+    body = request.app[READY]()
+    if body["ready"]:
+        return web.json_response(body)
+    error = RequestError("not_ready", body["message"], retry_after=2, **body)
+    return error_response(error)
+
+
+@routes.post("/api/calls")
+async def open_call(request: web.Request) -> web.Response:
+    """Offer → answer: ``{"type": "offer", "sdp", "options"?, "ticket"?}``."""
+    limit_rate(request)
+    body = await json_body(request)
+    options = body.get("options", {})
+    if not isinstance(options, dict):
+        raise RequestError("bad_options", "options must be a JSON object.")
+    ticket = body.get("ticket")
+    if ticket is not None and not isinstance(ticket, str):
+        raise RequestError("bad_request", "ticket must be the text that came with the 503.")
+    answered = await request.app[REGISTRY].open(offer_of(body), options, ticket)
+    return _answer(answered, 201)
+
+
+@routes.patch("/api/calls/{call_id}")
+async def add_candidates(request: web.Request) -> web.Response:
+    """Trickled ICE: ``{"candidate": "candidate:…"}`` as from RTCIceCandidate.toJSON(), or a list ``candidates`` of
+    such objects. Not needed where the browser can reach the server's addresses."""
+    body = await json_body(request)
+    listed = body.get("candidates", [body])
+    if not isinstance(listed, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("candidate"), str) for item in listed
+    ):
+        raise RequestError("bad_candidate", 'Send {"candidate": "candidate:…"} or {"candidates": [ such objects ]}.')
+    await request.app[REGISTRY].add_candidates(request.match_info["call_id"], [item["candidate"] for item in listed])
+    return web.Response(status=204)
+
+
+@routes.post("/api/calls/{call_id}/restart")
+async def restart_call(request: web.Request) -> web.Response:
+    """A new connection for a call that goes on: ``{"type": "offer", "sdp", "resume_token"}``."""
+    limit_rate(request)
+    body = await json_body(request)
+    token = body.get("resume_token")
+    if token is not None and not isinstance(token, str):
+        raise RequestError("bad_request", "resume_token must be a text.")
+    # An offer may also come as {"offer": {"type", "sdp"}, …}, as RTCSessionDescription.toJSON() gives it.
+    offer = body.get("offer")
+    offer = offer_of(offer if isinstance(offer, dict) else body)
+    answered = await request.app[REGISTRY].restart(request.match_info["call_id"], offer, token)
+    return _answer(answered, 200)
+
+
+@routes.delete("/api/calls/{call_id}")
+async def hang_up(request: web.Request) -> web.Response:
+    """End a call. Its id, which only the caller knows, is the permission."""
+    await request.app[REGISTRY].hang_up(request.match_info["call_id"])
+    return web.Response(status=204)
+
+
+def limit_rate(request: web.Request) -> None:
+    """Raise RequestError ``rate_limited`` if this address makes too many offers."""
+    wait_s = request.app[LIMITER].take(request.remote or "")
+    if wait_s:
+        raise RequestError(
+            "rate_limited", f"Too many offers from this address; try again in {wait_s:.0f} s.", retry_after=wait_s
+        )
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The request's JSON object. Raises RequestError ``wrong_content_type``, ``too_large``, ``bad_json`` or
+    ``too_slow``."""
+    if request.content_type != "application/json":
+        raise RequestError("wrong_content_type", "Send the body as Content-Type: application/json.")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            raw = await request.read()
+        body = json.loads(raw)
+    except TimeoutError:
+        raise RequestError("too_slow", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise RequestError("too_large", f"The body is larger than {MAX_BODY_BYTES // 1024} KB.") from None
+    except (ValueError, RecursionError):
+        raise RequestError("bad_json", "The body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise RequestError("bad_request", "The body must be a JSON object.")
+    return body
+
+
+def offer_of(body: dict[str, Any]) -> str:
+    """The SDP of ``{"type": "offer", "sdp": …}``. Raises RequestError ``bad_request`` or ``bad_sdp``."""
+    if body.get("type") != "offer":
+        raise RequestError("bad_request", 'The body must be an offer: {"type": "offer", "sdp": …}.')
+    if not isinstance(body.get("sdp"), str):
+        raise RequestError("bad_sdp", "The offer has no sdp text.")
+    return str(body["sdp"])
+
+
+def error_response(error: RequestError) -> web.Response:
+    """An error as JSON."""
+    body = {"error": {"code": error.code, "message": error.message}, **error.more}
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    return web.json_response(body, status=error.status, headers=headers)
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever goes wrong in a handler is answered in the one form."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return error_response(error)
+    except web.HTTPNotFound:
+        return error_response(RequestError("not_found", f"There is nothing at {request.path[:200]}."))
+    except web.HTTPForbidden:  # aiohttp's answer to a folder and to a path out of static/
+        return error_response(RequestError("not_found", f"There is nothing at {request.path[:200]}."))
+    except web.HTTPMethodNotAllowed as refused:
+        allowed = ", ".join(sorted(refused.allowed_methods))
+        response = error_response(
+            RequestError("method_not_allowed", f"{request.method} is not possible here; {allowed} is.")
+        )
+        response.headers["Allow"] = allowed
+        return response
+    except (web.HTTPException, asyncio.CancelledError):
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(RequestError("internal", "Something went wrong here; the server's log says what."))
+
+
+def _answer(answered: Answered, status: int) -> web.Response:
+    body = {
+        "type": "answer",
+        "sdp": answered.sdp,
+        "call_id": answered.call_id,
+        "resume_token": answered.resume_token,
+    }
+    return web.json_response(body, status=status, headers={"Location": f"/api/calls/{answered.call_id}"})

@@ -1,0 +1,77 @@
+"""The call page, the help page, their static files, and the certificate that a device can be made to trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from app.certs import fingerprint
+from app.errors import RequestError
+
+ROOT = Path(__file__).resolve().parent.parent
+CERTIFICATE_TYPE = "application/x-x509-ca-cert"
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'self'",
+            "img-src 'self' data: blob:",
+            "media-src 'self' blob:",
+            "style-src 'self' 'unsafe-inline'",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        ]
+    ),
+    "Permissions-Policy": "camera=(self), microphone=(self), display-capture=(self), screen-wake-lock=(self)",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer carries. Pages and scripts are revalidated each time, so that an update is seen at once."""
+    response.headers.update(SECURITY_HEADERS)
+    response.headers.setdefault("Cache-Control", "no-cache" if request.path.startswith("/static/") else "no-store")
+
+
+def add_pages(app: web.Application, ca: Path | None) -> None:
+    """Serve the pages. ``ca`` is the authority that signed the server's certificate, None if it is not ours."""
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "templates"), autoescape=True)
+
+    async def call_page(request: web.Request) -> web.Response:
+        return _page(templates.get_template("call.html").render())
+
+    async def help_page(request: web.Request) -> web.Response:
+        return _page(templates.get_template("help.html").render(ca_sha256=fingerprint(ca) if ca else None))
+
+    async def ca_pem(request: web.Request) -> web.Response:
+        return web.Response(body=_authority(ca), content_type=CERTIFICATE_TYPE)
+
+    async def ca_der(request: web.Request) -> web.Response:
+        der = x509.load_pem_x509_certificate(_authority(ca)).public_bytes(serialization.Encoding.DER)
+        return web.Response(body=der, content_type=CERTIFICATE_TYPE)
+
+    app.router.add_get("/", call_page)
+    app.router.add_get("/help", help_page)
+    app.router.add_get("/ca.pem", ca_pem)
+    app.router.add_get("/ca.crt", ca_der)
+    app.router.add_static("/static", ROOT / "static")
+    app.on_response_prepare.append(add_headers)
+
+
+def _page(html: str) -> web.Response:
+    return web.Response(text=html, content_type="text/html", charset="utf-8")
+
+
+def _authority(ca: Path | None) -> bytes:
+    if ca is None:
+        raise RequestError("not_found", "This server uses a certificate of its owner; there is no local CA to trust.")
+    return ca.read_bytes()

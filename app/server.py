@@ -1,0 +1,246 @@
+"""The server: certificates, engine, HTTP and calls, from start to the last closed peer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiohttp import web
+from aiortc import RTCIceServer
+
+from app import api, pages
+from app.calls import CallRegistry, Recorder
+from app.certs import Certificates, ensure_certificates, local_addresses, own_certificates
+from app.config import CallConfig
+from app.errors import StartError
+from app.limits import RateLimiter
+from app.options import Options
+from app.webrtc import patches
+from app.webrtc.patches import host_addresses
+from app.webrtc.peer import PeerSettings
+from engine.client import Engine, EngineError
+from engine.factory import EngineSpec, create_engine
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 5.0
+CALLS_CLOSE_S = 1.1
+ENGINE_STOP_S = 0.6
+EXIT_WITHIN_S = 1.9
+"""After a signal to end, nothing may keep the process for longer: not a decoder, not a worker, not a client."""
+
+
+class Server:
+    """One server with its engine. Use as ``async with``: leaving it ends all calls."""
+
+    def __init__(self, options: Options, engine: Engine, recorder: Recorder) -> None:
+        self.options = options
+        self.engine = engine
+        self.port = options.port
+        self._begun = time.monotonic()
+        self._was_ready = False
+        self._ice_servers = ice_servers(options)
+        self._workers = ThreadPoolExecutor(2, "jpeg")
+        defaults = CallConfig.from_mapping({"vad": {"kind": options.vad}} if options.vad else {})
+        self.registry = CallRegistry(
+            engine,
+            PeerSettings(self._ice_servers, self._workers),
+            max_calls=options.max_calls,
+            grace_s=options.grace_s,
+            defaults=defaults,
+            recorder=recorder,
+        )
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Server:
+        patches.apply()
+        host_addresses.choose(self.options.ice_hosts)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def listen(self, certificates: Certificates | None) -> None:
+        """Answer HTTP from now on (TLS with ``certificates``). Raises StartError if the port cannot be had."""
+        app = web.Application(client_max_size=api.MAX_BODY_BYTES, middlewares=[api.errors_as_json])
+        app[api.REGISTRY] = self.registry
+        app[api.LIMITER] = RateLimiter(self.options.offers_per_minute)
+        app[api.READY] = self.readiness
+        app.add_routes(api.routes)
+        pages.add_pages(app, certificates.ca if certificates else None)
+        access_log = logging.getLogger("app.access") if log.isEnabledFor(logging.DEBUG) else None
+        self._runner = web.AppRunner(app, access_log=access_log, shutdown_timeout=0.2)
+        await self._runner.setup()
+        tls = certificates.ssl_context() if certificates else None
+        try:
+            await web.TCPSite(self._runner, self.options.host, self.options.port, ssl_context=tls).start()
+        except OSError as error:
+            raise StartError(_why_not_listening(self.options, error)) from error
+        self.port = self._runner.addresses[0][1]
+
+    async def start_engine(self) -> None:
+        """Load the engine and warm it up, telling how long it takes. Raises StartError."""
+        loading = asyncio.create_task(self.engine.start())
+        try:
+            while not (await asyncio.wait([loading], timeout=PROGRESS_EVERY_S))[0]:
+                log.info("loading the engine: %.0f s", time.monotonic() - self._begun)
+            info = await loading
+        except EngineError as error:
+            raise StartError(f"The engine could not be started. {error.message}") from error
+        finally:
+            loading.cancel()
+        self._was_ready = True
+        log.info(
+            "engine %s on %s, %.1f M parameters, ready after %.1f s",
+            info.name,
+            info.device,
+            info.parameters / 1e6,
+            time.monotonic() - self._begun,
+        )
+        if not info.trained:
+            log.warning("the engine is UNTRAINED: what it says means nothing")
+        if info.note:
+            log.info("%s", info.note)
+
+    def readiness(self) -> dict[str, Any]:
+        """The body of ``GET /ready``."""
+        body: dict[str, Any] = {
+            "ready": self.engine.info is not None,
+            "calls": len(self.registry),
+            "max_calls": self.options.max_calls,
+            "recording": bool(self.options.record),
+            "ice_servers": [_for_browser(server) for server in self._ice_servers],
+        }
+        if (info := self.engine.info) is not None:
+            return body | {
+                "name": info.name,
+                "trained": info.trained,
+                "device": info.device,
+                "parameters": info.parameters,
+                "context_limit": info.context_limit,
+                "hears": info.hears,
+                "voices": list(info.voices),
+                "note": info.note,
+            }
+        if self._was_ready:
+            message = "The model stopped unexpectedly and is being started again."
+        else:
+            message = f"The model is being loaded, for {time.monotonic() - self._begun:.0f} s so far."
+        return body | {"progress": None, "message": message}
+
+    async def close(self) -> None:
+        """End all calls, stop answering, stop the engine. Takes less than two seconds whatever happens."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CALLS_CLOSE_S):
+                await self.registry.close()
+                if self._runner is not None:
+                    await self._runner.cleanup()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENGINE_STOP_S):
+                await self.engine.stop()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+
+async def serve(options: Options) -> None:
+    """Run the server until SIGTERM or SIGINT. Raises StartError if it cannot be started."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask_to_stop, stop)
+    certificates = own_certificates(options.tls_cert, options.tls_key) if options.tls_cert or options.tls_key else None
+    certificates = certificates or ensure_certificates()
+    try:
+        engine = create_engine(engine_spec(options))
+    except EngineError as error:
+        raise StartError(error.message) from error
+    async with Server(options, engine, recorder(options)) as server:
+        await server.listen(certificates)
+        stopping = asyncio.create_task(stop.wait())
+        starting = asyncio.create_task(server.start_engine())
+        await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return
+        starting.result()
+        _announce(options, server.port)
+        await stopping
+
+
+def engine_spec(options: Options) -> EngineSpec:
+    """The engine that the options ask for. Raises EngineError ``bad_options``."""
+    return EngineSpec(
+        kind="scripted" if options.engine == "scripted" else "model",
+        model=options.model or None,
+        device=options.device,
+        dtype=options.dtype,
+        quantize=options.quantize,
+        max_sessions=options.max_calls,
+        script=options.script or None,
+    )
+
+
+def ice_servers(options: Options) -> tuple[RTCIceServer, ...]:
+    """The STUN and TURN servers of the options: none, unless somebody names one."""
+    servers = []
+    if options.stun_url:
+        servers.append(RTCIceServer(options.stun_url))
+    if options.turn_url:
+        servers.append(RTCIceServer(options.turn_url, options.turn_username, options.turn_password))
+    return tuple(servers)
+
+
+def recorder(options: Options) -> Recorder:
+    """What makes the tap of each call."""
+    return lambda call_id, config: None
+
+
+def _for_browser(server: RTCIceServer) -> dict[str, Any]:
+    """As RTCPeerConnection's configuration takes it."""
+    entry = {"urls": server.urls}
+    return entry if server.username is None else entry | {"username": server.username, "credential": server.credential}
+
+
+def _ask_to_stop(stop: asyncio.Event) -> None:
+    if not stop.is_set():
+        stop.set()
+        guard = threading.Timer(EXIT_WITHIN_S, os._exit, [0])
+        guard.daemon = True
+        guard.start()
+
+
+def _announce(options: Options, port: int) -> None:
+    """Tell the addresses; the line that begins with ``ready`` is the last one."""
+    everywhere = options.host in ("0.0.0.0", "::")
+    if everywhere:
+        for address in local_addresses():
+            print(f"on your network: https://{_bracketed(address)}:{port}   (first time: /help tells how to trust it)")
+        print("reachable by everybody on this network; HOST=127.0.0.1 keeps the server to this machine")
+    host = "localhost" if everywhere or options.host in ("127.0.0.1", "::1") else _bracketed(options.host)
+    print(f"ready https://{host}:{port}", flush=True)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _why_not_listening(options: Options, error: OSError) -> str:
+    where = f"{_bracketed(options.host)}:{options.port}"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {options.port} is taken by another program: stop that program, or choose another port, "
+            f"e.g. `make run PORT={options.port + 1000 if options.port < 64000 else 8443}`."
+        )
+    if error.errno == errno.EACCES:
+        return f"Listening on {where} is not permitted: choose a port above 1023, e.g. `make run PORT=8443`."
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"HOST={options.host} is not an address of this machine; 0.0.0.0 is all of them, 127.0.0.1 only itself."
+    return f"Listening on {where} failed: {error}."
