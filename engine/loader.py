@@ -12,16 +12,17 @@ Nothing of the directory is executed: no remote code, no pickles beyond plain te
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
+from engine.config import CONFIG_FILE, OmniConfig, TTSConfig, read_json
 from engine.errors import CheckpointError, ConfigError, TokenizerError
 from engine.loader_devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
 from engine.loader_quant import BYTES, Quantizer
@@ -37,12 +38,13 @@ from engine.loader_weights import (
 )
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
-from engine.processing.tokens import SpecialIds
+from engine.processing.tokens import SPECIALS, SpecialIds
 
 __all__ = ["LoadedModel", "build_untrained", "has_weights", "load_checkpoint"]
 
 LLM_TOKENIZER_DIRS = (".", "llm_tokenizer")
 TTS_TOKENIZER_DIRS = ("assets/chattts_tokenizer", "tts_tokenizer")
+SPEECH_TOKENS = ("[Stts]", "[spk_emb]", "[Ptts]", "[Etts]", "[PAD]")
 VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
 M = TypeVar("M", bound=nn.Module)
 NEVER_READ = "tts.model.embed_tokens.weight"
@@ -190,6 +192,8 @@ def _load_tokenizers(directory: Path, config: OmniConfig) -> tuple[PreTrainedTok
     llm, llm_path = _load_tokenizer(directory, LLM_TOKENIZER_DIRS)
     tts, tts_path = _load_tokenizer(directory, TTS_TOKENIZER_DIRS)
     SpecialIds.resolve(llm, str(llm_path))
+    _check_declared(llm_path, SPECIALS.values())
+    _check_declared(tts_path, SPEECH_TOKENS)
     _check_size(llm, llm_path, config.llm.vocab_size, "vocab_size")
     _check_size(tts, tts_path, config.tts.num_text_tokens, "tts_config.num_text_tokens")
     _check_speech_tokens(tts, tts_path, config.tts)
@@ -207,6 +211,18 @@ def _load_tokenizer(directory: Path, places: tuple[str, ...]) -> tuple[PreTraine
     raise TokenizerError(directory / places[0] / "tokenizer.json", "is missing", AGAIN)
 
 
+def _check_declared(path: Path, tokens: Iterable[str]) -> None:
+    """Refuse tokens that the files give no id to: transformers would silently add them behind the vocabulary."""
+    config_path = path.with_name("tokenizer_config.json")
+    config = read_json(config_path) if config_path.is_file() else {}
+    added = {entry.get("content") for entry in config.get("added_tokens_decoder", {}).values()}
+    vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    for token in tokens:
+        if token not in vocabulary and token not in added:
+            remedy = "use the tokenizers of MiniCPM-o 2.6"
+            raise TokenizerError(path, "is not in the vocabulary", remedy, key=token)
+
+
 def _check_size(tokenizer: PreTrainedTokenizerFast, path: Path, rows: int, key: str) -> None:
     highest = max(tokenizer.get_vocab().values(), default=0)
     if highest >= rows:
@@ -216,17 +232,14 @@ def _check_size(tokenizer: PreTrainedTokenizerFast, path: Path, rows: int, key: 
 
 def _check_speech_tokens(tokenizer: PreTrainedTokenizerFast, path: Path, config: TTSConfig) -> None:
     wanted = {
-        "[Stts]": None,
         "[spk_emb]": config.spk_emb_token_id,
         "[Ptts]": config.audio_bos_token_id,
         "[Etts]": config.text_eos_token_id,
-        "[PAD]": None,
     }
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
     for text, number in wanted.items():
-        found = vocabulary.get(text)
-        if found is None or (number is not None and found != number):
-            problem = "is not in the vocabulary" if found is None else f"is {found} where {CONFIG_FILE} says {number}"
+        found = tokenizer.convert_tokens_to_ids(text)
+        if found != number:
+            problem = f"has the id {found} where {CONFIG_FILE} says {number}"
             raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint", key=text)
 
 

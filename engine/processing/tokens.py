@@ -192,9 +192,9 @@ class TokenBuilder:
             ids.extend(self.text(text))
         return self.row(ids)
 
-    def row(self, ids: Sequence[int]) -> TokenRow:
+    def row(self, ids: Sequence[int] | NDArray[np.int64]) -> TokenRow:
         """Ids with the bounds that their special tokens mark; a pair that was cut off at the end is left out."""
-        row = np.asarray(ids, np.int64)
+        row = np.array(ids, np.int64)
         row.flags.writeable = False
         special = self.specials
         images = (special.image_start, special.slice_start), (special.image_end, special.slice_end)

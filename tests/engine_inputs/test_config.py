@@ -1,0 +1,90 @@
+"""Sizes from the files, defaults where a key is missing, refusal of what is not this model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import OmniConfig
+from engine.errors import ConfigError
+from tests.engine_inputs.conftest import PUBLIC, GoldenSet
+
+OFFICIAL: dict[str, Any] = {"architectures": ["MiniCPMO"], "tts_config": {"llm_dim": 3584}}
+
+
+def test_sizes_come_from_the_files(golden: GoldenSet) -> None:
+    config = golden.config
+    assert (config.llm.hidden_size, config.llm.num_layers, config.llm.head_dim) == (128, 3, 32)
+    assert (config.vision.num_layers, config.vision.patches_per_side) == (2, 32)
+    assert (config.dvae.hidden, config.dvae.levels, config.vocos.dim) == (32, (5, 5, 5, 5), 48)
+    assert (config.tts.audio_bos_token_id, config.tts.condition_length) == (170, 303)
+
+
+def test_missing_keys_take_the_published_defaults() -> None:
+    config = OmniConfig.from_dicts(OFFICIAL)
+    assert (config.llm.hidden_size, config.llm.vocab_size, config.resampler_heads) == (3584, 151700, 28)
+    assert (config.vision.num_hidden_layers, config.vision.drop_last_layer, config.vision.num_layers) == (27, None, 26)
+    assert (config.audio.d_model, config.audio.num_layers, config.audio.head_dim) == (1024, 24, 64)
+    assert (config.dvae.n_layer, config.vocos.num_layers, config.image.max_slice_nums) == (12, 8, 9)
+
+
+def test_own_blocks_override_the_fixed_sizes() -> None:
+    blocks = {"dvae_config": {"hidden": 192, "G": 2}, "vocos_config": {"dim": 256}}
+    config = OmniConfig.from_dicts(OFFICIAL | blocks)
+    assert (config.dvae.hidden, config.dvae.idim, config.vocos.dim) == (192, 512, 256)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, "architectures"),
+        ({"architectures": ["MiniCPMV"], "model_type": "minicpmv"}, "architectures"),
+        ({"model_type": "qwen2"}, "model_type"),
+        ({"version": 4.5}, "version"),
+        ({"init_tts": False}, "init_tts"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"hidden_size": True}, "hidden_size"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"num_attention_heads": 27, "head_dim": 128, "num_key_value_heads": 4}, "num_key_value_heads"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.type"),
+        ({"tts_config": {"llm_dim": 2560}}, "tts_config.llm_dim"),
+        ({"tts_config": {"llm_dim": 3584, "model_type": "minicpmtts"}}, "tts_config.model_type"),
+        ({"audio_config": {"d_model": 512}}, "audio_config.encoder_ffn_dim"),
+        ({"vision_config": "siglip"}, "vision_config"),
+    ],
+)
+def test_foreign_or_impossible_configurations_are_refused(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        OmniConfig.from_dicts(OFFICIAL | change)
+    assert caught.value.key == key
+    assert "config.json" in str(caught.value)
+    assert caught.value.remedy in str(caught.value)
+
+
+def test_preprocessor_must_agree_with_the_model() -> None:
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json: image_feature_size: is 32"):
+        OmniConfig.from_dicts(OFFICIAL, {"image_feature_size": 32})
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"architectures": ["MiniCPMO"', "[]", "\x00\x01"])
+def test_corrupt_json_names_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        OmniConfig.from_dir(tmp_path)
+
+
+def test_wrong_directories_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist; give the path"):
+        OmniConfig.from_dir(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"config\.json: is missing"):
+        OmniConfig.from_dir(tmp_path)
+    with pytest.raises(ConfigError, match="is not a directory"):
+        OmniConfig.from_dir(PUBLIC / "config.json")
+
+
+def test_the_preprocessor_file_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(OFFICIAL))
+    assert OmniConfig.from_dir(tmp_path).image.scale_resolution == 448
