@@ -31,7 +31,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 TURN_KEYS = ("text_any", "text_all", "text_not", "text_exact", "text_regex", "no_answer", "interrupted")
 CALL_KEYS = ("turns", "turns_min", "turns_max", "frames_min")
@@ -138,7 +138,7 @@ class Verdict:
 def parse_expectations(line: int, raw: object) -> list[Expectation]:
     """The expectations of one line of ``expect.jsonl``, already read as JSON. Raises :class:`ExpectError`."""
     if not isinstance(raw, dict):
-        raise ExpectError(f"holds {_kind(raw)} where an object such as {{\"turns\": 2}} is needed")
+        raise ExpectError(f'holds {_kind(raw)} where an object such as {{"turns": 2}} is needed')
     if unknown := sorted(set(raw) - {*KEYS, "turn", "note"}):
         raise ExpectError(f"has the unknown key {unknown[0]!r}; known are {', '.join(KEYS)}, turn and note")
     turn = raw.get("turn")
@@ -235,7 +235,7 @@ def _value_fault(key: str, value: Any) -> str | None:
     return None if _is_count(value) else "a whole number, not negative"
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -1,0 +1,202 @@
+"""Call bundles: a folder that holds one call, to be replayed and scored.
+
+===================  =================================================================================================
+``call.json``        ``{"format": 1, "options": {…}}``; options as in the offer of a call (:mod:`app.config`)
+``audio.*``          the microphone: WAV, FLAC, Ogg, Opus or MP3, 8–192 kHz, mono or stereo
+``video.*``          optional camera: MP4, MKV, WebM or Y4M, or instead of it …
+``frames/``          … pictures named ``<milliseconds>.jpg`` or ``.png``
+``commands.jsonl``   optional events of the client, one a line: ``{"t": 2.5, "type": "input.text", "data": {…}}``
+``expect.jsonl``     optional: what must come out (:mod:`app.expect`)
+``timing.jsonl``     of a recording: when the engine's results came and what was played (:mod:`app.record`)
+``events.jsonl``     of a recording: the server's events
+``answer.wav``       of a recording: what the person was sent, 24 kHz
+===================  =================================================================================================
+
+All times count from the beginning of the microphone audio. :func:`read_bundle` checks everything, before a call begins;
+whatever is wrong becomes one :class:`~app.bundle_media.BundleError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from app.bundle_lines import Command, TimedInput, parse_json, read_commands, read_lines, read_text, read_timing
+from app.bundle_media import (
+    AUDIO_NAMES,
+    VIDEO_NAMES,
+    Audio,
+    BundleError,
+    Picture,
+    check_video,
+    list_stills,
+    read_audio,
+    read_still,
+    video_pictures,
+)
+from app.config import CallConfig, ConfigError
+from app.expect import Expectation, ExpectError, parse_expectations
+from app.protocol import encode
+
+FORMAT = 1
+"""Version of the folder's layout, ``format`` in call.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A checked call bundle. Pictures are decoded while they are read."""
+
+    path: Path
+    config: CallConfig
+    audio: Audio
+    commands: tuple[Command, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
+    timing: tuple[TimedInput, ...] | None = None
+    """The inputs of a recording in their order; None where the bundle was not recorded."""
+    engine: str | None = None
+    """Name of the engine that a recording was made with."""
+    call_id: str = "replay"
+    video: Path | None = None
+    stills: tuple[tuple[int, Path], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def pictures(self) -> Iterator[Picture]:
+        """The camera pictures in order of time. Raises BundleError where one cannot be decoded."""
+        if self.video is not None:
+            yield from video_pictures(self.video)
+        for milliseconds, path in self.stills:
+            yield Picture(milliseconds / 1000, read_still(path))
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read and check the bundle in folder ``path``. Raises BundleError."""
+    folder = Path(path)
+    if not folder.exists():
+        raise BundleError(folder, "does not exist", "name the folder of a call bundle")
+    if not folder.is_dir():
+        raise BundleError(folder, "is not a folder", "name the folder that holds call.json")
+    call = _read_call(folder / "call.json")
+    audio_path = _only_one(folder, AUDIO_NAMES)
+    if audio_path is None:
+        remedy = f"add the microphone as one of {', '.join(AUDIO_NAMES)} (silence will do)"
+        raise BundleError(folder, "has no audio", remedy)
+    audio = read_audio(audio_path)
+    video = _only_one(folder, VIDEO_NAMES)
+    stills: list[tuple[int, Path]] = []
+    if (folder / "frames").exists():
+        if video is not None:
+            raise BundleError(folder, f"has both {video.name} and frames/", "keep the one that is the camera")
+        stills = list_stills(folder / "frames")
+    if video is not None:
+        check_video(video)
+    commands = read_commands(folder / "commands.jsonl")
+    return Bundle(
+        path=folder,
+        config=call.config,
+        audio=audio,
+        commands=commands,
+        expectations=read_expectations(folder),
+        timing=read_timing(folder / "timing.jsonl", len(commands)),
+        engine=call.engine,
+        call_id=call.call_id,
+        video=video,
+        stills=tuple(stills),
+    )
+
+
+def read_expectations(folder: Path) -> tuple[Expectation, ...]:
+    """The expectations of a bundle; none without ``expect.jsonl``. Raises BundleError."""
+    path = folder / "expect.jsonl"
+    expectations: list[Expectation] = []
+    for number, line in read_lines(path):
+        try:
+            expectations += parse_expectations(number, line)
+        except ExpectError as error:
+            raise BundleError(path, f"line {number} {error}", "correct that line") from None
+    return tuple(expectations)
+
+
+def write_bundle(
+    path: str | Path,
+    audio: NDArray[np.int16],
+    rate: int,
+    *,
+    options: Mapping[str, Any] | None = None,
+    frames: Mapping[int, bytes] | None = None,
+    commands: Iterable[Mapping[str, Any]] = (),
+    expect: Iterable[Mapping[str, Any]] = (),
+) -> Path:
+    """Write a bundle into the new folder ``path`` and check it. Raises BundleError, or OSError on a full disk.
+
+    ``audio`` is int16 [samples] or [samples, 2] at ``rate`` Hz; ``frames`` are JPEG or PNG files by millisecond;
+    ``commands`` and ``expect`` are the lines of their files.
+    """
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(folder, "exists already", "choose a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    call = {"format": FORMAT, "options": dict(options or {})}
+    (folder / "call.json").write_text(encode(call) + "\n", encoding="utf-8")
+    soundfile.write(folder / "audio.wav", audio, rate, subtype="PCM_16")
+    for milliseconds, picture in sorted((frames or {}).items()):
+        (folder / "frames").mkdir(exist_ok=True)
+        ending = "png" if picture.startswith(b"\x89PNG") else "jpg"
+        (folder / "frames" / f"{milliseconds}.{ending}").write_bytes(picture)
+    for name, lines in (("commands.jsonl", commands), ("expect.jsonl", expect)):
+        if text := "".join(encode(line) + "\n" for line in lines):
+            (folder / name).write_text(text, encoding="utf-8")
+    read_bundle(folder)
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    config: CallConfig
+    engine: str | None
+    call_id: str
+
+
+def _read_call(path: Path) -> _Call:
+    """Read call.json. Members that are not known are passed over, options that are not known are faults."""
+    remedy = f'it must hold {{"format": {FORMAT}, "options": {{}}}}'
+    if not path.is_file():
+        raise BundleError(path, "is missing", remedy)
+    call = parse_json(path, read_text(path), "", remedy)
+    if not isinstance(call, dict):
+        raise BundleError(path, "is not a JSON object", remedy)
+    version = next((call[key] for key in ("format", "format_version", "version") if key in call), None)
+    if version is None:
+        raise BundleError(path, "has no format version", remedy)
+    if version != FORMAT or isinstance(version, bool):
+        raise BundleError(path, f"has format {version!r}", f"this program reads format {FORMAT}")
+    options = call.get("options", {})
+    if not isinstance(options, dict):
+        raise BundleError(path, "has options that are not an object", remedy)
+    try:
+        config = CallConfig.from_mapping(options)
+    except ConfigError as error:
+        raise BundleError(path, f"has wrong options: {str(error).rstrip('.')}", "correct or remove them") from None
+    engine, call_id = call.get("engine"), call.get("call_id")
+    return _Call(
+        config,
+        engine=engine.get("name") if isinstance(engine, dict) else None,
+        call_id=call_id if isinstance(call_id, str) else "replay",
+    )
+
+
+def _only_one(folder: Path, names: Sequence[str]) -> Path | None:
+    found = [folder / name for name in names if (folder / name).exists()]
+    if len(found) > 1:
+        raise BundleError(folder, f"has both {found[0].name} and {found[1].name}", "keep one of them")
+    if found and not found[0].is_file():
+        raise BundleError(found[0], "is not a file", "replace it")
+    return found[0] if found else None
