@@ -19,7 +19,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
     are constants in the big model."""
     return {
         "architectures": ["MiniCPMO"], "model_type": "minicpmo", "version": "2.6", "torch_dtype": "bfloat16",
-        "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 5, "num_attention_heads": 4,
+        "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": LLM_VOCAB, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "max_position_embeddings": 4096, "hidden_act": "silu", "tie_word_embeddings": False, "use_cache": True,
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_sliding_window": False,
@@ -36,7 +36,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
             "encoder_ffn_dim": 768, "num_mel_bins": 80, "max_source_positions": 1500, "activation_function": "gelu",
             "scale_embedding": False,
         },
-        "audio_pool_step": 2, "audio_chunk_length": 1.0, "chunk_input": True, "stream_input": False,
+        "audio_pool_step": 5, "audio_chunk_length": 1.0, "chunk_input": True, "stream_input": False,
         "init_vision": True, "init_audio": True, "init_tts": True, "listen_speak_type": "asr",
         "tts_config": {
             "model_type": "conditional_chattts", "llm_dim": 256, "hidden_size": 256, "intermediate_size": 704,
