@@ -50,6 +50,8 @@ class TextItem:
     text: str
     speaker: Tensor | None = None
     """With the first piece: the language model's state at ``<|spk|>`` [1, hidden]."""
+    position: int = 0
+    """The context holds this text once it has this many tokens (a position of the session)."""
 
 
 class TextSource(Protocol):
@@ -106,7 +108,7 @@ _DIGITS = {
         "7": "seven",
         "8": "eight",
         "9": "nine",
-    },  # fmt: skip
+    },
 }
 
 

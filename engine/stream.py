@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenB
 from engine.session import Kind, SessionPool, SessionState
 from engine.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.speech_exact import ExactSpeech
-from engine.text import AnswerOptions, ExactText, begin_answer
+from engine.speech_live import LiveOptions, LiveSpeech
+from engine.text import AnswerOptions, ExactText, LiveText, begin_answer
 from engine.work import Feed, Hear, See, Task
 
 
@@ -56,7 +58,8 @@ class Stream:
 
     def __init__(self, loaded: LoadedModel, *, sessions: int = 1, context: int | None = None) -> None:
         """``sessions`` and ``context`` bound the storages, see :class:`~engine.session.SessionPool`."""
-        self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
+        self.config, self.model, self.vocos = loaded.config, loaded.model, loaded.vocos
+        self.tokenizer = loaded.tokenizer
         self.builder = TokenBuilder(loaded.tokenizer, loaded.config)
         self.images = ImageProcessor(loaded.config.image)
         self.mel = MelExtractor(loaded.config.mel)
@@ -133,7 +136,7 @@ class Stream:
 
     @torch.inference_mode()
     def merge(self, row: TokenRow, pictures: Sequence[Tensor], sounds: Sequence[Tensor]) -> Tensor:
-        """Embeddings [T, hidden] of a row; pictures [S, queries, hidden] and sounds [N, hidden] fill its placeholders."""
+        """Embeddings [T, hidden] of a row; pictures [S, queries, hidden] and sounds [N, hidden] fill its blanks."""
         device = self.model.device
         embeds = self.model.llm.embed(torch.from_numpy(row.ids.copy()).to(device))
         if pictures:
@@ -167,10 +170,16 @@ class Stream:
             return
         yield from self.speak_exact(state, text, options)
 
+    def generate(
+        self, state: SessionState, options: AnswerOptions | None = None, live: LiveOptions | None = None
+    ) -> LiveAnswer:
+        """Answer as a call needs it. Raises InputError before anything was fed."""
+        self._check_fed(state)
+        return LiveAnswer(self, state, options or AnswerOptions(), live or LiveOptions())
+
     def exact_text(self, state: SessionState, options: AnswerOptions) -> ExactText:
         """Begin an answer: the source of its text in the published chunks."""
-        if state.book.first:
-            raise InputError("nothing was fed yet; prefill a message first")
+        self._check_fed(state)
         self.pool.reset_hearing(state)
         begin_answer(state)
         prompt = self.builder([answer_header()])
@@ -181,8 +190,12 @@ class Stream:
             self.tokenizer,
             self.builder.specials.stop,
             options,
-            torch.zeros(self.config.llm.vocab_size, dtype=torch.bool, device=self.model.device),
+            self.blank_seen(),
         )
+
+    def blank_seen(self) -> Tensor:
+        """A mask bool [V] of ids that the repetition penalty counts: none yet."""
+        return torch.zeros(self.config.llm.vocab_size, dtype=torch.bool, device=self.model.device)
 
     def speak_exact(self, state: SessionState, text: TextSource, options: AnswerOptions) -> Task[SpeechChunk]:
         """Speak text as the published code does."""
@@ -204,10 +217,29 @@ class Stream:
             clear=self._clear_text,
         )
 
+    def _check_fed(self, state: SessionState) -> None:
+        if state.book.first:
+            raise InputError("nothing was fed yet; prefill a message first")
+
     @torch.inference_mode()
     def speaker(self, states: Tensor) -> Tensor:
         """States at ``<|spk|>`` [1, hidden] -> unit speaker vector [tts hidden]."""
         return self.model.tts.speaker(states.to(self.model.device, self.model.dtype))[0]
+
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Embeddings [T, hidden] of token ids."""
+        return self.model.llm.embed(torch.tensor(list(ids), device=self.model.device))
+
+    @property
+    def samples_per_code(self) -> int:
+        """Samples (24 kHz) that one audio code stands for."""
+        return 2 * self.config.vocos.hop_length
+
+    @property
+    def wave_context(self) -> int:
+        """Codes on either side that a wave depends on."""
+        return -(-(self.model.tts.dvae.receptive_field + self.vocos.receptive_field) // 2)
 
     @property
     def closing_tokens(self) -> int:
@@ -217,6 +249,76 @@ class Stream:
     @torch.inference_mode()
     def _clear_text(self, slot: int) -> None:
         self.pool.speech.clear(slot, 0, self.config.tts.condition_length - 1)
+
+
+class LiveAnswer:
+    """One answer of a call: :meth:`task` makes it, :meth:`cut` takes back what was not heard."""
+
+    def __init__(self, stream: Stream, state: SessionState, options: AnswerOptions, live: LiveOptions) -> None:
+        self.stream, self.state, self.options, self.live = stream, state, options, live
+        self.before = state.mark()
+        self.text: LiveText | None = None
+        self.speech: LiveSpeech | None = None
+
+    def task(self) -> Task[SpeechChunk]:
+        """Captions and waves, each as soon as it is there.
+
+        Closing the task cancels the answer between two pieces of work; the context then holds what was fed so far.
+        """
+        stream, state = self.stream, self.state
+        stream.pool.reset_hearing(state)
+        begin_answer(state)
+        text = self.text = LiveText(
+            state,
+            stream.builder([answer_header()]),
+            stream.closing_tokens,
+            stream.tokenizer,
+            stream.builder.specials,
+            self.options,
+            stream.blank_seen(),
+            stream.embed,
+            (self.live.first_text, self.live.text),
+        )
+        if not self.options.speak:
+            while (item := (yield from text.next())) is not None:
+                if item.text:
+                    yield SpeechChunk(item.text, torch.empty(0))
+            return
+        slot = stream.pool.speech.allocate()
+        try:
+            self.speech = LiveSpeech(
+                state,
+                text,
+                stream.speech_tokens,
+                self.options.speech,
+                self.live,
+                slot=slot,
+                speaker=stream.speaker,
+                context=stream.wave_context,
+                samples_per_code=stream.samples_per_code,
+            )
+            yield from self.speech.task()
+        finally:
+            stream.pool.speech.release(slot)
+
+    @property
+    def finish(self) -> Literal["stop", "length"]:
+        """Why a complete answer ended: by itself, or at ``max_new_tokens``."""
+        return "stop" if self.state.book.completed else "length"
+
+    def cut(self, samples: int) -> int:
+        """After the task ended or was closed: let the context end with what was spoken in the first ``samples`` of the
+        answer's sound. Nothing heard: as if the answer had never begun. Returns the tokens taken back."""
+        state, length = self.state, self.state.position
+        heard = self.speech.heard(samples) if self.speech is not None else length
+        mark = self.before
+        if heard is not None:
+            position = min(heard, length)
+            if position == length:
+                return 0
+            mark = replace(state.mark(), position=position, book=replace(state.book, completed=False))
+        self.stream.pool.truncate(state, mark)
+        return length - state.position
 
 
 def _wrap(role: str, pieces: Sequence[Piece]) -> list[Piece]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.processing.tokens import TokenRow
+from engine.processing.tokens import SpecialIds, TokenRow
 from engine.sampling import SpeechSampling, TextSampling
 from engine.session import SessionState
 from engine.speech import TextItem
-from engine.work import Decode, Decoded, Step
+from engine.work import Decode, Decoded, Feed, Step
 
 EXACT_STEPS = 3
 """Tokens that the published code draws per call."""
@@ -87,6 +87,68 @@ class ExactText:
         if kept and kept[-1] in self.stop_ids:
             del kept[-1]
         return self.tokenizer.decode(kept)
+
+
+class LiveText:
+    """Text as a call needs it: blocks of one long answer.
+
+    The repetition penalty and the minimum length look at the whole answer, nothing that was said is missing from the
+    context afterwards, and no token is dropped.
+    """
+
+    def __init__(
+        self, state: SessionState, prompt: TokenRow, closing: int, tokenizer: Any, specials: SpecialIds,
+        options: AnswerOptions, seen: Tensor, embed: Callable[[Sequence[int]], Tensor], steps: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """``steps``: tokens of the first block and of the others; ``embed`` gives the embeddings [T, hidden] of ids."""
+        self.state, self.prompt, self.closing = state, prompt, closing
+        self.tokenizer, self.specials, self.options = tokenizer, specials, options
+        self.seen, self.embed, self.steps = seen, embed, steps
+        self.ids: list[int] = []
+        """What was drawn so far, a stop token included."""
+        self.over = False
+        self._input: tuple[int, ...] = tuple(prompt.ids.tolist())
+        self._held: tuple[int, ...] = ()
+        self._said = False
+
+    def next(self) -> Step[TextItem | None]:
+        if self.over:
+            return None
+        state, options, first = self.state, self.options, not self.ids
+        steps = min(self.steps[0] if first else self.steps[1], options.max_new_tokens - len(self.ids))
+        least = max(0, options.min_new_tokens - len(self.ids))
+        decoded: Decoded = yield Decode(state, self._input, steps, options.text, self.seen, state.noise, least)
+        speaker = None
+        if first:
+            note_prompt(state, len(self._input), self.closing)
+            begin, end = self.prompt.spk_bounds[-1]
+            speaker = decoded.states[begin:end]
+        else:
+            state.note("answer", 1)
+        state.note("answer", len(decoded.ids) - 1)
+        state.noise = decoded.noise
+        self.ids += decoded.ids
+        self._input = decoded.ids[-1:]
+        if decoded.stopped:
+            self.over = True
+            state.book = replace(state.book, completed=True)
+        elif len(self.ids) >= options.max_new_tokens:
+            self.over = True
+            yield Feed(state, self.embed(self._input))
+            state.note("answer", 1)
+        return TextItem(self._text(decoded.ids), speaker, state.position + (not self.over))
+
+    def _text(self, drawn: Sequence[int]) -> str:
+        """What the new ids say: whole characters, up to the end of the spoken text."""
+        if self._said:
+            return ""
+        ends = (*self.specials.stop, self.specials.tts_end)
+        end = next((index for index, token in enumerate(drawn) if token in ends), None)
+        self._said = end is not None
+        ids = (*self._held, *drawn[:end])
+        if not self.over and not self._said:
+            ids, self._held = split_complete(ids, self.tokenizer)
+        return self.tokenizer.decode(ids)
 
 
 def note_prompt(state: SessionState, tokens: int, closing: int) -> None:

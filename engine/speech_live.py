@@ -1,0 +1,255 @@
+"""Speech as a call needs it: the first sound early, no gap, nothing repeated, all that was written is spoken.
+
+What differs from the published way, and why, is in the table in README.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.sampling import SpeechSampling
+from engine.session import SessionState
+from engine.speech import (
+    BLOCK_CODES,
+    CONTEXT_CODES,
+    CONTEXT_TEXT,
+    MAX_CODES,
+    OVERLAP,
+    SEGMENT_TOKENS,
+    SpeechChunk,
+    SpeechTokens,
+    TextItem,
+    TextSource,
+    language_of,
+    sentence_end,
+    spell_digits,
+)
+from engine.work import Read, Recall, Render, Speak, Spoken, Task, Voice, Work
+
+PARTIAL_WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+$")
+"""Letters and digits at the end of a text that the next piece may continue (not so where each sign is a word)."""
+
+PORTION = re.compile(r"[^\s.。!?！？]{0,40}[.。!?！？]+\s*|[^\s.。!?！？]{1,40}\s*|\s+")
+"""A word or the end of a sentence, with the space that follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a live answer is paced."""
+
+    first_text: int = 12
+    """Text tokens of the first block: speech can start once its first ten slots are known."""
+    text: int = 8
+    """Text tokens of every further block."""
+    first_codes: int = 12
+    """Audio codes of the first block: 12 give 171 ms of sound besides the overlap."""
+    codes: int = BLOCK_CODES
+    codes_per_token: int = 14
+    """Audio codes that a text token usually takes: tells about when a word is spoken before that is known."""
+    max_codes_per_token: int = 50
+    """Audio codes per text token after which speech that does not end is ended."""
+
+
+@dataclass(slots=True)
+class Timeline:
+    """When which text is spoken: exact where stretches of speech begin and end, estimated between."""
+
+    samples_per_token: int
+    tokens: list[int] = field(default_factory=lambda: [0])
+    samples: list[int] = field(default_factory=lambda: [0])
+
+    def anchor(self, tokens: int, samples: int) -> None:
+        """The first ``tokens`` text tokens are spoken in the first ``samples``."""
+        self.tokens.append(max(tokens, self.tokens[-1]))
+        self.samples.append(max(samples, self.samples[-1]))
+
+    def time(self, token: int) -> int:
+        """Sample at which a text token begins."""
+        right = bisect_right(self.tokens, token)
+        known, start = self.tokens[right - 1], self.samples[right - 1]
+        if right == len(self.tokens):
+            return start + (token - known) * self.samples_per_token
+        return start + (token - known) * (self.samples[right] - start) // (self.tokens[right] - known)
+
+
+class LiveSpeech:
+    """One spoken answer."""
+
+    def __init__(
+        self,
+        state: SessionState,
+        source: TextSource,
+        tokens: SpeechTokens,
+        sampling: SpeechSampling,
+        options: LiveOptions,
+        *,
+        slot: int,
+        speaker: Callable[[Tensor], Tensor],
+        context: int,
+        samples_per_code: int,
+    ) -> None:
+        """``slot`` of the speech storage is the caller's; ``context`` codes on its left are what a wave depends on."""
+        self.state, self.source, self.tokens, self.sampling = state, source, tokens, sampling
+        self.options, self.slot, self.speaker = options, slot, speaker
+        self.context, self.samples_per_code = context, samples_per_code
+        self.timeline = Timeline(options.codes_per_token * samples_per_code)
+        self.codes = torch.empty(0, tokens.config.num_vq, dtype=torch.int64)
+        """All codes of the answer."""
+        self.said: list[tuple[int, int]] = []
+        """Per piece of text: its first text token, and the context's length once it holds the piece."""
+        self._raw = self._held = ""
+        self._over = False
+        self._taken = 0  # text tokens of the answer so far
+        self._ids: list[int] = []  # text tokens of the present stretch, those carried over in front
+        self._closed = False  # the present stretch takes no more text
+        self._later = ""  # text for the next stretches
+        self._sent = self._rendered = 0
+        self._tail = torch.empty(0)
+
+    def task(self) -> Task[SpeechChunk]:
+        voice: Voice | None = None
+        while voice is None:
+            item = yield from self.source.next()
+            if item is None:
+                return
+            if item.speaker is not None:
+                voice = Voice(self.slot, self.speaker(item.speaker), self.codes)
+            yield from self._take(item)
+        carried = 0
+        while True:
+            left = yield from self._stretch(voice, carried)
+            self._closed = True
+            while not (left or self._later or self._over):
+                yield from self._pull()
+            if not (left or self._later):
+                break
+            seen = self._ids[: len(self._ids) - len(left)]
+            context = seen[-CONTEXT_TEXT:] if len(voice.codes) else []
+            carried = len(context)
+            voice.codes = voice.codes[-CONTEXT_CODES:]
+            self._ids, self._closed = [*context, *left], False
+            self._admit()
+        yield from self._sound(last=True)
+
+    def _pull(self) -> Task[SpeechChunk]:
+        """Take the next piece of text."""
+        item = yield from self.source.next()
+        if item is not None:
+            yield from self._take(item)
+        else:
+            self._over = True
+            self._later, self._held = self._later + self._held, ""
+            self._admit()
+
+    def _take(self, item: TextItem) -> Task[SpeechChunk]:
+        """Take a piece of text in; gives it out as a caption with the time at which it is spoken."""
+        self._raw += item.text
+        start = self.timeline.time(self._taken)
+        self.said.append((self._taken, item.position))
+        self._taken += len(self.tokens.encode(item.text))
+        text = self._held + item.text
+        partial = PARTIAL_WORD.search(text)
+        end = partial.start() if partial else len(text)
+        self._later, self._held = self._later + text[:end], text[end:]
+        self._admit()
+        if item.text:
+            yield SpeechChunk(item.text, torch.empty(0), start)
+
+    def _admit(self) -> None:
+        """Move waiting text into the present stretch of speech until it is full."""
+        reserved = self.tokens.config.text_reserved_len
+        while self._later and not self._closed:
+            portion = PORTION.match(self._later)
+            assert portion is not None
+            spelled = spell_digits(portion[0], language_of(self._raw)).replace("*", "")
+            ids = self.tokens.encode(spelled)
+            if len(self._ids) + len(ids) >= reserved:
+                self._closed = True
+                return
+            self._ids += ids
+            self._later = self._later[portion.end() :]
+            self._closed = len(self._ids) >= reserved - SEGMENT_TOKENS and bool(sentence_end(portion[0]))
+        if self._over and not self._later:
+            self._closed = True
+
+    def _stretch(self, voice: Voice, carried: int) -> Generator[Work | SpeechChunk, Any, list[int]]:
+        """Speak the present stretch to its end.
+
+        ``carried`` of its text tokens were spoken before, as were the codes that the voice has. Returns the text tokens
+        that speech ended without having seen.
+        """
+        config, head = self.tokens.config, len(self.tokens.head)
+        options, read, own = self.options, 0, 0
+        while True:
+            steps = options.codes if len(self.codes) else options.first_codes
+            while not self._closed and len(self._ids) < self._window(voice, steps):
+                yield from self._pull()
+            if len(self._ids) == carried:
+                return []
+            slots = [*self.tokens.head, *self._ids]
+            if self._closed and len(self._ids) < config.text_reserved_len:
+                slots.append(config.text_eos_token_id)
+            if not read and carried and len(voice.codes):
+                read = head + carried
+                yield Read(voice, 0, tuple(slots[:read]))
+                yield Recall(voice, carried - 1)
+            if len(slots) > read:
+                yield Read(voice, read, tuple(slots[read:]))
+                read = len(slots)
+            before, guard = len(voice.codes), max(0, self.sampling.min_tokens - own)
+            spoken: Spoken = yield Speak(voice, steps, read - head - 1, guard, self.sampling, self.state.noise)
+            self.state.noise = spoken.noise
+            new = voice.codes[before:]
+            own += len(new)
+            self.codes = torch.cat([self.codes, new])
+            yield from self._sound()
+            limit = min(MAX_CODES, options.codes + options.max_codes_per_token * (len(self._ids) - carried))
+            if spoken.finished or (self._closed and own >= limit) or own >= MAX_CODES:
+                left = self._ids[min(self._window(voice, 1), read - head) :] if spoken.finished else []
+                tokens = self.timeline.tokens[-1] + len(self._ids) - carried - len(left)
+                self.timeline.anchor(tokens, len(self.codes) * self.samples_per_code)
+                return left
+            if not self._over:
+                yield from self._pull()
+
+    def _window(self, voice: Voice, steps: int) -> int:
+        """Text tokens that the last of the next ``steps`` codes may see."""
+        config = self.tokens.config
+        past = config.condition_length - 1 + len(voice.codes) + steps - 1
+        begun = math.ceil((past - config.text_reserved_len) / config.audio_chunk_size)
+        return min(begun * config.text_chunk_size, config.text_reserved_len)
+
+    def _sound(self, *, last: bool = False) -> Task[SpeechChunk]:
+        """Give out the wave of the codes so far, but for the overlap that the next block is faded into.
+
+        Codes are decoded together with so many before them that those before do not matter; what was held back is faded
+        into its second version, which knows what follows.
+        """
+        size = self.samples_per_code
+        fresh = self._tail
+        if len(self.codes) > self._rendered:
+            start = max(0, self._sent // size - self.context)
+            wave = yield Render(self.codes[start:])
+            fresh = wave[self._sent - start * size :]
+            fade = torch.linspace(0, 1, len(self._tail) + 2)[1:-1]
+            faded = self._tail + (fresh[: len(fade)] - self._tail) * fade
+            fresh = torch.cat([faded, fresh[len(fade) :]])
+            self._rendered = len(self.codes)
+        ready = len(fresh) if last else max(0, len(fresh) - OVERLAP)
+        out, self._tail = fresh[:ready], fresh[ready:]
+        if ready:
+            yield SpeechChunk("", out, self._sent)
+        self._sent += ready
+
+    def heard(self, samples: int) -> int | None:
+        """Length of the context that holds what was spoken in the first ``samples``; None for nothing at all."""
+        begun = [position for token, position in self.said if self.timeline.time(token) < samples]
+        return begun[-1] if begun else None
