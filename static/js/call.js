@@ -32,19 +32,19 @@ function sleep(ms, signal) {
 export class Call {
   /**
    * @param {import("./media.js").Capture} capture opened already
-   * @param {Record<string, any>} options call options of the offer
+   * @param {{options: Record<string, any>, iceServers: RTCIceServer[]}} settings options of the offer; STUN and TURN, if any
    * @param {object} on
    * @param {(phase: import("./state.js").Phase) => void} on.phase
    * @param {(event: import("./events.js").Envelope) => void} on.event
    * @param {(stream: MediaStream) => void} on.stream
    * @param {(ready: import("./state.js").Ready) => void} on.ready the engine's progress while the call waits for it
    * @param {(queue: {position: number, etaS: number|null}) => void} on.queue
-   * @param {(error: CallError|null) => void} on.trouble a lost connection, and null when it is back
+   * @param {(error: CallError|null) => void} on.trouble what the call waits for (a place, the network), and null when it goes on
    * @param {(error: CallError|null) => void} on.over the call has ended, by itself or by a fault
    */
-  constructor(capture, options, on) {
+  constructor(capture, settings, on) {
     this.capture = capture;
-    this.options = options;
+    this.settings = settings;
     this.on = on;
     this.log = new EventLog();
     this.stop = new AbortController();
@@ -57,7 +57,6 @@ export class Call {
     this.restarting = false;
     /** @type {(() => void)|null} */
     this.welcomed = null;
-    this.cameraTold = false;
   }
 
   /** Get a place and connect; waits for an engine that warms up and in the queue of a full server. */
@@ -65,6 +64,7 @@ export class Call {
     const { signal } = this.stop;
     try {
       await this.#place(signal);
+      this.on.trouble(null);
       this.on.phase("live");
       this.#watch();
     } catch (reason) {
@@ -106,10 +106,11 @@ export class Call {
 
   /** @param {AbortSignal} signal */
   async #place(signal) {
+    /** @type {string|null} */
     let ticket = null;
     for (;;) {
       try {
-        await this.#connect((sdp) => openCall(sdp, this.options, ticket, signal), signal);
+        await this.#connect((sdp) => openCall(sdp, this.settings.options, ticket, signal), signal);
         return;
       } catch (reason) {
         const error = asCallError(reason);
@@ -117,6 +118,7 @@ export class Call {
           await this.#engine(signal);
         } else if (error.code === "server_full") {
           ticket = error.details.ticket ?? ticket;
+          this.on.trouble(new CallError("server_full"));
           this.on.queue({ position: error.details.position ?? 1, etaS: error.details.eta_s ?? null });
           this.on.phase("queued");
           await sleep((error.retryAfter ?? QUEUE_POLL_S) * 1000, signal);
@@ -143,7 +145,7 @@ export class Call {
    */
   async #connect(signalling, signal) {
     this.peer?.close();
-    const peer = new Peer(this.capture, window.omniCall?.iceServers ?? [], {
+    const peer = new Peer(this.capture, this.settings.iceServers, {
       stream: this.on.stream,
       message: (message) => this.#receive(message),
       link: (link) => this.#onLink(peer, link),
@@ -159,7 +161,7 @@ export class Call {
         await closeCall(this.answer);
         throw signal.reason;
       }
-      if (this.on.phase && !this.restarting) this.on.phase("connecting");
+      if (!this.restarting) this.on.phase("connecting");
       await peer.accept(answer.sdp);
       await within(peer.opened, CONNECT_MS, signal);
       this.lastWord = performance.now();
@@ -234,6 +236,7 @@ export class Call {
   async restart() {
     if (this.restarting || this.stop.signal.aborted || !this.answer) return;
     const { signal } = this.stop;
+    const { answer } = this;
     this.restarting = true;
     this.on.phase("reconnecting");
     this.on.trouble(new CallError("network_lost"));
@@ -241,13 +244,13 @@ export class Call {
     try {
       for (let attempt = 0; ; attempt++) {
         try {
-          await this.#connect((sdp) => restartCall(this.answer, sdp, signal), signal);
+          await this.#connect((sdp) => restartCall(answer, sdp, signal), signal);
           break;
         } catch (reason) {
           const error = asCallError(reason);
           if (signal.aborted) return;
           if (error.code === "call_gone") throw error;
-          if (performance.now() > giveUpAt) throw new CallError("call_gone", { cause: error });
+          if (performance.now() > giveUpAt) throw error.code === "server_unreachable" ? error : new CallError("call_gone", { cause: error });
         }
         await sleep(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)], signal);
       }

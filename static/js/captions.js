@@ -90,8 +90,9 @@ export class Transcript {
    */
   append(epoch, delta, startMs) {
     this.begin(epoch);
-    const { line, marks } = this.answers.get(epoch);
-    if (line.status !== "open") return;
+    const answer = this.answers.get(epoch);
+    if (answer?.line.status !== "open") return;
+    const { line, marks } = answer;
     marks.push({ at: line.text.length, startMs: startMs ?? null });
     line.text += delta;
     if (startMs == null) line.shown = line.text.length;
@@ -124,7 +125,8 @@ export class Transcript {
     const { line, marks } = answer;
     line.status = status;
     if (status === "completed") line.heard = line.text.length;
-    else line.heard = Math.min(line.text.length, heardChars ?? charactersBy(marks, line.text, heardMs ?? 0));
+    else if (heardChars != null) line.heard = unitsOf(line.text, heardChars);
+    else line.heard = charactersBy(marks, line.text, heardMs ?? 0);
     line.shown = line.text.length;
     this.onChange(line);
   }
@@ -132,7 +134,7 @@ export class Transcript {
   /** The call is over: what is still open stays as far as it was heard. */
   close() {
     this.heardAll();
-    for (const [epoch, { line }] of this.answers) this.finish(epoch, "cancelled", { heardChars: line.shown });
+    for (const [epoch, { line }] of this.answers) this.finish(epoch, "cancelled", { heardChars: [...line.text.slice(0, line.shown)].length });
   }
 
   /** @param {"you"|"model"} side @param {"spoken"|"typed"} how @returns {Line} */
@@ -143,6 +145,15 @@ export class Transcript {
     this.onChange(line);
     return line;
   }
+}
+
+/**
+ * The server counts code points, a JavaScript text UTF-16 units.
+ * @param {string} text
+ * @param {number} codePoints
+ */
+function unitsOf(text, codePoints) {
+  return [...text].slice(0, codePoints).join("").length;
 }
 
 /**

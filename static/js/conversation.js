@@ -33,15 +33,15 @@ export class Conversation {
 
   /** @param {import("./events.js").Envelope} event */
   receive(event) {
-    const { type, data, epoch } = event;
+    const { type, data, epoch = -1 } = event;
     if (type.startsWith("response.") || type === "assistant.text") {
-      if (epoch === undefined || epoch < this.epoch) return;
+      if (epoch < this.epoch) return;
       this.epoch = epoch;
     }
     this.store.set(reduce(this.store.state, event));
     switch (type) {
       case "turn.state":
-        this.#onTurn(data.state);
+        this.#onTurn(data.state, epoch);
         break;
       case "user.transcript":
         this.transcript.spoken(data.text);
@@ -109,11 +109,11 @@ export class Conversation {
     this.transcript.close();
   }
 
-  /** @param {import("./state.js").Turn} turn */
-  #onTurn(turn) {
+  /** @param {import("./state.js").Turn} turn @param {number} epoch */
+  #onTurn(turn, epoch) {
     if (turn === "hearing" || turn === "interrupted") this.transcript.hear();
     else if (turn !== "paused") this.transcript.heardAll();
-    if (turn === "speaking" && this.clock.epoch !== this.epoch) this.clock.start(this.epoch, this.playback.bufferMs);
+    if (turn === "speaking" && epoch >= 0 && this.clock.epoch !== epoch) this.clock.start(epoch, this.playback.bufferMs);
   }
 
   #report() {

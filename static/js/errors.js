@@ -46,12 +46,19 @@ const ADVICE = {
     message: "The server does not answer. Check that it is running and that this device is on its network, then try again.",
     retry: true,
   },
+  server_error: {
+    message: "The server has a fault of its own. Its log says more; try again in a moment.",
+    retry: true,
+  },
   server_full: {
     message: "The server is full. Keep this page open: the call starts as soon as a place is free.",
   },
   rate_limited: {
     message: "Too many calls were started in a short time. Wait a minute, then try again.",
     retry: true,
+  },
+  engine_not_ready: {
+    message: "The model is still waking up. Keep this page open: the call starts as soon as it is ready.",
   },
   engine_failed: {
     message: "The model could not be started. Look at the server's log for the reason, then restart the server.",
@@ -111,6 +118,18 @@ export function captureError(reason) {
       AbortError: "microphone_busy",
     }[name] ?? "internal";
   return new CallError(code, { cause: reason });
+}
+
+/**
+ * The CallError of a camera that does not start during a call.
+ * @param {unknown} reason
+ * @returns {CallError}
+ */
+export function cameraError(reason) {
+  const { code, cause } = captureError(reason);
+  if (code === "permission_denied") return new CallError("camera_denied", { cause });
+  if (code === "microphone_missing") return new CallError("camera_missing", { cause });
+  return new CallError(code, { cause });
 }
 
 /**

@@ -67,17 +67,22 @@ async function start(mode) {
   controls.showSelf(own.stream);
   store.set({ phase: "connecting" });
   stats = new StatsReader();
-  call = new Call(own, { mode }, {
+  call = new Call(own, { options: {}, iceServers: store.state.ready?.ice_servers ?? [] }, {
     phase: onPhase,
     event: onEvent,
     stream: (stream) => playback.play(stream),
     ready: (ready) => store.set({ ready }),
     queue: (queue) => store.set({ queue }),
-    trouble: showError,
+    trouble: onTrouble,
     over: onOver,
   });
   conversation = new Conversation(store, new Transcript((line) => captions.show(line)), playback, (type, data) => call?.send(type, data) ?? false);
   await call.start();
+}
+
+/** A missing camera is still missing when the network is back: only the call's own trouble is cleared. @param {import("./errors.js").CallError|null} error */
+function onTrouble(error) {
+  if (error || ["server_full", "network_lost"].includes(store.state.error?.code ?? "")) showError(error);
 }
 
 /** @param {import("./state.js").Phase} phase */
@@ -86,6 +91,7 @@ function onPhase(phase) {
   if (phase !== "live") return;
   store.set({ liveSince: store.state.liveSince ?? performance.now() });
   wakeLock.request();
+  if (!capture) return;
   conversation?.tellMicrophone(capture);
   conversation?.tellCamera(capture);
 }

@@ -5,7 +5,7 @@
  * connection is told through `onTrack` and swaps them with replaceTrack, without a new offer.
  */
 
-import { CallError, captureError } from "./errors.js";
+import { CallError, cameraError, captureError } from "./errors.js";
 
 /** Smooth enough for the self view; the sender limits what goes out (peer.js), since the model looks once a second. */
 const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15, max: 30 } };
@@ -65,25 +65,26 @@ export class Capture {
     this.muted = false;
     this.facing = "user";
     const video = mode === "video" ? { ...CAMERA, facingMode: { ideal: this.facing } } : false;
-    let cameraError = null;
+    let withoutCamera = null;
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE, video });
     } catch (reason) {
-      if (!video || reason.name === "NotAllowedError") throw captureError(reason);
+      const error = captureError(reason);
+      if (!video || error.code === "permission_denied") throw error;
       stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE }).catch((again) => {
         throw captureError(again);
       });
-      cameraError = new CallError("camera_missing", { cause: reason });
+      withoutCamera = new CallError("camera_missing", { cause: reason });
     }
     if (this.closed) {
       for (const track of stream.getTracks()) track.stop();
-      return cameraError;
+      return withoutCamera;
     }
     for (const track of stream.getTracks()) this.#place(track);
     navigator.mediaDevices.addEventListener("devicechange", this.refreshDevices);
     await this.refreshDevices();
-    return cameraError;
+    return withoutCamera;
   }
 
   async refreshDevices() {
@@ -117,8 +118,7 @@ export class Capture {
       await this.#replace("video", { ...CAMERA, ...which });
     } catch (reason) {
       this.on.change();
-      const error = captureError(reason);
-      throw error.code === "permission_denied" ? new CallError("camera_denied", { cause: reason }) : error.code === "microphone_missing" ? new CallError("camera_missing", { cause: reason }) : error;
+      throw cameraError(reason);
     }
     const facing = this.camera?.getSettings().facingMode;
     if (facing === "user" || facing === "environment") this.facing = facing;

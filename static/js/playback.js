@@ -48,8 +48,9 @@ export class Playback {
       await this.element.play();
       this.onBlocked(false);
     } catch (reason) {
-      if (reason.name === "NotAllowedError") this.onBlocked(true);
-      else if (reason.name !== "AbortError") throw reason;
+      const name = reason instanceof DOMException ? reason.name : "";
+      if (name === "NotAllowedError") this.onBlocked(true);
+      else if (name !== "AbortError") throw reason;
     }
   }
 

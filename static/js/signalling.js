@@ -44,17 +44,25 @@ async function post(path, content, signal) {
   return answer.body;
 }
 
-/** Words of ours for the refusals that the page handles by itself; all others show the server's own sentence. */
-const KNOWN = { 401: "call_gone", 403: "call_gone", 404: "call_gone", 410: "call_gone", 429: "rate_limited" };
+/**
+ * The server's codes for which the page has a word and a sentence of its own; all others show the server's sentence.
+ * @type {Record<string, string>}
+ */
+const KNOWN = {
+  full: "server_full",
+  not_ready: "engine_not_ready",
+  rate_limited: "rate_limited",
+  unknown_call: "call_gone",
+  token_missing: "call_gone",
+  token_wrong: "call_gone",
+};
 
 /** @param {{status: number, body: any, headers: Headers}} answer */
 function refusal({ status, body, headers }) {
   const { code = "", message } = body.error ?? {};
   const retryAfter = Number(headers.get("Retry-After")) || undefined;
-  if (status === 503 && body.ticket) return new CallError("server_full", { retryAfter, details: body });
-  if (status === 503) return new CallError("engine_not_ready", { message, retryAfter, retry: true });
-  if (KNOWN[status]) return new CallError(KNOWN[status], { retryAfter });
-  return new CallError(code || "internal", { message, retry: true });
+  if (code in KNOWN) return new CallError(KNOWN[code], { retryAfter, details: body });
+  return new CallError(code || "server_error", { message, retryAfter, retry: status >= 500, details: body });
 }
 
 /** @param {any} body @returns {Answer} */

@@ -40,6 +40,7 @@
  * @property {boolean} [recording]
  * @property {number|null} [progress] 0 to 1
  * @property {string} [message]
+ * @property {RTCIceServer[]} [ice_servers] STUN and TURN, where the server was given some
  */
 
 /** @returns {State} */
@@ -99,7 +100,7 @@ export function reduce(state, { type, data }) {
   }
 }
 
-/** @param {{in_s: number, reason: string}} data */
+/** @param {Record<string, any>} data */
 function endingNotice({ in_s, reason }) {
   const seconds = Math.max(0, Math.round(in_s));
   return `This call ends in ${seconds} seconds${reason ? ` (${reason.replaceAll("_", " ")})` : ""}.`;
@@ -116,7 +117,9 @@ export class Store {
 
   /** @param {Partial<State>} patch */
   set(patch) {
-    const changed = new Set(Object.keys(patch).filter((key) => !Object.is(this.state[key], patch[key])));
+    /** @type {Record<string, unknown>} */
+    const now = { ...this.state };
+    const changed = new Set(Object.entries(patch).flatMap(([key, value]) => (Object.is(now[key], value) ? [] : [key])));
     if (changed.size === 0) return;
     Object.assign(this.state, patch);
     for (const subscriber of this.subscribers) subscriber(this.state, changed);

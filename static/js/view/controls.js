@@ -118,8 +118,8 @@ export class ControlsView {
   /** @param {State} state */
   #error({ error }) {
     $("error").hidden = !error;
-    document.querySelector('[data-testid="error"]').textContent = error?.message ?? "";
-    document.querySelector('[data-testid="error"]').setAttribute("data-code", error?.code ?? "");
+    $("error-text").textContent = error?.message ?? "";
+    $("error-text").dataset.code = error?.code ?? "";
     $("error-action").hidden = !error?.retry;
     $("error-action").textContent = "Try again";
   }
@@ -137,7 +137,7 @@ export class ControlsView {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("devices-sheet").open) return;
     const writing = /** @type {Element} */ (event.target).matches("input, select, textarea");
     if (event.key === "Escape" && !$("stop").disabled) this.actions.stop();
-    if (writing || ["start", "ended"].includes(document.body.dataset.phase)) return;
+    if (writing || ["start", "ended"].includes(document.body.dataset.phase ?? "")) return;
     if (event.key === "m" && !$("mute").disabled) this.actions.mute();
     if (event.key === "v" && !$("camera").disabled) this.actions.camera();
   }

@@ -23,7 +23,7 @@ const MOODS = {
   listening: { from: [20, 140, 128], to: [70, 120, 200], radius: 0.63, width: 0.12, speed: 0.5, sway: 0.016, reach: 0.12, alpha: 0.75 },
   hearing: { from: [36, 92, 235], to: [40, 160, 220], radius: 0.56, width: 0.15, speed: 0.9, sway: 0.02, reach: 0.34, alpha: 0.85 },
   thinking: { from: [80, 80, 230], to: [200, 70, 140], radius: 0.54, width: 0.2, speed: 2.1, sway: 0.03, reach: 0.05, alpha: 0.8 },
-  speaking: { from: [240, 88, 56], to: [246, 168, 60], radius: 0.62, width: 0.15, speed: 0.9, sway: 0.02, reach: 0.42, alpha: 0.9 },
+  speaking: { from: [240, 88, 56], to: [246, 168, 60], radius: 0.57, width: 0.15, speed: 0.9, sway: 0.02, reach: 0.38, alpha: 0.9 },
   interrupted: { from: [36, 92, 235], to: [240, 100, 60], radius: 0.5, width: 0.06, speed: 1.4, sway: 0.01, reach: 0.2, alpha: 0.8 },
   paused: { from: [140, 132, 120], to: [160, 150, 136], radius: 0.6, width: 0.03, speed: 0.12, sway: 0.004, reach: 0, alpha: 0.55 },
 };
@@ -43,10 +43,11 @@ export class Orb {
   constructor(canvas, sound) {
     this.canvas = canvas;
     this.sound = sound;
-    this.context = canvas.getContext("2d");
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     this.mood = structuredClone(MOODS.idle);
     this.target = MOODS.idle;
     this.level = 0;
+    this.drawnLevel = -1;
     this.bands = [0, 0, 0];
     this.phase = 1.7;
     this.before = 0;
@@ -74,7 +75,7 @@ export class Orb {
     this.before = now;
     this.#ease(seconds);
     if (this.still.matches) {
-      if (Math.abs(this.level - (this.drawnLevel ?? -1)) > 0.04) this.draw();
+      if (Math.abs(this.level - this.drawnLevel) > 0.04) this.draw();
       return;
     }
     this.phase += seconds * this.mood.speed;

@@ -12,6 +12,7 @@ const TURN_WORDS = {
   paused: "Paused",
 };
 
+/** @type {Partial<Record<import("../state.js").Phase, string>>} */
 const PHASE_WORDS = {
   asking: "Waiting for your permission",
   warming: "Waking the model",
@@ -21,7 +22,7 @@ const PHASE_WORDS = {
 };
 
 /** @param {string} id */
-const $ = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const $ = (id) => /** @type {any} */ (document.getElementById(id));
 
 /** @param {State} state @returns {string} */
 function stateWord(state) {
@@ -43,7 +44,7 @@ function hint(state) {
   if (state.phase === "asking") return "The browser asks for your microphone" + (state.mode === "video" ? " and camera" : "");
   if (state.phase === "queued") {
     const { position = 1, etaS = null } = state.queue ?? {};
-    return `Number ${position}${etaS ? `, about ${Math.max(1, Math.round(etaS / 60))} min` : ""}`;
+    return `Number ${position} in line${etaS ? `, about ${Math.max(1, Math.round(etaS / 60))} min` : ""}`;
   }
   if (state.phase === "warming") return readyWord({ ...state, phase: "start" });
   if (state.phase !== "live") return "";

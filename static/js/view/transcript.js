@@ -75,11 +75,12 @@ class LineView {
     this.element.dataset.testid = line.side === "you" ? "line-you" : "line-model";
     this.element.innerHTML =
       '<p class="who"><span class="name"></span><span class="status"></span></p><p class="text"><span class="heard"></span><s class="unheard"></s></p>';
-    this.status = this.element.querySelector(".status");
-    this.text = this.element.querySelector(".text");
-    this.heard = this.element.querySelector(".heard");
-    this.unheard = this.element.querySelector(".unheard");
-    this.element.querySelector(".name").textContent = NAMES[line.side];
+    const part = (/** @type {string} */ name) => /** @type {HTMLElement} */ (this.element.querySelector(`.${name}`));
+    this.status = part("status");
+    this.text = part("text");
+    this.heard = part("heard");
+    this.unheard = part("unheard");
+    part("name").textContent = NAMES[line.side];
     this.caret = Object.assign(document.createElement("span"), { className: "caret" });
     this.caret.setAttribute("aria-hidden", "true");
     /** @type {Wave|null} */

@@ -1,0 +1,164 @@
+"""A person with a browser: opens the page, presses its buttons, and sees what it shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_MS = 45_000
+"""How long any step may take. Machines that run tests are slow at times; a step that works is far faster."""
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--ignore-certificate-errors",
+    "--allow-loopback-in-peer-connection",
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",
+)
+
+OBSERVE = """
+(() => {
+  const seen = (window.observed = { peers: [], events: [], sent: [] });
+  const Native = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Native {
+    constructor(...options) {
+      super(...options);
+      seen.peers.push(this);
+    }
+    createDataChannel(...options) {
+      const channel = super.createDataChannel(...options);
+      const send = channel.send.bind(channel);
+      channel.addEventListener("message", ({ data }) => seen.events.push(JSON.parse(data)));
+      channel.send = (message) => (seen.sent.push(JSON.parse(message)), send(message));
+      return channel;
+    }
+  };
+})();
+"""
+"""Keeps the page's connections and both directions of the data channel, so that a test can look at them."""
+
+ENERGY = """
+async () => {
+  const peer = window.observed.peers.at(-1);
+  for (const report of (await peer.getStats()).values())
+    if (report.type === "inbound-rtp" && report.kind === "audio") return report.totalAudioEnergy ?? 0;
+  return 0;
+}
+"""
+
+
+class Caller:
+    """One page of the call. Elements are addressed by their ``data-testid``."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.set_default_timeout(PATIENCE_MS)
+
+    def __getitem__(self, testid: str) -> Locator:
+        return self.page.get_by_test_id(testid)
+
+    async def press(self, testid: str) -> None:
+        await self[testid].click()
+
+    async def start(self, mode: str = "video") -> None:
+        """Press Start and wait until the call listens."""
+        await self.press(f"start-{mode}")
+        await self.state("listening", "hearing", "thinking", "speaking")
+
+    async def state(self, *names: str) -> None:
+        """Wait until the state is one of ``names``."""
+        await self.page.wait_for_function(
+            "names => names.includes(document.querySelector('[data-testid=state]').dataset.state)",
+            arg=list(names),
+            timeout=PATIENCE_MS,
+        )
+
+    async def shows(self, testid: str, text: str) -> None:
+        await expect(self[testid]).to_contain_text(text, timeout=PATIENCE_MS)
+
+    async def events(self, kind: str, at_least: int = 1) -> list[dict[str, Any]]:
+        """The server's events of one type, once there are ``at_least`` so many."""
+        await self.page.wait_for_function(
+            "([kind, count]) => window.observed.events.filter(({ type }) => type === kind).length >= count",
+            arg=[kind, at_least],
+            timeout=PATIENCE_MS,
+        )
+        events: list[dict[str, Any]] = await self.page.evaluate(
+            "kind => window.observed.events.filter(({ type }) => type === kind)", kind
+        )
+        return events
+
+    async def everything(self) -> list[dict[str, Any]]:
+        """All events of the server so far, in their order."""
+        events: list[dict[str, Any]] = await self.page.evaluate("window.observed.events")
+        return events
+
+    async def sent(self, kind: str) -> list[dict[str, Any]]:
+        """What the page has sent of one type."""
+        events: list[dict[str, Any]] = await self.page.evaluate(
+            "kind => window.observed.sent.filter(({ type }) => type === kind)", kind
+        )
+        return events
+
+    async def energy(self) -> float:
+        """Sound that the page has played so far (``totalAudioEnergy`` of the received track)."""
+        value: float = await self.page.evaluate(ENERGY)
+        return value
+
+    async def hears(self) -> None:
+        """Wait until clearly more sound has been played than now."""
+        before = await self.energy()
+        for _ in range(PATIENCE_MS // 100):
+            if await self.energy() > before + 1e-5:
+                return
+            await self.page.wait_for_timeout(100)
+        raise AssertionError(f"no sound arrived; totalAudioEnergy stays at {before}")
+
+
+@asynccontextmanager
+async def browser(*flags: str) -> AsyncIterator[Browser]:
+    """A headless Chromium."""
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+        try:
+            yield chromium
+        finally:
+            await chromium.close()
+
+
+@asynccontextmanager
+async def caller(
+    address: str,
+    microphone: Path | None = None,
+    camera: Path | None = None,
+    *flags: str,
+    allow: bool = True,
+    **context_options: Any,
+) -> AsyncIterator[Caller]:
+    """The page at ``address`` in a browser whose microphone and camera play files; ends without a page error."""
+    media = [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
+    media += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
+    media += ["--use-fake-ui-for-media-stream"] if allow else ["--deny-permission-prompts"]
+    async with browser(*media, *flags) as chromium:
+        context = await chromium.new_context(ignore_https_errors=True, **context_options)
+        await context.add_init_script(OBSERVE)
+        person = Caller(await context.new_page())
+        await person.page.goto(address)
+        yield person
+        assert person.faults == []

@@ -1,0 +1,65 @@
+"""A server, a microphone and a camera for every browser test; the tests are skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.async_api", reason="playwright is not installed (make setup-test)")
+
+from tests.browser.caller import CHROMIUM
+from tests.browser.media import silence, speech, write_camera, write_microphone
+from tests.browser.server import LONG_ANSWER, Server, write_script
+
+ServerFactory = Callable[..., Server]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if CHROMIUM is None and "firefox" not in item.nodeid:
+                item.add_marker(pytest.mark.skip(reason="Chromium is not installed: apt-get install chromium"))
+
+
+@pytest.fixture(scope="session")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_camera(tmp_path_factory.mktemp("camera") / "camera.mjpeg")
+
+
+@pytest.fixture(scope="session")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person who speaks, waits three seconds, speaks again, and so on: each time into a long answer."""
+    path = tmp_path_factory.mktemp("microphone") / "talker.wav"
+    return write_microphone(
+        path, silence(1.5), speech("digits-woman"), silence(4.0), speech("date-man"), silence(4.0)
+    )
+
+
+@pytest.fixture(scope="session")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person who says nothing."""
+    return write_microphone(tmp_path_factory.mktemp("microphone") / "listener.wav", silence(5.0))
+
+
+@pytest.fixture(scope="module")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerFactory]:
+    """Start a server with flags; all are stopped at the end of the module."""
+    servers: list[Server] = []
+
+    def start(*flags: str) -> Server:
+        servers.append(Server(tmp_path_factory.mktemp("server"), *flags))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def scripted(start_server: ServerFactory, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server whose engine gives a long answer to everything."""
+    script = write_script(tmp_path_factory.mktemp("script") / "long.json", LONG_ANSWER)
+    return start_server("--engine", "scripted", "--script", str(script), "--max-calls", "8")

@@ -1,0 +1,50 @@
+"""What the fake microphone and the fake camera of a browser play: recorded people, silence, and a moving picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import librosa
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+SPEECH = Path(__file__).parent.parent / "data" / "speech"
+RATE = 48_000
+"""Rate of the fake microphone, Hz."""
+
+
+def speech(name: str) -> NDArray[np.float32]:
+    """A recorded person at 48 kHz, float32 in −1 … 1, brought to a peak of 0.5."""
+    samples, rate = soundfile.read(SPEECH / f"{name}.flac", dtype="float32")
+    audio = librosa.resample(samples, orig_sr=rate, target_sr=RATE)
+    return (audio * (0.5 / np.abs(audio).max())).astype(np.float32)
+
+
+def silence(seconds: float) -> NDArray[np.float32]:
+    """A quiet room: noise at −80 dBFS, since a real microphone is never digitally silent."""
+    return np.random.default_rng(0).normal(0, 1e-4, round(seconds * RATE)).astype(np.float32)
+
+
+def write_microphone(path: Path, *parts: NDArray[np.float32]) -> Path:
+    """A 48 kHz mono 16-bit WAV for ``--use-file-for-fake-audio-capture``, which plays it in a loop."""
+    soundfile.write(path, np.concatenate(parts), RATE, subtype="PCM_16")
+    return path
+
+
+def write_camera(path: Path, seconds: float = 2.0, rate: int = 15) -> Path:
+    """A Motion-JPEG file of a bright disc that crosses a dark picture, 640×480, for the fake camera."""
+    rows, columns = np.mgrid[0:480, 0:640]
+    with av.open(str(path), "w", format="mjpeg") as container:
+        stream = container.add_stream("mjpeg", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
+        total = round(seconds * rate)
+        for index in range(total):
+            picture = np.full((480, 640, 3), (30, 40, 60), np.uint8)
+            picture[np.hypot(columns - 640 * index / total, rows - 240) < 90] = (240, 180, 60)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path

@@ -1,0 +1,192 @@
+"""What can go wrong, and that the page says what to do about it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.caller import OBSERVE, Caller, browser, caller
+from tests.browser.conftest import ServerFactory
+from tests.browser.server import Server
+
+
+async def test_a_refused_permission_says_where_to_allow_it(scripted: Server) -> None:
+    async with caller(scripted.address, allow=False) as person:
+        await person.press("start-video")
+        await person.shows("error", "Allow both for this site")
+        await expect(person["error-action"]).to_have_text("Try again")
+        await expect(person["start-video"]).to_be_visible()
+
+
+async def test_a_machine_without_a_microphone_is_told_so(scripted: Server) -> None:
+    async with browser("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream=device-count=0") as chromium:
+        person = Caller(await (await chromium.new_context(ignore_https_errors=True)).new_page())
+        await person.page.goto(scripted.address)
+        await person.press("start-voice")
+        await person.shows("error", "No microphone was found")
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("Object.defineProperty(window, 'isSecureContext', { value: false })", "Open this page with https://"),
+        ("delete window.RTCPeerConnection", "Use a current Safari, Chrome, Edge or Firefox"),
+    ],
+    ids=["insecure origin", "no WebRTC"],
+)
+async def test_a_browser_that_cannot_call_is_told_why(scripted: Server, missing: str, sentence: str) -> None:
+    async with browser() as chromium:
+        context = await chromium.new_context(ignore_https_errors=True)
+        await context.add_init_script(missing)
+        person = Caller(await context.new_page())
+        await person.page.goto(scripted.address)
+        await person.press("start-video")
+        await person.shows("error", sentence)
+
+
+async def test_a_full_server_keeps_a_place_in_line_and_the_call_begins_by_itself(
+    start_server: ServerFactory, listener: Path
+) -> None:
+    server = start_server("--engine", "scripted", "--max-calls", "1")
+    async with caller(server.address, listener) as first:
+        await first.start("voice")
+        second = await _another(first)
+        await second.press("start-voice")
+        await second.state("queued")
+        await second.shows("hint", "Number 1 in line")
+        await second.shows("error", "the call starts as soon as a place is free")
+        await first.page.goto("about:blank")
+        await second.state("listening")
+        await expect(second["error"]).to_be_hidden()
+
+
+async def test_somebody_who_waits_in_line_can_leave_it(start_server: ServerFactory, listener: Path) -> None:
+    server = start_server("--engine", "scripted", "--max-calls", "1")
+    async with caller(server.address, listener) as first:
+        await first.start("voice")
+        second = await _another(first)
+        await second.press("start-voice")
+        await second.state("queued")
+        await second.press("end")
+        await second.state("ended")
+        await expect(second["start-voice"]).to_be_enabled()
+
+
+async def test_a_network_that_goes_and_comes_resumes_the_same_call(scripted: Server, listener: Path) -> None:
+    async with caller(scripted.address, listener) as person:
+        await person.start("voice")
+        await person["text-input"].fill("Before")
+        await person.press("send")
+        await person.state("speaking")
+        await person.page.context.set_offline(True)
+        await person.shows("error", "The connection is lost")
+        await person.page.context.set_offline(False)
+        welcomes = await person.events("welcome", at_least=2)
+        assert welcomes[0]["data"]["session"] == welcomes[1]["data"]["session"]
+        await person.state("listening", "speaking")
+        await expect(person["error"]).to_be_hidden()
+        assert await person.page.evaluate("window.observed.peers.length") == 2
+        await person["text-input"].fill("After")
+        await person.press("send")
+        await person.events("response.started", at_least=2)
+        await person.state("speaking")
+        await person.hears()
+        lines = person.page.locator(".line[data-side=you]")
+        assert await lines.all_text_contents() == ["YouwroteBefore", "YouwroteAfter"]
+
+
+async def test_a_server_that_falls_silent_is_noticed_and_found_again(start_server: ServerFactory, listener: Path) -> None:
+    server = start_server("--engine", "scripted")
+    async with caller(server.address, listener) as person:
+        await person.start("voice")
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await person.state("reconnecting")
+            await person.shows("error", "The connection is lost")
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        await person.state("listening")
+        await expect(person["error"]).to_be_hidden()
+
+
+async def test_a_server_that_is_gone_ends_the_call_with_a_sentence(start_server: ServerFactory, listener: Path) -> None:
+    server = start_server("--engine", "scripted", "--grace-s", "2")
+    async with caller(server.address, listener) as person:
+        await person.start("voice")
+        server.stop()
+        await person.state("reconnecting")
+        await person.state("ended")
+        await person.shows("error", "The server does not answer")
+        await expect(person["error-action"]).to_be_visible()
+
+
+async def test_a_call_that_the_server_has_forgotten_asks_for_a_new_one(scripted: Server, listener: Path) -> None:
+    async with caller(scripted.address, listener) as person:
+        await person.start("voice")
+        await person.page.route("**/restart", lambda route: route.fulfill(status=404, json=UNKNOWN_CALL))
+        await person.page.evaluate("window.dispatchEvent(new Event('online'))")
+        await person.state("ended")
+        await person.shows("error", "Start a new one")
+
+
+async def test_the_page_waits_for_an_engine_that_warms_up(scripted: Server, listener: Path) -> None:
+    loading = {"ready": False, "message": "The model is being loaded.", "progress": 0.4}
+    refusal = {"error": {"code": "not_ready", "message": loading["message"]}}
+    async with caller("about:blank", listener) as person:
+        page = person.page
+        await page.route("**/ready", lambda route: route.fulfill(status=503, json=loading))
+        await page.route("**/api/calls", lambda route: route.fulfill(status=503, json=refusal))
+        await page.goto(scripted.address)
+        await person.shows("state", "The model is being loaded. 40 %")
+        await person.press("start-voice")
+        await person.state("warming")
+        await person.shows("hint", "The model is being loaded. 40 %")
+        await page.unroute("**/api/calls")
+        await page.unroute("**/ready")
+        await person.state("listening")
+
+
+async def test_a_closed_page_frees_its_place(start_server: ServerFactory, listener: Path) -> None:
+    server = start_server("--engine", "scripted", "--max-calls", "1")
+    async with caller(server.address, listener) as person:
+        await person.start("voice")
+        another = await _another(person)
+        await person.page.close()
+        await another.start("voice")
+
+
+async def test_a_browser_that_blocks_sound_offers_a_tap(scripted: Server, listener: Path) -> None:
+    blocked = """
+      const play = HTMLMediaElement.prototype.play;
+      window.blocked = true;
+      HTMLMediaElement.prototype.play = function () {
+        const refuse = window.blocked && this.tagName === "AUDIO";
+        return refuse ? Promise.reject(new DOMException("no gesture", "NotAllowedError")) : play.call(this);
+      };
+    """
+    async with caller("about:blank", listener) as person:
+        await person.page.add_init_script(blocked)
+        await person.page.goto(scripted.address)
+        await person.start("voice")
+        await expect(person["tap-to-hear"]).to_be_visible()
+        await person.page.evaluate("window.blocked = false")
+        await person.press("tap-to-hear")
+        await expect(person["tap-to-hear"]).to_be_hidden()
+
+
+UNKNOWN_CALL = {"error": {"code": "unknown_call", "message": "There is no such call."}}
+
+
+async def _another(person: Caller) -> Caller:
+    """A second person at the same server, in the same browser."""
+    chromium = person.page.context.browser
+    assert chromium is not None
+    context = await chromium.new_context(ignore_https_errors=True)
+    await context.add_init_script(OBSERVE)
+    page = await context.new_page()
+    await page.goto(person.page.url)
+    return Caller(page)
