@@ -1,0 +1,153 @@
+"""What the listener hears next, and how much of it was heard."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.client import OUTPUT_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What became of an answer that was cut off. Samples at 24 kHz."""
+
+    played: int
+    dropped: int
+
+
+class SpeechQueue:
+    """The answer's speech on its way to the listener, 24 kHz int16 mono. One answer at a time.
+
+    The track pulls; what it has pulled counts as played. When nothing is there it gets silence, at once. The bound is
+    kept by the one who pushes: see ``max_buffered_s`` in :mod:`app.config`.
+    """
+
+    def __init__(
+        self,
+        on_played: Callable[[int, int], None],
+        on_pulled: Callable[[NDArray[np.int16]], None] | None = None,
+        fade_out_ms: float = 5.0,
+    ) -> None:
+        """``on_played(epoch, samples)`` follows every pull that took samples of an answer, ``on_pulled(pcm)`` every
+        pull, with all that it gave."""
+        self._on_played = on_played
+        self._on_pulled = on_pulled
+        self._fade_samples = round(fade_out_ms * OUTPUT_RATE / 1000)
+        self._pieces: deque[NDArray[np.int16]] = deque()
+        self._tail = np.zeros(0, np.int16)
+        self.epoch = 0
+        """Of the answer that is in the queue, or was last."""
+        self.buffered = 0
+        """Samples that wait."""
+        self.played = 0
+        """Samples of this answer that were pulled."""
+
+    def push(self, epoch: int, pcm: NDArray[np.int16]) -> None:
+        """Append speech of the answer of ``epoch``, int16 [n]. A new epoch starts the count at zero."""
+        if epoch != self.epoch:
+            self.epoch, self.played = epoch, 0
+        if len(pcm):
+            self._pieces.append(pcm)
+            self.buffered += len(pcm)
+
+    def pull(self, n: int) -> NDArray[np.int16]:
+        """The next ``n`` samples: int16 [n], filled up with silence. Never waits."""
+        out = np.zeros(n, np.int16)
+        faded = min(n, len(self._tail))
+        out[:faded], self._tail = self._tail[:faded], self._tail[faded:]
+        taken = self._take(out[faded:])
+        if self._on_pulled is not None:
+            self._on_pulled(out)
+        if taken:
+            self._on_played(self.epoch, taken)
+        return out
+
+    def flush(self) -> Flushed:
+        """Drop what waits. The next pull begins with a few milliseconds of it that fade out and do not count as
+        played: a sudden stop would be heard as a click."""
+        dropped = self.buffered
+        tail = np.zeros(min(self._fade_samples, dropped) if self.played else 0, np.int16)
+        self._read(tail)
+        ramp = np.linspace(1.0, 0.0, len(tail), endpoint=False)
+        self._tail = np.rint(tail * ramp).astype(np.int16)
+        self._pieces.clear()
+        self.buffered = 0
+        return Flushed(self.played, dropped)
+
+    def _take(self, out: NDArray[np.int16]) -> int:
+        """Play into ``out``; how many samples it was."""
+        taken = self._read(out)
+        self.played += taken
+        return taken
+
+    def _read(self, out: NDArray[np.int16]) -> int:
+        done = 0
+        while self._pieces and done < len(out):
+            piece = self._pieces.popleft()
+            part = piece[: len(out) - done]
+            out[done : done + len(part)] = part
+            done += len(part)
+            if len(part) < len(piece):
+                self._pieces.appendleft(piece[len(part) :])
+        self.buffered -= done
+        return done
+
+
+@dataclass(slots=True)
+class SpokenText:
+    """Which part of an answer's text had been spoken after so many samples of its speech."""
+
+    _starts: list[int] = field(default_factory=list)
+    _texts: list[str] = field(default_factory=list)
+    _samples: int = 0
+
+    def add(self, text: str, audio_start: int, samples: int) -> None:
+        """A chunk: its text, the sample of the answer (24 kHz) at which that begins, and the length of its speech."""
+        self._samples += samples
+        if text:
+            self._starts.append(audio_start)
+            self._texts.append(text)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def heard_chars(self, played: int) -> int:
+        """Characters whose speech lies within the first ``played`` samples. Inside a piece, of which only the begin and
+        the end are known, time is shared out evenly among its characters and a word that was begun does not count. An
+        answer without speech is read: all of it counts."""
+        if not self._samples:
+            return len(self.text)
+        heard = 0
+        for i, (start, text) in enumerate(zip(self._starts, self._texts, strict=True)):
+            end = self._starts[i + 1] if i + 1 < len(self._starts) else max(self._samples, start)
+            if played >= end:
+                heard += len(text)
+            elif played > start:
+                share = int(len(text) * (played - start) / (end - start))
+                return heard + _whole_words(text, share)
+            else:
+                break
+        return heard
+
+
+def _whole_words(text: str, chars: int) -> int:
+    """The longest beginning of ``text`` of at most ``chars`` characters that does not end inside a word.
+
+    Scripts without spaces (Chinese) have no such place; there every character stands for itself.
+    """
+    if chars >= len(text) or text[chars].isspace() or not _is_spaced(text[chars]):
+        return chars
+    while chars > 0 and not text[chars - 1].isspace() and _is_spaced(text[chars - 1]):
+        chars -= 1
+    return chars
+
+
+def _is_spaced(char: str) -> bool:
+    """Whether ``char`` belongs to a script that puts spaces between words."""
+    return not "\u3040" <= char <= "\u9fff"

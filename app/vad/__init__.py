@@ -1,0 +1,32 @@
+"""Voice activity: which 20 ms frames of the microphone are speech, and from where to where a person speaks."""
+
+from __future__ import annotations
+
+from app.config import VadConfig
+from app.vad.detector import VoiceDetector
+from app.vad.speech import SpeechTracker
+from app.vad.webrtc import WebrtcDetector
+
+__all__ = ["SpeechTracker", "VoiceDetector", "create_detector", "create_tracker"]
+
+
+def create_detector(config: VadConfig) -> VoiceDetector:
+    """The detector that ``config`` names, in its initial state."""
+    if config.kind == "silero":
+        from app.vad.silero import SileroDetector  # loads onnxruntime, which calls with webrtcvad do not need
+
+        return SileroDetector()
+    return WebrtcDetector(config)
+
+
+def create_tracker(config: VadConfig) -> SpeechTracker:
+    """The tracker for the probabilities of :func:`create_detector`."""
+    on, off = (config.silero_on, config.silero_off) if config.kind == "silero" else (0.5, 0.5)
+    return SpeechTracker(
+        on=on,
+        off=off,
+        onset_ms=config.onset_ms,
+        onset_window_ms=config.onset_window_ms,
+        end_silence_ms=config.end_silence_ms,
+        end_voiced_share=config.end_voiced_share,
+    )

@@ -1,0 +1,89 @@
+"""From judged frames to stretches of speech: hysteresis and hold times."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+FRAME_MS = 20
+FRAME_SAMPLES = 320
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Someone speaks since media time ``onset`` (samples at 16 kHz)."""
+
+    onset: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    """The last voiced frame ended at media time ``end`` (samples); ``voiced_ms`` were voiced since the onset."""
+
+    end: int
+    voiced_ms: int
+
+
+class SpeechTracker:
+    """Finds where speech begins and ends.
+
+    It has begun when ``onset_ms`` of the last ``onset_window_ms`` were voiced, and is over when at most the share
+    ``end_voiced_share`` of the last ``end_silence_ms`` was. A frame is voiced from probability ``on``; within speech
+    it stays voiced down to ``off``.
+    """
+
+    def __init__(
+        self,
+        *,
+        on: float,
+        off: float,
+        onset_ms: int,
+        onset_window_ms: int,
+        end_silence_ms: int,
+        end_voiced_share: float,
+    ) -> None:
+        self._on, self._off = on, off
+        self._onset_frames = _frames(onset_ms)
+        self._onset_window: deque[bool] = deque(maxlen=_frames(onset_window_ms))
+        self._end_frames = _frames(end_silence_ms)
+        self._end_voiced = int(self._end_frames * end_voiced_share)
+        self._end_window: deque[bool] = deque(maxlen=self._end_frames)
+        self._t = 0
+        self.speaking = False
+        self.voiced_ms = 0
+        """Voiced time of the speech that goes on, 0 outside speech."""
+        self.last_voiced = 0
+        """Media time (samples) at which the newest voiced frame ended."""
+
+    def push(self, probability: float) -> SpeechStarted | SpeechEnded | None:
+        """Take in the next 20 ms frame. At most one change per frame."""
+        self._t += FRAME_SAMPLES
+        voiced = probability >= (self._off if self.speaking else self._on)
+        if voiced:
+            self.last_voiced = self._t
+        return self._within(voiced) if self.speaking else self._outside(voiced)
+
+    def _outside(self, voiced: bool) -> SpeechStarted | None:
+        window = self._onset_window
+        window.append(voiced)
+        if sum(window) < self._onset_frames:
+            return None
+        first = list(window).index(True)
+        onset = self._t - (len(window) - first) * FRAME_SAMPLES
+        self.speaking, self.voiced_ms = True, sum(window) * FRAME_MS
+        self._end_window.extend([True] * self._end_frames)
+        window.clear()
+        return SpeechStarted(onset)
+
+    def _within(self, voiced: bool) -> SpeechEnded | None:
+        self._end_window.append(voiced)
+        self.voiced_ms += FRAME_MS * voiced
+        if voiced or sum(self._end_window) > self._end_voiced:
+            return None
+        ended = SpeechEnded(self.last_voiced, self.voiced_ms)
+        self.speaking, self.voiced_ms = False, 0
+        return ended
+
+
+def _frames(milliseconds: int) -> int:
+    return max(1, round(milliseconds / FRAME_MS))
