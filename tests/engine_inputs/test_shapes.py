@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from tests.engine_inputs.conftest import GOLDENS
 
-TABLE = json.loads((GOLDENS / "state_dict_shapes.json").read_text())
+TABLE = json.loads(gzip.decompress((GOLDENS / "state_dict_shapes.json.gz").read_bytes()))
 
 
 @pytest.mark.parametrize("drop", [True, False])
