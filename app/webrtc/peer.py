@@ -89,6 +89,7 @@ class Peer:
         self._channel: EventChannel | None = None
         self._figures = Figures()
         self._closing = False
+        self._given_up = False
         self._connected = False
         self._paused = False
         self._begun = self._alive = self._last_audio = time.monotonic()
@@ -142,7 +143,8 @@ class Peer:
             self._give_up("internal")
 
     def _give_up(self, why: str) -> None:
-        if not self._closing:
+        if not self._closing and not self._given_up:
+            self._given_up = True
             self._lost(self, why)
 
     # What aiortc tells

@@ -1,0 +1,74 @@
+"""Options from flags and environment, and the sentences for wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import StartError
+from app.options import Options
+from app.server import engine_spec, ice_servers
+
+
+def test_the_defaults_need_nothing() -> None:
+    options = Options.parse([], {})
+    assert (options.host, options.port, options.engine, options.max_calls) == ("0.0.0.0", 8443, "mini", 4)
+    assert ice_servers(options) == ()
+
+
+def test_a_flag_wins_over_the_environment_and_an_empty_variable_is_none() -> None:
+    environment = {"PORT": "9000", "HOST": "", "MAX_CALLS": " 7 ", "UNRELATED": "x"}
+    options = Options.parse(["--port", "9001"], environment)
+    assert (options.port, options.host, options.max_calls) == (9001, "0.0.0.0", 7)
+
+
+def test_ice_addresses_must_be_this_machines() -> None:
+    assert Options.parse(["--ice-hosts", "127.0.0.1, 127.0.0.2"], {}).ice_hosts == ("127.0.0.1", "127.0.0.2")
+    with pytest.raises(StartError, match=r"203\.0\.113\.9, which is not an address of this machine"):
+        Options.parse([], {"ICE_HOSTS": "203.0.113.9"})
+
+
+def test_stun_and_turn_become_ice_servers() -> None:
+    options = Options.parse(
+        ["--stun-url", "stun:stun.example:3478", "--turn-url", "turn:turn.example?transport=tcp"],
+        {"TURN_USERNAME": "u", "TURN_PASSWORD": "p"},
+    )
+    stun, turn = ice_servers(options)
+    assert (stun.urls, stun.username) == ("stun:stun.example:3478", None)
+    assert (turn.urls, turn.username, turn.credential) == ("turn:turn.example?transport=tcp", "u", "p")
+
+
+def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
+    spec = engine_spec(Options.parse(["--model", str(tmp_path), "--device", "cuda:1", "--max-calls", "3"], {}))
+    assert (spec.kind, spec.model, spec.device, spec.max_sessions) == ("model", str(tmp_path), "cuda:1", 3)
+    assert engine_spec(Options.parse(["--engine", "scripted"], {})).kind == "scripted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--bogus", "1"], "Unrecognized arguments: --bogus 1"),
+        (["--port"], "expected one argument"),
+        (["--port", "eighty"], "--port must be a whole number from 0 to 65535"),
+        (["--port", "65536"], "--port must be a whole number from 0 to 65535"),
+        (["--max-calls", "0"], "--max-calls must be a whole number from 1 to 1000"),
+        (["--engine", "gpt"], "--engine must be one of mini, scripted"),
+        (["--vad", "none"], "--vad must be one of webrtc, silero"),
+        (["--ice-hosts", "localhost"], "must be IP addresses separated by commas, and 'localhost' is none"),
+        (["--stun-url", "https://example"], "must look like stun:host.example:3478"),
+        (["--turn-url", "turn:example"], "TURN_URL needs TURN_USERNAME and TURN_PASSWORD"),
+        (["--model", "/no/such/folder"], "there is no such folder"),
+        (["--model", "/", "--engine", "scripted"], "exclude each other"),
+        (["--script", "a.json"], "SCRIPT needs ENGINE=scripted"),
+    ],
+)
+def test_a_wrong_option_gets_a_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(StartError) as caught:
+        Options.parse(arguments, {})
+    assert sentence in str(caught.value)
+
+
+def test_a_wrong_variable_is_named_as_a_variable() -> None:
+    with pytest.raises(StartError, match=r"^PORT=x: PORT must be a whole number"):
+        Options.parse([], {"PORT": "x"})

@@ -1,0 +1,167 @@
+"""A peer and an aiortc client over the loopback: media both ways, events, losses, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.webrtc import channel, peer
+from tests.webrtc.caller import Caller, Camera, Microphone, until
+from tests.webrtc.conftest import Connect
+
+FRAME_S = 0.020
+
+
+def tone(seconds: float) -> np.ndarray[Any, np.dtype[np.int16]]:
+    return (8_000 * np.sin(2 * np.pi * 440 * np.arange(int(48_000 * seconds)) / 48_000)).astype(np.int16)
+
+
+async def test_the_microphone_arrives_whole_and_in_order(connect: Connect) -> None:
+    line = await connect(Caller(Microphone(tone(1.0), endless=False)))
+    await until(lambda: len(line.call.audio) == 50, "50 frames")
+    assert [pts for _, _, pts in line.call.audio] == [960 * k for k in range(50)]
+    assert {rate for _, rate, _ in line.call.audio} == {48_000}
+    heard = np.concatenate([pcm for pcm, _, _ in line.call.audio]).astype(float)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert np.fft.rfftfreq(len(heard), 1 / 48_000)[spectrum.argmax()] == 440
+
+
+async def test_one_lost_packet_holds_nothing_back(connect: Connect) -> None:
+    """aiortc's own buffer holds back four frames always, and fourteen after a loss."""
+    caller = Caller(Microphone(tone(1.2), endless=False))
+    line = await connect(caller)
+    transport = caller.transport()
+    send, rtp = transport._send, 0
+
+    async def lossy(data: bytes) -> None:
+        nonlocal rtp
+        if 127 < data[0] < 192 and not 64 <= data[1] & 0x7F < 96:  # RTP and not RTCP (RFC 5761 section 4)
+            rtp += 1
+            if rtp == 20:
+                return
+        await send(data)
+
+    transport._send = lossy
+    await until(lambda: len(line.call.audio) >= 59, "all frames but the lost one")
+    stamps = np.array([pts for _, _, pts in line.call.audio])
+    assert sorted(np.diff(stamps)) == [960] * 57 + [1_920]
+
+
+async def test_a_picture_does_not_wait_for_the_next_one(connect: Connect) -> None:
+    """aiortc's own buffer would give the third picture when a fourth begins."""
+    line = await connect(Caller(camera=Camera(3)))
+    await until(lambda: len(line.call.pictures) == 3, "three pictures")
+    sizes = {Image.open(io.BytesIO(jpeg)).size for jpeg in line.call.pictures}
+    assert sizes == {(320, 240)}
+
+
+async def test_the_voice_is_paced_and_arrives_as_it_was_spoken(connect: Connect) -> None:
+    line = await connect()
+    await until(lambda: len(line.caller.heard) >= 100, "two seconds of voice")
+    begin = line.call.pulled[0]
+    ahead = [k * FRAME_S - (at - begin) for k, at in enumerate(line.call.pulled)]
+    assert max(ahead) <= 0.060
+    frames = line.caller.heard[10:90]
+    assert [frame.pts - frames[0].pts for frame in frames] == [960 * k for k in range(80)]
+    heard = np.concatenate([frame.to_ndarray().reshape(-1, 2)[:, 0] for frame in frames]).astype(float)
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    assert abs(np.fft.rfftfreq(len(heard), 1 / 48_000)[spectrum.argmax()] - 1_000) < 2
+    assert np.sqrt((heard**2).mean()) > 4_000
+
+
+async def test_messages_go_to_the_call_and_events_come_back(connect: Connect) -> None:
+    line = await connect()
+    line.caller.send("ping", nonce=1)
+    await until(lambda: line.call.received, "the message")
+    assert '"ping"' in line.call.received[0]
+    assert line.call.send is not None
+    for number in range(20):
+        line.call.send(f'{{"type": "n", "seq": {number}}}')
+    await until(lambda: len(line.caller.events) == 20, "the events")
+    assert [event["seq"] for event in line.caller.events] == list(range(20))
+
+
+async def test_figures_come_once_a_second(connect: Connect) -> None:
+    line = await connect()
+    await until(lambda: len(line.call.figures) >= 3, "figures")
+    figures = line.call.figures[-1]
+    assert figures["loss"] == 0
+    assert 0 <= figures["jitter_ms"] < 1_000
+
+
+async def test_what_no_page_sends_is_refused(connect: Connect) -> None:
+    line = await connect()
+    line.caller.channel.send(b"\x00" * 10)
+    line.caller.channel.send("x" * (channel.MAX_MESSAGE_BYTES + 1))
+    line.caller.channel.send("ä" * (channel.MAX_MESSAGE_BYTES // 2 + 1))
+    line.caller.channel.send("x" * channel.MAX_MESSAGE_BYTES)
+    await until(lambda: line.call.received, "the message that is allowed")
+    assert line.call.warnings == ["binary_message", "message_too_large", "message_too_large"]
+    assert len(line.call.received) == 1
+
+
+async def test_a_flood_is_warned_of_then_ends_the_call(connect: Connect) -> None:
+    line = await connect()
+    for _ in range(int(channel.MESSAGE_BURST + channel.FLOOD_LIMIT) * 2):
+        line.caller.send("ping")
+    await until(lambda: line.flooded, "the end")
+    assert line.call.warnings == ["message_flood"]
+    assert len(line.flooded) == 1
+    assert len(line.call.received) < channel.MESSAGE_BURST * 2
+
+
+async def test_a_client_that_does_not_read_is_given_up(connect: Connect) -> None:
+    line = await connect()
+    line.caller.vanish()
+    assert line.call.send is not None
+    for _ in range(40):
+        line.call.send("x" * 60_000)
+    assert line.lost == ["clogged"]
+
+
+async def test_other_channels_and_a_second_one_are_closed(connect: Connect) -> None:
+    line = await connect()
+    others = [line.caller.connection.createDataChannel(label) for label in ("events", "files")]
+    await until(lambda: all(other.readyState == "closed" for other in others), "the closing of the other channels")
+    assert line.caller.channel.readyState == "open"
+
+
+async def test_a_silent_microphone_is_a_pause_that_takes_no_media_time(connect: Connect) -> None:
+    microphone = Microphone(tone(0.4), endless=False)
+    line = await connect(Caller(microphone))
+    await until(lambda: line.call.pauses, "the pause")
+    assert line.call.audio[-1][2] == 960 * 19
+    await asyncio.sleep(peer.MICROPHONE_PAUSE_S)
+    assert line.call.pauses == 1
+    microphone.again.set()
+    await until(lambda: len(line.call.audio) > 30, "audio after the pause")
+    assert [pts for _, _, pts in line.call.audio[:30]] == [960 * k for k in range(30)]
+
+
+async def test_a_client_that_closes_is_lost_at_once(connect: Connect) -> None:
+    line = await connect()
+    await line.caller.close()
+    await until(lambda: line.lost, "the loss")
+    assert line.lost == ["closed"]
+
+
+async def test_a_client_that_vanishes_is_lost_within_seconds(connect: Connect) -> None:
+    line = await connect()
+    begin = time.monotonic()
+    line.caller.vanish()
+    await until(lambda: line.lost, "the loss")
+    assert line.lost == ["silent"]
+    assert time.monotonic() - begin < 10  # aiortc alone takes half a minute
+
+
+async def test_closing_twice_is_no_error_and_tells_no_loss(connect: Connect) -> None:
+    line = await connect()
+    await line.peer.close()
+    await line.peer.close()
+    await asyncio.sleep(0.1)
+    assert line.lost == []
