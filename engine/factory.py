@@ -22,13 +22,18 @@ class EngineSpec:
     model: str | None = None
     """A MiniCPM-o 2.6 directory in the Hugging Face layout; None is the mini that ships with the project."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``."""
+    """``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N``, or several with commas between."""
     dtype: str = "auto"
     """``auto`` (bfloat16 on an accelerator, float32 on the CPU), ``float32``, ``bfloat16`` or ``float16``."""
     quantize: str = "none"
     max_sessions: int = 16
     threads: int = 0
     """CPU threads of the worker; 0 leaves one core to the media process."""
+    context: int = 8_192
+    """Tokens that a session can hold before the window drops the oldest; less where the model has fewer positions."""
+    batch_invariant: bool | None = None
+    """Never let sessions share a matrix product, so that an answer is the same to the last bit whoever else calls.
+    None: on the CPU, where sharing gains little, but not on an accelerator."""
     script: str | None = None
     """JSON file with the answers of a scripted engine, see :meth:`engine.scripted.Script.load`."""
     in_process: bool | None = None
@@ -39,14 +44,14 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if self.kind not in ("model", "scripted"):
             raise _bad(f"the kind of engine is {self.kind!r}; known are model and scripted")
-        if self.device not in DEVICES and not (self.device.startswith("cuda:") and self.device[5:].isdigit()):
+        if not all(name in DEVICES or (name[:5] == "cuda:" and name[5:].isdigit()) for name in self.device.split(",")):
             raise _bad(f"the device is {self.device!r}; known are {', '.join(DEVICES)} and cuda:N")
         if self.dtype not in DTYPES:
             raise _bad(f"the dtype is {self.dtype!r}; known are {', '.join(DTYPES)}")
         if self.quantize not in QUANTIZATIONS:
             raise _bad(f"the quantization is {self.quantize!r}; known are {', '.join(QUANTIZATIONS)}")
-        if self.max_sessions < 1 or self.threads < 0:
-            raise _bad("max_sessions must be at least 1 and threads not negative")
+        if self.max_sessions < 1 or self.threads < 0 or self.context < 256:
+            raise _bad("max_sessions must be at least 1, threads not negative, and context at least 256")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
             raise _bad(f"the model directory {self.model} does not exist; give the path of a MiniCPM-o 2.6 directory")
 

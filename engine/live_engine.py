@@ -1,0 +1,168 @@
+"""The model as an :class:`engine.client.Engine`: many calls share one set of weights.
+
+Lives in the worker process (or, for tests and benchmarks, beside the caller). The event loop's side takes requests and
+hands out results; the model's side is the scheduler's thread; pictures and sound are prepared on further threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.checks import check_options
+from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
+from engine.errors import InputError, LoadError
+from engine.factory import EngineSpec
+from engine.live_session import LiveSession
+from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
+from engine.processing.prompts import UNIT, Message, get_sys_prompt
+from engine.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
+from engine.stream import Stream
+from engine.text import AnswerOptions
+from engine.work import Task
+
+MINI = Path(__file__).parent / "mini" / "checkpoint"
+DEFAULT_VOICE = "default"
+PREPARING_THREADS = 2
+STOP_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class LiveEngine:
+    """One loaded model, its scheduler, and the sessions that are open."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._spec = spec
+        self._info: EngineInfo | None = None
+        self._sessions: set[LiveSession] = set()
+        self._voices: dict[str, Path] = {}
+        self._threads: ThreadPoolExecutor | None = None
+        self._scheduler: Scheduler | None = None
+        self._stream: Stream | None = None
+
+    async def start(self) -> EngineInfo:
+        if self._info is not None:
+            return self._info
+        loaded = await asyncio.to_thread(load, self._spec)
+        self._stream = await asyncio.to_thread(self._warm, loaded)
+        self._threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
+        invariant = self._spec.batch_invariant
+        alone = loaded.model.device.type == "cpu" if invariant is None else invariant
+        self._scheduler = Scheduler(
+            self._stream.executor,
+            batch_units=1 if alone else UNITS_PER_BATCH,
+            batch_answers=1 if alone else ANSWERS_PER_BATCH,
+        )
+        directory = _directory(self._spec)
+        self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
+        self._info = EngineInfo(
+            name="mini" if directory == MINI else directory.resolve().name,
+            trained=loaded.trained,
+            device=str(loaded.model.device),
+            parameters=loaded.parameters,
+            context_limit=self._stream.pool.context,
+            max_sessions=self._spec.max_sessions,
+            voices=(DEFAULT_VOICE, *self._voices),
+            note="" if loaded.trained else "This model is untrained: its weights are random, its answers mean nothing.",
+        )
+        return self._info
+
+    @property
+    def info(self) -> EngineInfo | None:
+        return self._info
+
+    async def open(self, options: SessionOptions) -> LiveSession:
+        if self._info is None or self._stream is None or self._scheduler is None or self._threads is None:
+            raise EngineError("not_started", "The engine is not running; start it first.")
+        check_options(options, self._info)
+        if len(self._sessions) >= self._info.max_sessions:
+            message = f"All {self._info.max_sessions} sessions are taken; try again when a call has ended."
+            raise EngineError("full", message, retryable=True)
+        session = LiveSession(
+            self._stream, self._scheduler, self._threads, options, self._prompt(options), self._sessions.discard
+        )
+        self._sessions.add(session)
+        return session
+
+    async def stop(self) -> None:
+        self._info = None
+        for session in list(self._sessions):
+            await session.close()
+        if self._scheduler is not None and not await asyncio.to_thread(self._scheduler.stop, STOP_S):
+            log.warning("the model is still in a long step")
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._stream = self._scheduler = self._threads = None
+
+    def _prompt(self, options: SessionOptions) -> Message:
+        """The first message of a session. Raises EngineError ``bad_options``."""
+        path = self._voices.get(options.voice)
+        try:
+            message = get_sys_prompt(read_voice(path) if path else None, options.mode, options.language)
+        except InputError as error:
+            raise EngineError("bad_options", f"The session cannot be opened: {error}.") from None
+        if not options.prompt:
+            return message
+        return Message(message.role, [options.prompt, *(part for part in message.content if not isinstance(part, str))])
+
+    @torch.inference_mode()
+    def _warm(self, loaded: LoadedModel) -> Stream:
+        """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
+        stream = Stream(loaded, sessions=self._spec.max_sessions, context=self._spec.context)
+        state = stream.open()
+        silence = np.zeros(UNIT_SAMPLES, np.float32)
+        picture = Image.new("RGB", (448, 448))
+        _finish(stream, stream.prefill(state, get_sys_prompt(mode="omni", language="en")))
+        _finish(stream, stream.prefill(state, Message("user", [UNIT, picture, silence])))
+        options = AnswerOptions(max_new_tokens=64, min_new_tokens=64)
+        _finish(stream, stream.generate(state, options).task(), outputs=2)
+        stream.pool.drop(state)
+        return stream
+
+
+def load(spec: EngineSpec) -> LoadedModel:
+    """The weights that ``spec`` names. The shipped mini runs untrained while it has none, any other directory must
+    have them. Raises EngineError ``load_failed``."""
+    torch.set_num_threads(spec.threads or max(1, (os.cpu_count() or 2) - 1))
+    directory = _directory(spec)
+    try:
+        if directory == MINI and not has_weights(directory):
+            log.warning("the mini has no weights yet: running it untrained")
+            return build_untrained(directory, device=spec.device, dtype=spec.dtype)
+        return load_checkpoint(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize)
+    except LoadError as error:
+        raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
+
+
+def read_voice(path: Path) -> NDArray[np.float32]:
+    """A voice sample, mono at 16 kHz. Raises EngineError ``bad_options`` for a file that is none."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise EngineError("bad_options", f"The voice {path} cannot be read: {error}.") from None
+    if rate != INPUT_RATE:
+        raise EngineError("bad_options", f"The voice {path} has {rate} Hz; convert it to {INPUT_RATE} Hz.")
+    return np.ascontiguousarray(samples.mean(axis=1))
+
+
+def _directory(spec: EngineSpec) -> Path:
+    return Path(spec.model) if spec.model else MINI
+
+
+def _finish(stream: Stream, task: Task, outputs: int | None = None) -> None:
+    """Drive a task to its end, or until it has given so many outputs."""
+    for count, _ in enumerate(stream.executor.drive(task), 1):
+        if count == outputs:
+            return
+
+

@@ -1,0 +1,192 @@
+"""The scheduler alone: which pieces of work share a batch, in which order, and what a fault or a cancel does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import torch
+
+from engine.scheduler import Cancelled, Job, Lane, Scheduler, Urgency
+from engine.work import Render, See, Work
+
+
+def piece(kind: str, name: int) -> Work:
+    """A piece of work that stands for itself: only its kind and its name matter here."""
+    return Render(torch.tensor([name])) if kind == "answer" else See(name)  # type: ignore[arg-type]
+
+
+def name_of(work: Work) -> int:
+    return int(work.codes[0]) if isinstance(work, Render) else work.image  # type: ignore[return-value, union-attr]
+
+
+class Recorder:
+    """Carries out nothing, notes every batch, and waits for ``go`` before the first one, so that all jobs are there."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered, self.go = threading.Event(), threading.Event()
+        self.bad: set[int] = set()
+
+    def run(self, works: Sequence[Work]) -> list[Any]:
+        self.entered.set()
+        assert self.go.wait(10)
+        names = [name_of(work) for work in works]
+        assert len({type(work) for work in works}) == 1
+        if self.bad.intersection(names):
+            raise ValueError(f"one of {names} is bad")
+        self.batches.append(names)
+        return names
+
+
+class Board:
+    """Submits jobs to a scheduler and remembers what became of them."""
+
+    def __init__(self, **limits: int) -> None:
+        self.recorder = Recorder()
+        self.scheduler = Scheduler(self.recorder, **limits)
+        self.outputs: list[Any] = []
+        self.ends: dict[int, Exception | None] = {}
+        self._open = threading.Semaphore(0)
+        self._jobs = 0
+        # The thread is held inside one piece until every job of a test is there.
+        self.submit(self.scheduler.open(), -1, "unit")
+        assert self.recorder.entered.wait(10)
+
+    def submit(
+        self,
+        lane: Lane,
+        name: int,
+        *kinds: str,
+        urgency: Urgency = Urgency.UNIT,
+        paused: Callable[[], bool] = lambda: False,
+        task: Callable[[], Generator[Any, Any, None]] | None = None,
+    ) -> Job:
+        def steps() -> Generator[Any, Any, None]:
+            for kind in kinds:
+                result = yield piece(kind, name)
+                yield f"{name}:{result}"
+
+        def done(error: Exception | None) -> None:
+            self.ends[name] = error
+            self._open.release()
+
+        job = Job(task or steps, self.outputs.append, done, lambda: urgency, paused)
+        self._jobs += 1
+        self.scheduler.submit(lane, job)
+        return job
+
+    def finish(self) -> list[list[int]]:
+        """Let everything run to its end; the batches after the one that held the thread."""
+        self.recorder.go.set()
+        for _ in range(self._jobs):
+            assert self._open.acquire(timeout=10)
+        return self.recorder.batches[1:]
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    board = Board(batch_units=2, batch_answers=3)
+    yield board
+    board.recorder.go.set()
+    assert board.scheduler.stop(5)
+
+
+def test_pieces_of_one_kind_share_batches_up_to_the_limit(board: Board) -> None:
+    for name in range(4):
+        board.submit(board.scheduler.open(), name, "answer")
+    for name in range(4, 7):
+        board.submit(board.scheduler.open(), name, "unit")
+    assert board.finish() == [[0, 1, 2], [3], [4, 5], [6]]
+
+
+def test_the_most_urgent_go_first(board: Board) -> None:
+    for name, urgency in enumerate((Urgency.UNIT, Urgency.ANSWER, Urgency.RUNNING_DRY, Urgency.FIRST_AUDIO)):
+        board.submit(board.scheduler.open(), name, "unit", urgency=urgency)
+    assert board.finish() == [[3, 2], [1, 0]]
+
+
+def test_a_lane_keeps_its_order(board: Board) -> None:
+    lane = board.scheduler.open()
+    board.submit(lane, 0, "unit", "unit")
+    board.submit(lane, 1, "answer", urgency=Urgency.FIRST_AUDIO)
+    board.submit(lane, 2, "unit")
+    assert board.finish() == [[0], [0], [1], [2]]
+    assert board.outputs[1:] == ["0:0", "0:0", "1:1", "2:2"]
+
+
+def test_a_faulty_piece_harms_nobody_else(board: Board) -> None:
+    board.recorder.bad = {1}
+    for name in range(3):
+        board.submit(board.scheduler.open(), name, "answer", "answer")
+    board.finish()
+    assert isinstance(board.ends[1], ValueError)
+    assert board.ends[0] is board.ends[2] is None
+
+
+def test_a_cancelled_job_ends_at_the_next_piece_and_closes_its_task(board: Board) -> None:
+    begun, closed = threading.Event(), threading.Event()
+
+    def task() -> Generator[Any, Any, None]:
+        try:
+            while True:
+                yield piece("unit", 5)
+                begun.set()
+        finally:
+            closed.set()
+
+    lane = board.scheduler.open()
+    job = board.submit(lane, 5, task=task)
+    waiting = board.submit(lane, 6, "unit")
+    board.submit(lane, 7, "unit")
+    board.recorder.go.set()
+    assert begun.wait(10)
+    board.scheduler.cancel(job, waiting)
+    board.finish()
+    assert closed.is_set()
+    assert isinstance(board.ends[5], Cancelled)
+    assert isinstance(board.ends[6], Cancelled)
+    assert board.ends[7] is None
+
+
+def test_a_paused_job_waits_for_its_consumer_and_holds_up_nobody(board: Board) -> None:
+    held = threading.Event()
+    held.set()
+    board.submit(board.scheduler.open(), 0, "answer", paused=held.is_set)
+    other = board.scheduler.open()
+    board.submit(other, 1, "answer")
+
+    def release() -> Generator[Any, Any, None]:
+        held.clear()
+        yield piece("unit", 2)
+
+    board.submit(other, 2, task=release)
+    assert board.finish() == [[1], [2], [0]] or board.recorder.batches[1:] == [[1], [0], [2]]
+
+
+def test_a_task_may_wait_for_another_thread(board: Board) -> None:
+    future: Future[int] = Future()
+
+    def task() -> Generator[Any, Any, None]:
+        yield piece("unit", (yield future).result())
+
+    board.submit(board.scheduler.open(), 0, task=task)
+    board.submit(board.scheduler.open(), 1, "unit")
+    board.recorder.go.set()
+    threading.Timer(0.05, future.set_result, [9]).start()
+    assert board.finish() == [[1], [9]]
+
+
+def test_what_another_thread_raises_ends_the_task(board: Board) -> None:
+    future: Future[int] = Future()
+    future.set_exception(ValueError("no picture"))
+
+    def task() -> Generator[Any, Any, None]:
+        yield piece("unit", (yield future).result())
+
+    board.submit(board.scheduler.open(), 0, task=task)
+    board.finish()
+    assert str(board.ends[0]) == "no picture"
