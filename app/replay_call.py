@@ -1,0 +1,217 @@
+"""One bundle through one call: the same microphone, detector, turn machine, units and engine; only RTP is left out.
+
+A bundle that was not recorded replays as if the engine took no time: after each 20 ms of the microphone all results
+take effect, and 20 ms of speech are played. A recording replays its own timing: each result, each pull of the track and
+each client event takes effect where it did, so that the event log is the recorded one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bundle import Bundle
+from app.bundle_lines import Command
+from app.bundle_media import Picture, read_still
+from app.call import Call
+from app.microphone import FRAME_SAMPLES
+from app.record_files import SpeechFile
+from engine.client import INPUT_RATE, OUTPUT_RATE, Engine
+
+PULL_SAMPLES = FRAME_SAMPLES * OUTPUT_RATE // INPUT_RATE
+QUIET_TAIL_S = 1.5
+"""Silence that follows a bundle's audio at least, longer than the detector needs to see the end of a turn."""
+
+MAX_TAIL_S = 120.0
+"""Silence that follows it at most, while the last answer is played out."""
+
+BUSY_STATES = ("hearing", "thinking", "speaking", "interrupted")
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What came out of a call."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """The server's events, in order."""
+    seconds: float = 0.0
+    """Media time at the end of the call."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the result should know, in sentences."""
+
+
+async def replay_call(
+    bundle: Bundle,
+    engine: Engine,
+    *,
+    answer: Path | None = None,
+    real_time: bool = False,
+    max_tail_s: float = MAX_TAIL_S,
+) -> Replayed:
+    """Replay ``bundle`` with a started engine; ``answer`` is the WAV file that gets what the listener hears.
+
+    ``real_time`` feeds it no faster than it was spoken, which changes nothing of what happens. Raises BundleError where
+    a picture turns out to be damaged, and EngineError where the engine opens no session.
+    """
+    log = _Log(answer)
+    timed = bundle.timing is not None
+    here = engine.info.name if engine.info is not None else None
+    if timed and bundle.engine != here:
+        note = f"recorded with the engine {bundle.engine}, replayed with {here}: the recorded timing does not apply"
+        log.replayed.notes.append(note)
+        timed = False
+    session = await engine.open(bundle.config.session_options())
+    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, held=timed)
+    pace = _Pace(real_time)
+    try:
+        call.attach(lambda message: None)
+        if timed:
+            await _play_recording(call, bundle, log, pace)
+        else:
+            await _play(call, bundle, log, pace, max_tail_s)
+            await call.close("replayed")
+    finally:
+        await call.close("replayed")
+        log.close()
+    log.replayed.seconds = call.t_samples / INPUT_RATE
+    return log.replayed
+
+
+async def _play(call: Call, bundle: Bundle, log: _Log, pace: _Pace, max_tail_s: float) -> None:
+    inputs = _Inputs(bundle)
+    audio, rate = bundle.audio.samples, bundle.audio.rate
+    step = rate // 100  # 10 ms: never more than one frame of media time at once
+    pts = 0
+    while True:
+        inputs.give(call)
+        await call.link.idle()
+        silent_s = (pts - len(audio)) / rate
+        if silent_s >= QUIET_TAIL_S and not inputs.commands and not log.busy and not call.output.buffered:
+            return
+        if silent_s >= max_tail_s and not inputs.commands:
+            log.replayed.notes.append(f"the call was cut off {max_tail_s:.0f} s after the end of its audio")
+            return
+        before = call.t_samples
+        while call.t_samples == before:
+            samples = audio[pts : pts + step]
+            if len(samples) < step:
+                samples = np.pad(samples, (0, step - len(samples)))
+            call.microphone.push(samples, rate, pts)
+            pts += step
+        await call.link.idle()
+        call.output.pull(PULL_SAMPLES)
+        await pace.reach(call.t_samples)
+
+
+async def _play_recording(call: Call, bundle: Bundle, log: _Log, pace: _Pace) -> None:
+    assert bundle.timing is not None
+    inputs = deque(bundle.timing)
+    missing = 0
+    for begin in range(0, len(bundle.audio.samples) + 1, FRAME_SAMPLES):
+        while inputs and inputs[0].at <= call.t_samples:
+            timed = inputs.popleft()
+            match timed.kind:
+                case "result":
+                    await call.link.idle()
+                    missing += not call.link.release()
+                case "pull":
+                    call.output.pull(timed.value)
+                case "command":
+                    call.receive(bundle.commands[timed.value - 1].raw)
+                case "frame":
+                    call.push_frame(await asyncio.to_thread(read_still, bundle.path / timed.value))
+                case "paused":
+                    call.microphone_paused()
+                case "closed":
+                    await call.close(timed.value)
+        samples = bundle.audio.samples[begin : begin + FRAME_SAMPLES]
+        if len(samples):
+            call.microphone.push(samples, bundle.audio.rate, begin)
+        await pace.reach(call.t_samples)
+    if missing:
+        log.replayed.notes.append(
+            f"{missing} results of the recording did not come: the engine does not answer as it did then"
+        )
+
+
+class _Inputs:
+    """The pictures and client events of a bundle that are still to come."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.commands: deque[Command] = deque(bundle.commands)
+        self._pictures: Iterator[Picture] = bundle.pictures()
+        self._picture = next(self._pictures, None)
+
+    def give(self, call: Call) -> None:
+        """Hand over what is due at the call's media time: what was seen before what is said about it."""
+        now_s = call.t_samples / INPUT_RATE
+        while self._picture is not None and self._picture.time_s <= now_s:
+            call.push_frame(self._picture.jpeg)
+            self._picture = next(self._pictures, None)
+        while self.commands and self.commands[0].time_s <= now_s:
+            call.receive(self.commands.popleft().raw)
+
+
+class _Log:
+    """The tap of a replayed call: keeps the events, and writes the speech."""
+
+    def __init__(self, answer: Path | None) -> None:
+        self.replayed = Replayed()
+        self.busy = False
+        self._speech = SpeechFile(answer) if answer is not None else None
+        self._t_samples = 0
+
+    def audio(self, pcm: NDArray[np.int16]) -> None:
+        self._t_samples += len(pcm)
+
+    def unit_frame(self, t_samples: int, jpeg: bytes) -> None:
+        """An input: the bundle has it."""
+
+    def command(self, t_samples: int, raw: str) -> None:
+        """An input: the bundle has it."""
+
+    def result(self, t_samples: int, n: int) -> None:
+        """Follows from the inputs."""
+
+    def played(self, t_samples: int, epoch: int, samples: int) -> None:
+        """Follows from the inputs."""
+
+    def paused(self, t_samples: int) -> None:
+        """An input: the bundle has it."""
+
+    def event(self, envelope: Mapping[str, Any]) -> None:
+        self.replayed.events.append(dict(envelope))
+        if envelope["type"] == "turn.state":
+            self.busy = envelope["data"]["state"] in BUSY_STATES
+
+    def speech(self, pcm: NDArray[np.int16]) -> None:
+        if self._speech is not None:
+            self._speech.add(pcm.copy(), self._t_samples)
+
+    def closed(self, reason: str) -> None:
+        """The end."""
+
+    def close(self) -> None:
+        """Finish the WAV file."""
+        if self._speech is not None:
+            self._speech.close()
+
+
+class _Pace:
+    """Holds a replay back to the speed of a clock, if asked to."""
+
+    def __init__(self, real_time: bool) -> None:
+        self._begun = time.monotonic() if real_time else None
+
+    async def reach(self, t_samples: int) -> None:
+        """Wait until media time ``t_samples`` (16 kHz) may be reached."""
+        if self._begun is not None:
+            await asyncio.sleep(self._begun + t_samples / INPUT_RATE - time.monotonic())
