@@ -45,8 +45,7 @@ async def ready(request: web.Request) -> web.Response:
     body = request.app[READY]()
     if body["ready"]:
         return web.json_response(body)
-    error = RequestError("not_ready", body["message"], retry_after=2, **body)
-    return error_response(error)
+    return error_response(RequestError("not_ready", body["message"], retry_after=2, more=body))
 
 
 @routes.post("/api/calls")

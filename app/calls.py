@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.call import Call
 from app.config import CallConfig, ConfigError
 from app.errors import RequestError
 from app.limits import WaitingLine
-from app.tap import CallTap
+from app.record import Recordings
 from app.webrtc.peer import Peer, PeerSettings
 from app.webrtc.sdp import check_offer, parse_candidate
 from app.webrtc.tracks import MicrophoneTimeline
@@ -32,10 +32,6 @@ RETRY_FULL_S = 3.0
 RETRY_NOT_READY_S = 2.0
 TYPICAL_CALL_S = 120.0
 MAX_CANDIDATES = 64
-
-Recorder = Callable[[str, CallConfig], CallTap | None]
-"""Makes the tap that records a call, given its id and its configuration; None does not record it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -72,15 +68,15 @@ class CallRegistry:
         max_calls: int,
         grace_s: float,
         defaults: CallConfig,
-        recorder: Recorder,
+        recordings: Recordings | None,
     ) -> None:
-        """``defaults`` holds for what a caller's options leave open."""
+        """``defaults`` holds for what a caller's options leave open. With ``recordings`` every call is recorded."""
         self._engine = engine
         self._peers = peers
         self._max_calls = max_calls
         self._grace_s = grace_s
         self._defaults = defaults
-        self._recorder = recorder
+        self._recordings = recordings
         self._calls: dict[str, OpenCall] = {}
         self._taken = 0
         self._line = WaitingLine()
@@ -189,9 +185,11 @@ class CallRegistry:
             "full",
             f"All {self._max_calls} places are taken; you are number {position} in line. Ask again with your ticket.",
             retry_after=RETRY_FULL_S,
-            ticket=number,
-            position=position,
-            eta_s=round(self._mean_call_s * position / self._max_calls),
+            more={
+                "ticket": number,
+                "position": position,
+                "eta_s": round(self._mean_call_s * position / self._max_calls),
+            },
         )
 
     async def _new_call(self, config: CallConfig) -> OpenCall:
@@ -203,13 +201,15 @@ class CallRegistry:
             code = "bad_options" if error.code == "bad_options" else "engine_failed"
             raise RequestError(code, error.message, retry_after=5 if error.retryable else None) from error
         call_id, resume_token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)
-        tap = self._recorder(call_id, config)
+        engine, tap = self._engine.info, None
+        if self._recordings is not None:
+            tap = self._recordings.begin(call_id, config, engine, lambda code, message: call.warn(code, message))
         call = Call(
             call_id,
             config,
             session,
             tap,
-            engine=self._engine.info,
+            engine=engine,
             resume_token=resume_token,
             resume_s=self._grace_s,
             recorded=tap is not None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -34,17 +35,19 @@ class RequestError(Exception):
     """A request that is answered with an error.
 
     ``code`` is a key of :data:`STATUS`; ``message`` is a sentence for people that names the cause and the remedy.
-    ``retry_after`` (seconds) becomes the ``Retry-After`` header; further keywords become members of the answer's
-    body next to ``error``.
+    ``retry_after`` (seconds) becomes the ``Retry-After`` header; the members of ``more`` stand in the answer's body
+    next to ``error``.
     """
 
-    def __init__(self, code: str, message: str, *, retry_after: float | None = None, **more: Any) -> None:
+    def __init__(
+        self, code: str, message: str, *, retry_after: float | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.status = STATUS[code]
         self.message = message
         self.retry_after = retry_after
-        self.more = more
+        self.more = dict(more or {})
 
 
 class StartError(Exception):

@@ -18,12 +18,13 @@ from aiohttp import web
 from aiortc import RTCIceServer
 
 from app import api, pages
-from app.calls import CallRegistry, Recorder
+from app.calls import CallRegistry
 from app.certs import Certificates, ensure_certificates, local_addresses, own_certificates
 from app.config import CallConfig
 from app.errors import StartError
 from app.limits import RateLimiter
 from app.options import Options
+from app.record import Recordings
 from app.webrtc import patches
 from app.webrtc.patches import host_addresses
 from app.webrtc.peer import PeerSettings
@@ -42,7 +43,8 @@ EXIT_WITHIN_S = 1.9
 class Server:
     """One server with its engine. Use as ``async with``: leaving it ends all calls."""
 
-    def __init__(self, options: Options, engine: Engine, recorder: Recorder) -> None:
+    def __init__(self, options: Options, engine: Engine) -> None:
+        """Raises StartError if RECORD names a folder that cannot be written."""
         self.options = options
         self.engine = engine
         self.port = options.port
@@ -50,6 +52,7 @@ class Server:
         self._was_ready = False
         self._ice_servers = ice_servers(options)
         self._workers = ThreadPoolExecutor(2, "jpeg")
+        self._recordings = Recordings(options.record) if options.record else None
         defaults = CallConfig.from_mapping({"vad": {"kind": options.vad}} if options.vad else {})
         self.registry = CallRegistry(
             engine,
@@ -57,7 +60,7 @@ class Server:
             max_calls=options.max_calls,
             grace_s=options.grace_s,
             defaults=defaults,
-            recorder=recorder,
+            recordings=self._recordings,
         )
         self._runner: web.AppRunner | None = None
 
@@ -146,8 +149,13 @@ class Server:
                     await self._runner.cleanup()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ENGINE_STOP_S):
-                await self.engine.stop()
+                await asyncio.gather(self.engine.stop(), self._finish_recordings())
         self._workers.shutdown(wait=False, cancel_futures=True)
+
+
+    async def _finish_recordings(self) -> None:
+        if self._recordings is not None and not await asyncio.to_thread(self._recordings.finish, ENGINE_STOP_S):
+            log.warning("a recording was not finished in time; its folder is named .partial")
 
 
 async def serve(options: Options) -> None:
@@ -162,7 +170,7 @@ async def serve(options: Options) -> None:
         engine = create_engine(engine_spec(options))
     except EngineError as error:
         raise StartError(error.message) from error
-    async with Server(options, engine, recorder(options)) as server:
+    async with Server(options, engine) as server:
         await server.listen(certificates)
         stopping = asyncio.create_task(stop.wait())
         starting = asyncio.create_task(server.start_engine())
@@ -196,11 +204,6 @@ def ice_servers(options: Options) -> tuple[RTCIceServer, ...]:
     if options.turn_url:
         servers.append(RTCIceServer(options.turn_url, options.turn_username, options.turn_password))
     return tuple(servers)
-
-
-def recorder(options: Options) -> Recorder:
-    """What makes the tap of each call."""
-    return lambda call_id, config: None
 
 
 def _for_browser(server: RTCIceServer) -> dict[str, Any]:

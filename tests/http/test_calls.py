@@ -1,0 +1,171 @@
+"""The life of calls on a served app: places, the queue, resumption, floods, ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.webrtc import channel
+from engine.client import EngineError
+from tests.http.conftest import Site, StartServer
+from tests.webrtc.caller import Caller, Camera, until
+from tests.webrtc.test_sdp import OFFER
+
+
+async def test_a_call_begins_with_everything_that_the_client_needs(site: Site) -> None:
+    caller = Caller(camera=Camera(1))
+    site.callers.append(caller)
+    status, answer, response = await site.offer(await caller.offer(), options={"preset": "omni"})
+    assert (status, answer["type"]) == (201, "answer")
+    assert response.headers["Location"] == f"/api/calls/{answer['call_id']}"
+    assert len(answer["call_id"]) >= 16
+    assert len(answer["resume_token"]) >= 32
+    assert "maxaveragebitrate" in answer["sdp"]
+    assert "x-google-start-bitrate" in answer["sdp"]
+    candidates = [line for line in answer["sdp"].splitlines() if line.startswith("a=candidate")]
+    assert candidates
+    assert all(" 127.0.0.1 " in line for line in candidates)
+    await caller.accept(answer["sdp"])
+    welcome = await caller.receive("welcome")
+    assert caller.events[0] == welcome
+    assert [event["seq"] for event in caller.events] == list(range(len(caller.events)))
+
+
+async def test_hanging_up_frees_the_place_and_the_session(site: Site) -> None:
+    caller, answer = await site.call()
+    assert await site.hang_up(answer["call_id"]) == 204
+    assert len(site.server.registry) == 0
+    await until(lambda: caller.connection.connectionState == "closed", "the end of the connection")
+    assert await site.hang_up(answer["call_id"]) == 404
+
+
+async def test_a_client_that_says_bye_ends_its_call(site: Site) -> None:
+    caller, _ = await site.call()
+    caller.send("bye", reason="done")
+    await site.free(0)
+
+
+async def test_an_invalid_offer_does_not_take_a_place(start: StartServer) -> None:
+    site = await start("--max-calls", "1")
+    # Reads well and cannot be answered: two sections of one name.
+    unanswerable = OFFER.replace("a=mid:1", "a=mid:0").replace("a=mid:2", "a=mid:0")
+    for sdp in ("hello", OFFER.replace("opus", "speex"), OFFER.replace("sendrecv", "inactive"), unanswerable):
+        status, body, _ = await site.offer(sdp)
+        assert status in (400, 422), body
+        assert len(site.server.registry) == 0
+    await site.call()
+
+
+async def test_an_engine_that_refuses_does_not_take_a_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(options: Any) -> Any:
+        raise EngineError("worker_lost", "The worker is being started again.", retryable=True)
+
+    monkeypatch.setattr(site.server.engine, "open", refuse)
+    status, body, response = await site.offer(OFFER)
+    assert (status, body["error"]["code"], "Retry-After" in response.headers) == (503, "engine_failed", True)
+    assert len(site.server.registry) == 0
+
+
+async def test_callers_queue_for_a_place_in_order(start: StartServer) -> None:
+    site = await start("--max-calls", "1")
+    _, first = await site.call()
+    tickets = []
+    for position in (1, 2):
+        status, body, response = await site.offer(OFFER)
+        assert (status, body["error"]["code"], body["position"]) == (503, "full", position)
+        assert body["eta_s"] >= 0
+        assert int(response.headers["Retry-After"]) >= 1
+        tickets.append(body["ticket"])
+    await site.hang_up(first["call_id"])
+    status, body, _ = await site.offer(OFFER, ticket=tickets[1])
+    assert (status, body["position"]) == (503, 2)
+    status, body, _ = await site.offer(OFFER)
+    assert (status, body["position"]) == (503, 3)
+    await site.call(ticket=tickets[0])
+    status, body, _ = await site.offer(OFFER, ticket=tickets[1])
+    assert (status, body["position"], body["ticket"]) == (503, 1, tickets[1])
+
+
+async def test_a_call_is_resumed_with_its_token_and_keeps_its_memory(site: Site) -> None:
+    caller, answer = await site.call()
+    await caller.receive("welcome")
+    call_id, token = answer["call_id"], answer["resume_token"]
+    caller.vanish()
+    again = Caller()
+    site.callers.append(again)
+    path = f"/api/calls/{call_id}/restart"
+    sdp = await again.offer()
+    for body, status in (
+        ({"type": "offer", "sdp": sdp}, 401),
+        ({"type": "offer", "sdp": sdp, "resume_token": "wrong"}, 403),
+        ({"type": "offer", "sdp": sdp, "resume_token": "ü"}, 403),
+        ({"type": "offer", "sdp": "hello", "resume_token": token}, 400),
+    ):
+        assert (await site.post(path, body))[0] == status
+    status, resumed, _ = await site.post(path, {"type": "offer", "sdp": sdp, "resume_token": token})
+    assert (status, resumed["call_id"], resumed["resume_token"]) == (200, call_id, token)
+    await again.accept(resumed["sdp"])
+    await again.connected()
+    again.send("hello", protocol=1, resume_token=token)
+    welcome = await again.receive("welcome")
+    assert welcome["data"]["session"] == caller.events[0]["data"]["session"]
+    assert welcome["seq"] > caller.events[0]["seq"]
+    again.send("ping", nonce="still here")
+    await again.receive("pong")
+    assert len(site.server.registry) == 1
+
+
+async def test_a_second_peer_takes_over_from_one_that_is_still_there(site: Site) -> None:
+    caller, answer = await site.call()
+    again = Caller()
+    site.callers.append(again)
+    body = {"offer": {"type": "offer", "sdp": await again.offer()}, "resume_token": answer["resume_token"]}
+    status, resumed, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
+    assert status == 200
+    await again.accept(resumed["sdp"])
+    await again.connected()
+    await until(lambda: caller.connection.connectionState == "closed", "the end of the old connection")
+    assert len(site.server.registry) == 1
+
+
+async def test_a_call_that_is_not_resumed_ends_after_its_grace(start: StartServer) -> None:
+    site = await start("--grace-s", "1")
+    caller, answer = await site.call()
+    await caller.close()
+    await site.free(0)
+    body = {"type": "offer", "sdp": OFFER, "resume_token": answer["resume_token"]}
+    status, _, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
+    assert status == 404
+
+
+async def test_a_flood_ends_the_call_that_makes_it_and_no_other(site: Site) -> None:
+    quiet, _ = await site.call()
+    loud, _ = await site.call()
+    for number in range(int(channel.MESSAGE_BURST + channel.FLOOD_LIMIT) * 2):
+        loud.send("ping", nonce=number)
+    warning = await loud.receive("warning")
+    assert warning["data"]["code"] == "message_flood"
+    await site.free(1)
+    quiet.send("ping", nonce="untouched")
+    assert (await quiet.receive("pong"))["data"]["nonce"] == "untouched"
+
+
+async def test_the_end_of_the_server_is_announced_and_closes_every_peer(start: StartServer) -> None:
+    site = await start()
+    calls = [await site.call() for _ in range(3)]
+    await site.server.close()
+    for caller, _ in calls:
+        ending = await caller.receive("session.ending")
+        assert ending["data"]["reason"] == "shutdown"
+        await until(lambda caller=caller: caller.connection.connectionState == "closed", "the end")  # type: ignore[misc]
+
+
+async def test_many_calls_after_one_another_leave_nothing_behind(start: StartServer) -> None:
+    site = await start("--max-calls", "1")
+    for _ in range(6):
+        caller, answer = await site.call()
+        await site.hang_up(answer["call_id"])
+        await caller.close()
+    assert len(site.server.registry) == 0
+    assert site.server.registry._calls == {}
