@@ -33,9 +33,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person who speaks, waits three seconds, speaks again, and so on: each time into a long answer."""
     path = tmp_path_factory.mktemp("microphone") / "talker.wav"
-    return write_microphone(
-        path, silence(1.5), speech("digits-woman"), silence(4.0), speech("date-man"), silence(4.0)
-    )
+    return write_microphone(path, silence(1.5), speech("digits-woman"), silence(4.0), speech("date-man"), silence(4.0))
 
 
 @pytest.fixture(scope="session")

@@ -9,31 +9,39 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-LONG_ANSWER = " ".join(f"{word} and then" for word in "one two three four five six seven eight nine ten".split() * 3)
+LONG_ANSWER = "one and then two and then three and then four and then five and then six and then seven and then " * 5
 """An answer that takes about half a minute to say, so that it can be interrupted."""
 
 
 class Server:
     """``python -m app`` with ``flags``; ``address`` is where the page is once :meth:`start` has returned."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, hosts: str = "127.0.0.1", inside: Sequence[str] = ()) -> None:
+        """``inside``: the words of a command that runs the server elsewhere, e.g. in a network namespace."""
         self.log = folder / "server.log"
         self.flags = flags
+        self.hosts = hosts
+        self.inside = inside
         self.address = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, timeout_s: float = 60) -> Server:
         """Wait for the ready line; fails with the log when the server ends or the time is up."""
-        command = [sys.executable, "-m", "app", "--host", "127.0.0.1", "--port", "0", "--ice-hosts", "127.0.0.1"]
+        command = [*self.inside, sys.executable, "-m", "app", "--host", self.hosts, "--port", "0"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
             log.truncate(0)
             self._process = subprocess.Popen(
-                [*command, *self.flags], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment
+                [*command, "--ice-hosts", self.hosts, *self.flags],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
             )
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

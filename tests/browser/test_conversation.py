@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from playwright.async_api import expect
 
 from app.protocol import check_event, parse_command
@@ -36,10 +35,9 @@ async def test_a_spoken_turn_is_answered_and_talking_again_interrupts_the_answer
         assert 0 < first["data"]["heard_chars"] < len(LONG_ANSWER)
         line = person["line-model"].first
         await expect(line).to_have_attribute("data-status", "cancelled", timeout=PATIENCE_MS)
-        heard = await line.locator(".heard").text_content()
-        unheard = await line.locator("s.unheard").text_content()
-        assert heard == LONG_ANSWER[: first["data"]["heard_chars"]]
-        assert heard + unheard == await line.locator(".text").text_content()
+        heard = first["data"]["heard_chars"]
+        await expect(line.locator(".heard")).to_have_text(LONG_ANSWER[:heard])
+        assert len(await line.locator("s.unheard").text_content() or "") > 0
 
         await person.events("response.started", at_least=2)
         await person.press("end")
@@ -123,9 +121,7 @@ async def test_a_caption_comes_with_its_sound_and_not_before(scripted: Server, l
         await person.shows("captions", " ".join(LONG_ANSWER.split()[:6]))
 
 
-async def test_mute_and_camera_are_told_to_the_server_and_shown(
-    scripted: Server, talker: Path, camera: Path
-) -> None:
+async def test_mute_and_camera_are_told_to_the_server_and_shown(scripted: Server, talker: Path, camera: Path) -> None:
     async with caller(scripted.address, talker, camera) as person:
         await person.start("video")
         await expect(person["self-view"]).to_be_visible()
@@ -134,20 +130,19 @@ async def test_mute_and_camera_are_told_to_the_server_and_shown(
         await expect(person["mute"]).to_have_accessible_name("Unmute")
         await person.press("camera")
         await expect(person["camera"]).to_have_accessible_name("Camera on")
-        assert await person.page.evaluate("document.querySelector('#self-video').srcObject.getVideoTracks().length") == 0
+        pictures = "document.querySelector('#self-video').srcObject.getVideoTracks().length"
+        assert await person.page.evaluate(pictures) == 0
         await person.page.keyboard.press("v")
         await expect(person["camera"]).to_have_accessible_name("Camera off")
         await person.page.keyboard.press("m")
         await expect(person["mute"]).to_have_accessible_name("Mute")
         microphone = [event["data"]["muted"] for event in await person.sent("mic.state")]
-        pictures = [event["data"]["muted"] for event in await person.sent("camera.state")]
+        seen = [event["data"]["muted"] for event in await person.sent("camera.state")]
         assert microphone == [False, True, False]
-        assert pictures == [False, True, False]
+        assert seen == [False, True, False]
 
 
-async def test_the_camera_can_be_switched_on_during_a_voice_call(
-    scripted: Server, talker: Path, camera: Path
-) -> None:
+async def test_the_camera_can_be_switched_on_during_a_voice_call(scripted: Server, talker: Path, camera: Path) -> None:
     async with caller(scripted.address, talker, camera) as person:
         await person.start("voice")
         await expect(person["self-view"]).to_be_hidden()

@@ -13,6 +13,9 @@ from tests.browser.caller import OBSERVE, Caller, browser, caller
 from tests.browser.conftest import ServerFactory
 from tests.browser.server import Server
 
+REJECT = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{}'))"
+UNKNOWN_CALL = {"error": {"code": "unknown_call", "message": "There is no such call."}}
+
 
 async def test_a_refused_permission_says_where_to_allow_it(scripted: Server) -> None:
     async with caller(scripted.address, allow=False) as person:
@@ -22,21 +25,15 @@ async def test_a_refused_permission_says_where_to_allow_it(scripted: Server) -> 
         await expect(person["start-video"]).to_be_visible()
 
 
-async def test_a_machine_without_a_microphone_is_told_so(scripted: Server) -> None:
-    async with browser("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream=device-count=0") as chromium:
-        person = Caller(await (await chromium.new_context(ignore_https_errors=True)).new_page())
-        await person.page.goto(scripted.address)
-        await person.press("start-voice")
-        await person.shows("error", "No microphone was found")
-
-
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
         ("Object.defineProperty(window, 'isSecureContext', { value: false })", "Open this page with https://"),
         ("delete window.RTCPeerConnection", "Use a current Safari, Chrome, Edge or Firefox"),
+        (REJECT.format("NotFoundError"), "No microphone was found"),
+        (REJECT.format("NotReadableError"), "in use by another program"),
     ],
-    ids=["insecure origin", "no WebRTC"],
+    ids=["insecure origin", "no WebRTC", "no device", "busy device"],
 )
 async def test_a_browser_that_cannot_call_is_told_why(scripted: Server, missing: str, sentence: str) -> None:
     async with browser() as chromium:
@@ -99,7 +96,9 @@ async def test_a_network_that_goes_and_comes_resumes_the_same_call(scripted: Ser
         assert await lines.all_text_contents() == ["YouwroteBefore", "YouwroteAfter"]
 
 
-async def test_a_server_that_falls_silent_is_noticed_and_found_again(start_server: ServerFactory, listener: Path) -> None:
+async def test_a_server_that_falls_silent_is_noticed_and_found_again(
+    start_server: ServerFactory, listener: Path
+) -> None:
     server = start_server("--engine", "scripted")
     async with caller(server.address, listener) as person:
         await person.start("voice")
@@ -176,9 +175,6 @@ async def test_a_browser_that_blocks_sound_offers_a_tap(scripted: Server, listen
         await person.page.evaluate("window.blocked = false")
         await person.press("tap-to-hear")
         await expect(person["tap-to-hear"]).to_be_hidden()
-
-
-UNKNOWN_CALL = {"error": {"code": "unknown_call", "message": "There is no such call."}}
 
 
 async def _another(person: Caller) -> Caller:
