@@ -98,7 +98,7 @@ class ExactSpeech:
         rest: str | None = None
         finished = limited = False
         items = 0
-        while rest is None and not finished:
+        while not finished:
             item = yield from self.source.next()
             if item is None:
                 break
@@ -115,6 +115,7 @@ class ExactSpeech:
                 at = text.rfind(end)
                 text, rest = text[: at + 1], text[at + 1 :]
                 ids = tokens.encode(text)
+                break
             if tokens.count(ids) >= (chunk + 1) * config.text_chunk_size:
                 begin = head + chunk * config.text_chunk_size if chunk else 0
                 last = min(head + (chunk + 1) * config.text_chunk_size, config.condition_length - 1)

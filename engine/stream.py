@@ -58,6 +58,7 @@ class Stream:
 
     def __init__(self, loaded: LoadedModel, *, sessions: int = 1, context: int | None = None) -> None:
         """``sessions`` and ``context`` bound the storages, see :class:`~engine.session.SessionPool`."""
+        self.loaded = loaded
         self.config, self.model, self.vocos = loaded.config, loaded.model, loaded.vocos
         self.tokenizer = loaded.tokenizer
         self.builder = TokenBuilder(loaded.tokenizer, loaded.config)
@@ -182,7 +183,7 @@ class Stream:
         self._check_fed(state)
         self.pool.reset_hearing(state)
         begin_answer(state)
-        prompt = self.builder([answer_header()])
+        prompt = self.answer_prompt
         return ExactText(
             state,
             prompt,
@@ -242,6 +243,11 @@ class Stream:
         return -(-(self.model.tts.dvae.receptive_field + self.vocos.receptive_field) // 2)
 
     @property
+    def answer_prompt(self) -> TokenRow:
+        """What closes the person's turn and asks for a spoken answer."""
+        return self.builder([answer_header()])
+
+    @property
     def closing_tokens(self) -> int:
         """Tokens of the answer's prompt that close the person's turn."""
         return len(self.builder.text(f"{IM_END}\n"))
@@ -270,7 +276,7 @@ class LiveAnswer:
         begin_answer(state)
         text = self.text = LiveText(
             state,
-            stream.builder([answer_header()]),
+            stream.answer_prompt,
             stream.closing_tokens,
             stream.tokenizer,
             stream.builder.specials,

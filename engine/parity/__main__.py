@@ -1,0 +1,81 @@
+"""``python -m engine.parity DIR``: one row per stage; exit status 0 only if all rows hold, 2 for a damaged set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from engine.errors import ModelError
+from engine.loader import load_checkpoint
+from engine.parity.chat import compare_chat
+from engine.parity.conversation import compare_stream
+from engine.parity.goldens import GoldenSet, SetError
+from engine.parity.ledger import Row, table
+from engine.parity.senses import compare_batch_audio, compare_images
+from engine.parity.voice import compare_dvae, compare_sampler, compare_speech, compare_vocos, compare_xfade
+from engine.stream import Stream
+
+Stage = Callable[[GoldenSet, Stream, Row], None]
+STAGES: dict[str, Stage] = {
+    "image": compare_images,
+    "batch_audio": compare_batch_audio,
+    "stream": compare_stream,
+    "chat": compare_chat,
+    "tts": compare_speech,
+    "sampler": compare_sampler,
+    "dvae": compare_dvae,
+    "vocos": compare_vocos,
+    "xfade": compare_xfade,
+}
+
+
+def compare(folder: Path, only: str | None = None) -> list[Row]:
+    """Compare all stages with the golden set in ``folder``, or the one named. Raises SetError, LoadError."""
+    goldens = GoldenSet(folder)
+    stream = Stream(load_checkpoint(folder, device="cpu", dtype="float32", progress=False), sessions=2)
+    rows = []
+    for name, stage in STAGES.items():
+        cases = [name] if name != "tts" else [key for key in goldens.manifest if key.startswith("tts.")] or ["tts"]
+        for case in cases:
+            if only in (None, name, case):
+                rows.append(_compare(goldens, stream, Row(case), stage))
+    return rows
+
+
+def _compare(goldens: GoldenSet, stream: Stream, row: Row, stage: Stage) -> Row:
+    if not any(key.startswith(f"{row.stage}.") for key in goldens.expected):
+        row.problems.append("the set has no expected tensors of this stage; give a complete set")
+        return row
+    try:
+        stage(goldens, stream, row)
+    except SetError as error:
+        row.problems.append(str(error))
+    except Exception as error:  # whatever a damaged set leads to, the other stages are still compared
+        row.problems.append(f"the stage broke off ({type(error).__name__}: {error})")
+    row.problems += [f"{key} was not compared" for key in goldens.left(row.stage)]
+    return row
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m engine.parity", description=compare.__doc__)
+    parser.add_argument("folder", type=Path, help="a golden set: config.json, weights, inputs, expected, manifest.json")
+    parser.add_argument("--stage", help="compare one stage only")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    try:
+        rows = compare(arguments.folder, arguments.stage)
+    except (SetError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table(rows))
+    return 0 if rows and all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Stage ``chat``: one offline conversation with pictures, sounds and a spoken answer.
+
+The set keeps the conversation's tokens and some of its embeddings; which inputs it was made of is found from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import pairwise, product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.chat import Chat, ChatOptions
+from engine.parity.goldens import GoldenSet, SetError
+from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
+from engine.parity.ledger import SIGNAL, Row
+from engine.parity.probe import greedy_options
+from engine.parity.senses import EVERY
+from engine.processing.prompts import IM_END, IM_START, Message
+from engine.processing.tokens import AudioSlot
+from engine.stream import Stream
+from engine.work import Speak, Spoken, Work
+
+
+def compare_chat(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    case = goldens.section("chat")
+    chat = Chat(stream.loaded)
+    ids = goldens.take("chat.generated_ids")
+    known = {item.name for item in fields(ChatOptions)}
+    given = {name: value for name, value in case["kwargs"].items() if name in known}
+    # The texts that are read back from the tokens hold the line breaks between parts already.
+    given |= {"omni_input": True, "do_sample": False, "generate_audio": True}
+    options = ChatOptions(
+        **given,
+        max_new_tokens=goldens.manifest.get("scenario_limits", {}).get("chat_tokens", len(ids)),
+        speech=greedy_options(stream).speech,
+    )
+    messages = _messages(goldens, chat, options)
+    prompt = chat.prepare(messages, options)
+    row.same("chat.input_ids", prompt.row.ids, goldens.take("chat.input_ids").flatten())
+    for name in ("image_bounds", "audio_bounds", "spk_bounds"):
+        key = "chat.image_bound" if name == "image_bounds" else f"chat.{name}"
+        row.same(key, getattr(prompt.row, name), goldens.take(key))
+    lengths = [mel.shape[1] for mel in prompt.mels]
+    row.same("chat.mel_lens", lengths, goldens.take("chat.mel_lens"))
+    row.same("chat.n_audio_features", len(lengths), case["n_audio_features"])
+    spoken = _watch_speech(chat)
+    answer = chat.answer(messages, options)
+    assert answer.codes is not None
+    assert answer.speaker is not None
+    for key, found in goldens.keys(rf"chat\.merged_embeds_{EVERY}"):
+        row.close(key, answer.embeds[:: int(found[1])], goldens.take(key))
+    with torch.inference_mode():
+        row.close("chat.logits_last", stream.model.llm.logits(answer.states[-1]), goldens.take("chat.logits_last"))
+        mel = stream.model.tts.dvae.decode(answer.codes.T[None])
+    row.same("chat.generated_ids", answer.ids, ids)
+    row.same("chat.text", answer.text, case["text"])
+    row.close("chat.spk_embeds", answer.speaker, goldens.take("chat.spk_embeds"))
+    row.same("chat.audio_codes", answer.codes, goldens.take("chat.audio_codes"))
+    counts = [count for count, _ in spoken]
+    row.same("chat.codes_after_each_tts_generate", counts, case["codes_after_each_tts_generate"])
+    row.same("chat.finished", [finished for _, finished in spoken], case["finished"])
+    for key, found in goldens.keys(r"chat\.mel_first(\d+)"):
+        row.close(key, mel[:, :, : int(found[1])], goldens.take(key))
+    wave = torch.from_numpy(answer.wave)
+    row.same("chat.wav_len", len(wave), case["wav_len"])
+    head, tail = goldens.take("chat.wav_head"), goldens.take("chat.wav_tail")
+    row.close("chat.wav_head", wave[: len(head)], head, SIGNAL)
+    row.close("chat.wav_tail", wave[max(0, len(wave) - len(tail)) :], tail, SIGNAL)
+
+
+def _watch_speech(chat: Chat) -> list[tuple[int, bool]]:
+    """A list that fills, while the chat speaks, with the codes so far and whether speech ended."""
+    spoken: list[tuple[int, bool]] = []
+    run = chat.stream.executor.run
+
+    def watched(works: Sequence[Work]) -> list[Any]:
+        results = run(works)
+        for work, result in zip(works, results, strict=True):
+            if isinstance(work, Speak) and isinstance(result, Spoken):
+                spoken.append((len(work.voice.codes), result.finished))
+        return results
+
+    chat.stream.executor.run = watched  # type: ignore[method-assign]
+    return spoken
+
+
+def _messages(goldens: GoldenSet, chat: Chat, options: ChatOptions) -> list[Message]:
+    """The conversation whose tokens and embeddings the set keeps."""
+    stream = chat.stream
+    tokens = goldens.expected["chat.input_ids"].flatten().tolist()
+    starts = [at for at, token in enumerate(tokens) if token == stream.builder.specials.im_start]
+    turns = []
+    for start, end in pairwise(starts):  # the last one asks for the answer
+        role = stream.tokenizer.decode(tokens[start + 1 : end]).partition("\n")[0]
+        turns.append((role, trim(parse(stream, tokens[start:end], start), f"{IM_START}{role}\n", f"{IM_END}\n")))
+    places = [part for _, parts in turns for part in parts if isinstance(part, Place)]
+    embeds, rows = _kept(goldens, len(tokens))
+    pictures: dict[Place, Any] = {}
+    for place in places:
+        if place.kind == "image":
+            pictures[place], _ = find_picture(goldens, stream, place, embeds, rows)
+    heard = [place for place in places if place.kind == "sound"]
+    candidates = [_sounds_of(goldens, stream, place.tokens) for place in heard]
+    best: tuple[float, list[Message]] | None = None
+    for sounds in product(*candidates):
+        media = {**pictures, **dict(zip(heard, sounds, strict=True))}
+        messages = [_message(role, fill(parts, media)) for role, parts in turns]
+        prompt = chat.prepare(messages, options)
+        if [mel.shape[1] for mel in prompt.mels] != goldens.expected["chat.mel_lens"].tolist():
+            continue
+        if len(prompt.row) != len(tokens):
+            raise SetError(f"chat.input_ids has {len(tokens)} tokens, the conversation read from it {len(prompt.row)}")
+        gap = float((chat.embed(prompt)[rows] - embeds).abs().max())
+        if best is None or gap < best[0]:
+            best = gap, messages
+    if best is None:
+        raise SetError("inputs.safetensors holds no sounds of the lengths that chat was given")
+    return best[1]
+
+
+def _message(role: str, content: list[Any]) -> Message:
+    return known_prompt(content) or Message(role, content)  # type: ignore[arg-type]
+
+
+def _kept(goldens: GoldenSet, length: int) -> tuple[Tensor, list[int]]:
+    """The conversation's embeddings that the set keeps, and their rows."""
+    for key, found in goldens.keys(rf"chat\.merged_embeds_{EVERY}"):
+        return goldens.expected[key], list(range(0, length, int(found[1])))
+    raise SetError("expected.safetensors has no tensor chat.merged_embeds_every…; restore the file")
+
+
+def _sounds_of(goldens: GoldenSet, stream: Stream, tokens: int) -> list[Sound]:
+    """Inputs that take so many placeholders."""
+    sounds = list(goldens.sounds.values())
+    fitting = [sound for sound in sounds if _tokens(stream, sound) == tokens]
+    if not fitting:
+        raise SetError(f"inputs.safetensors holds no sound of {tokens} tokens, which chat was given")
+    return fitting
+
+
+def _tokens(stream: Stream, sound: Sound) -> int:
+    bounds = stream.builder([AudioSlot(len(sound))]).audio_bounds
+    return int((bounds[:, 1] - bounds[:, 0]).sum())

@@ -1,0 +1,206 @@
+"""Stage ``stream``: whole conversations, in the order that the set's cache lengths tell.
+
+The set keeps what every step put into the context, not which input file it came from: the sound is found by its mel,
+the picture by its shape and its embeddings, the text by decoding. What surrounds them (headers, placeholders, bounds)
+is built by the implementation and must come out identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.parity.goldens import GoldenSet, SetError
+from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
+from engine.parity.ledger import SIGNAL, Row
+from engine.parity.probe import Probe, Run, greedy_options
+from engine.parity.senses import EVERY
+from engine.parity.voice import compare_run, compare_speech_tensors
+from engine.processing.mel import mel_length
+from engine.processing.prompts import IM_END, IM_START, Message, turn_header
+from engine.session import SessionState
+from engine.speech import SpeechChunk
+from engine.stream import Fed, Stream
+from engine.text import ExactText
+from engine.work import Decode, Hear, Speak, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    name: str
+    before: int
+    after: int
+
+
+def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[Prefill | Generate | None]:
+    """The steps in order, None where a new session begins. Raises SetError where the lengths fit no order."""
+    prefills = [
+        Prefill(name, after - goldens.expected[f"{name}.input_ids"].numel(), after)
+        for name, after in goldens.section("llm_cache_len_after").items()
+        if goldens.has(f"{name}.input_ids")
+    ]
+    answers = []
+    for name, case in goldens.manifest.items():
+        if name.startswith("stream.") and "llm_chunk_ids" in case:
+            fed = prompt_tokens + sum(map(len, case["llm_chunk_ids"])) - 1
+            answers.append(Generate(name, case["llm_cache_len_after"] - fed, case["llm_cache_len_after"]))
+    length = 0
+    yield None
+    while prefills or answers:
+        if prefills and prefills[0].before == length:
+            step: Prefill | Generate = prefills.pop(0)
+        elif answers and answers[0].before == length:
+            step = answers.pop(0)
+        elif prefills and prefills[0].before == 0:
+            yield None
+            step = prefills.pop(0)
+        else:
+            left = [*(step.name for step in prefills), *(step.name for step in answers)]
+            raise SetError(f"manifest.json: no order of the steps {', '.join(left)} fits their cache lengths")
+        length = step.after
+        yield step
+
+
+def compare_stream(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    probe, state = Probe(stream), stream.open()
+    try:
+        for step in steps(goldens, len(stream.answer_prompt)):
+            if step is None:
+                stream.pool.drop(state)
+                state = stream.open()
+            elif isinstance(step, Prefill):
+                _compare_prefill(goldens, probe, state, row, step)
+            else:
+                _compare_answer(goldens, probe, state, row, step)
+    finally:
+        stream.pool.drop(state)
+
+
+def _compare_prefill(goldens: GoldenSet, probe: Probe, state: SessionState, row: Row, step: Prefill) -> None:
+    stream, name = probe.stream, step.name
+    expected = goldens.take(f"{name}.input_ids").flatten()
+    message, slices = _message(goldens, stream, state, row, name, expected)
+    prepared = stream.prepare(state, message, max_slices=slices)
+    row.same(f"{name}.input_ids", prepared.row.ids, expected)
+    for bound, own in (("image_bound", prepared.row.image_bounds), ("audio_bounds", prepared.row.audio_bounds)):
+        if goldens.has(f"{name}.{bound}"):
+            row.same(f"{name}.{bound}", own, goldens.take(f"{name}.{bound}"))
+    if goldens.has(f"{name}.tgt_sizes"):
+        sizes = [list(size) for image in prepared.images for size in image.sizes]
+        row.same(f"{name}.tgt_sizes", sizes, goldens.take(f"{name}.tgt_sizes"))
+    run = probe.run(stream.feed(state, prepared))
+    fed: Fed = run.outputs[0]
+    for heard in run.of(Hear):
+        row.close(f"{name}.mel", heard.work.mel[None], goldens.take(f"{name}.mel"), SIGNAL)
+        row.close(f"{name}.apm_last_hidden", heard.outputs["ears"][0][0], goldens.take(f"{name}.apm_last_hidden"))
+        projected = heard.outputs["audio_projection"][0][0]
+        row.close(f"{name}.audio_projection", projected, goldens.take(f"{name}.audio_projection"))
+        row.same(f"{name}.apm_cache_len_after", heard.count, goldens.section("apm_cache_len_after")[name])
+    row.close(f"{name}.merged_embeds", fed.embeds, goldens.take(f"{name}.merged_embeds"))
+    row.same(f"{name}.llm_cache_len_after", state.length, step.after)
+    with torch.inference_mode():
+        logits = stream.model.llm.logits(fed.states)
+    row.close(f"{name}.logits_last", logits[-1], goldens.take(f"{name}.logits_last"))
+    for key, found in goldens.keys(rf"{name}\.logits_{EVERY}_position"):
+        row.close(key, logits[:: int(found[1])], goldens.take(key))
+
+
+def _compare_answer(goldens: GoldenSet, probe: Probe, state: SessionState, row: Row, step: Generate) -> None:
+    stream, name = probe.stream, step.name
+    case = goldens.section(name)
+    chunks = case["llm_chunk_ids"]
+    options = greedy_options(stream, _limit(goldens, name, sum(map(len, chunks))))
+    text = stream.exact_text(state, options)
+    spoken = "wav_lens" in case
+    run = probe.run(stream.speak_exact(state, text, options) if spoken else _read_out(text))
+    row.same(f"{name}.llm_chunk_ids", text.chunks, chunks)
+    if goldens.has(f"{name}.text_ids"):
+        row.same(
+            f"{name}.text_ids", [token for chunk in text.chunks for token in chunk], goldens.take(f"{name}.text_ids")
+        )
+    if "prompt_ids" in case:
+        row.same(f"{name}.prompt_ids", text.prompt.ids, case["prompt_ids"])
+    row.same(f"{name}.completed", state.book.completed, case["completed"])
+    row.same(f"{name}.llm_cache_len_after", state.length, case["llm_cache_len_after"])
+    if spoken:
+        compare_run(stream, row, name, case, run, finished="tts_finished")
+        compare_speech_tensors(goldens, row, name, probe, run)
+        if goldens.has(f"{name}.audio_codes"):
+            row.same(f"{name}.audio_codes", _codes(run), goldens.take(f"{name}.audio_codes"))
+    else:
+        row.same(f"{name}.texts", [chunk.text for chunk in run.outputs], case["texts"])
+    decoded = run.of(Decode)
+    scores = [logits[0] for record in decoded for logits in record.outputs["scores"]]
+    for key, found in goldens.keys(rf"{name}\.llm_logits_step(\d+)"):
+        row.close(key, scores[int(found[1])].float(), goldens.take(key))
+    if goldens.has(f"{name}.speaker_embedding"):
+        first, last = text.prompt.spk_bounds[-1]
+        speaker = decoded[0].result.states[first:last]
+        row.close(f"{name}.speaker_embedding", speaker, goldens.take(f"{name}.speaker_embedding"))
+
+
+def _read_out(text: ExactText) -> Task[SpeechChunk]:
+    while (item := (yield from text.next())) is not None:
+        yield SpeechChunk(item.text, torch.empty(0))
+
+
+def _codes(run: Run) -> Tensor:
+    voices = [record.work.voice for record in run.of(Speak)]
+    return voices[-1].codes if voices else torch.empty(0, 4, dtype=torch.int64)
+
+
+def _limit(goldens: GoldenSet, name: str, drawn: int) -> int:
+    """Tokens that an answer was allowed: the scenario's limit where the set names it, else as many as came."""
+    number = name.removeprefix("stream.gen")
+    limits = goldens.manifest.get("scenario_limits", {})
+    return int(limits.get(f"e2e_tokens{'' if number == '1' else number}", drawn))
+
+
+def _message(
+    goldens: GoldenSet, stream: Stream, state: SessionState, row: Row, name: str, expected: Tensor
+) -> tuple[Message, int]:
+    """The message of a step, found from what is known of it, and the slices that its picture was cut into at most."""
+    book, tokens = state.book, expected.tolist()
+    role, slices = "user", 1
+    before, after = (turn_header(answered=book.answered, completed=book.completed) if book.opens_turn else ""), ""
+    if book.first:
+        role = stream.tokenizer.decode(tokens).removeprefix(IM_START).partition("\n")[0]
+        before, after = f"{IM_START}{role}\n", f"{IM_END}\n"
+    parts = trim(parse(stream, tokens), before, after)
+    media: dict[Place, Any] = {}
+    for place in (part for part in parts if isinstance(part, Place)):
+        if place.kind == "sound":
+            media[place] = _sound(goldens, stream, name)
+        else:
+            embeds = goldens.expected[f"{name}.merged_embeds"]
+            media[place], slices = find_picture(goldens, stream, place, embeds, range(len(embeds)))
+    content = fill(parts, media)
+    if book.first and "sys" in name:
+        known = known_prompt(content)
+        row.same(f"{name} is a system prompt of get_sys_prompt", known is not None, True)
+        if known is not None:
+            return known, slices
+    return Message(role, content), slices  # type: ignore[arg-type]
+
+
+def _sound(goldens: GoldenSet, stream: Stream, name: str) -> Sound:
+    """The input whose mel is the step's."""
+    expected = goldens.expected[f"{name}.mel"][0]
+    fitting = []
+    for title, samples in goldens.sounds.items():
+        if mel_length(len(samples)) == expected.shape[1]:
+            fitting.append((float((stream.mel(samples) - expected).abs().max()), title))
+    if not fitting:
+        raise SetError(f"inputs.safetensors holds no sound of {expected.shape[1]} frames, which {name} was fed")
+    return goldens.sounds[min(fitting)[1]]

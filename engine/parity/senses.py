@@ -1,0 +1,95 @@
+"""Stages ``image`` and ``batch_audio``: pixels, placeholders, vision tower, resampler, whole-clip audio encoder."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.model.audio import pool, token_length
+from engine.parity.goldens import GoldenSet
+from engine.parity.ledger import EXACT, SIGNAL, Row
+from engine.processing.image import pad_slices
+from engine.processing.tokens import AudioSlot, ImageSlot
+from engine.stream import Stream
+
+EVERY = r"every(\d+)(?:st|nd|rd|th)"
+
+
+def stride(total: int, kept: int) -> int:
+    """Step of the rows that a set keeps of ``total``: the one that leaves ``kept``, a power of two if several do."""
+    fitting = [step for step in range(1, total + 1) if -(-total // step) == kept]
+    return next((step for step in fitting if step & (step - 1) == 0), fitting[0] if fitting else 1)
+
+
+@torch.inference_mode()
+def compare_images(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    hashes = goldens.section("resized_u8_sha256")
+    for case, settings in goldens.section("image_cases").items():
+        _compare_image(goldens, stream, row, f"image.{case}", goldens.picture(f"img_{case}"), settings, hashes)
+
+
+def _compare_image(
+    goldens: GoldenSet, stream: Stream, row: Row, name: str, picture: Any, settings: Any, hashes: Any
+) -> None:
+    resized, _ = stream.images.slice(picture, settings["max_slice_nums"])
+    slices = stream.images(picture, settings["max_slice_nums"])
+    row.same(f"{name}.n_slices", len(resized), settings["n_slices"])
+    row.same(f"{name}.tgt_sizes", [list(size) for size in slices.sizes], goldens.take(f"{name}.tgt_sizes"))
+    tokens = stream.builder([ImageSlot(slices.grid)], use_image_id=settings["use_image_id"])
+    row.same(f"{name}.input_ids", tokens.ids, goldens.take(f"{name}.input_ids").flatten())
+    row.same(f"{name}.image_bound", tokens.image_bounds, goldens.take(f"{name}.image_bound"))
+    patches, sizes = pad_slices([slices])
+    features = stream.model.vpm(patches, sizes)
+    for index, (piece, pixels, size) in enumerate(zip(resized, slices.patches, slices.sizes, strict=True)):
+        key = f"{name}.slice{index}"
+        raw = np.asarray(piece)
+        if key in hashes:
+            row.same(f"{key}.resized_u8_sha256", hashlib.sha256(raw.tobytes()).hexdigest(), hashes[key])
+        shown = goldens.folder / "images" / f"expected.{key}.resized_u8.png"
+        if shown.is_file():
+            expected = np.asarray(goldens.picture(shown.stem))
+            row.same(f"{key}.resized_u8.png", raw[: expected.shape[0]], expected)
+        for wanted, found in goldens.keys(rf"{key}\.pixel_values_first(\d+)patches"):
+            row.close(wanted, _patchified(pixels, int(found[1])), goldens.take(wanted), EXACT)
+        expected_features = goldens.take(f"{key}.vpm")
+        own = features[index, : size[0] * size[1]]
+        row.close(f"{key}.vpm", own[:: stride(len(own), len(expected_features))], expected_features)
+    row.close(f"{name}.resampler", stream.model.resampler(features, sizes), goldens.take(f"{name}.resampler"))
+
+
+def _patchified(patches: Tensor, count: int) -> Tensor:
+    """The first patches in the published layout [3, patch, count * patch]."""
+    side = int((patches.shape[1] // 3) ** 0.5)
+    return patches[:count].view(count, 3, side, side).permute(1, 2, 0, 3).reshape(3, side, count * side)
+
+
+@torch.inference_mode()
+def compare_batch_audio(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    count = sum(name.startswith("batch_audio") for name in goldens.sounds)
+    sounds = [goldens.sounds[f"batch_audio{index}"] for index in range(count)]
+    mels = [stream.mel(sound) for sound in sounds]
+    lengths = [mel.shape[1] for mel in mels]
+    row.same("batch_audio.mel_lens", lengths, goldens.take("batch_audio.mel_lens"))
+    for sound, placeholders in zip(sounds, goldens.section("batch_audio_placeholders"), strict=True):
+        bounds = stream.builder([AudioSlot(len(sound))]).audio_bounds
+        groups = [int((bounds[:, 1] - bounds[:, 0]).sum()), len(bounds)]
+        row.same("batch_audio_placeholders", groups, placeholders)
+    batch = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
+    for key, found in goldens.keys(r"batch_audio\.mel_item(\d+)_first(\d+)"):
+        row.close(key, batch[int(found[1]), :, : int(found[2])], goldens.take(key), SIGNAL)
+    step = stream.config.audio.pool_step
+    variants = sorted({found[1] for _, found in goldens.keys(r"batch_audio\.(full|chunk[\d.]+s)\..*")})
+    for variant in variants:
+        seconds = -1.0 if variant == "full" else float(variant[len("chunk") : -1])
+        states = stream.model.apm(batch, lengths, chunk_length=seconds)
+        vectors = pool(stream.model.audio_projection_layer(states), step)
+        for key, found in goldens.keys(rf"batch_audio\.{variant}\.apm_last_hidden_item(\d+)(?:_{EVERY})?"):
+            row.close(key, states[int(found[1]), :: int(found[2] or 1)], goldens.take(key))
+        for key, found in goldens.keys(rf"batch_audio\.{variant}\.embeds(\d+)(?:_{EVERY})?"):
+            clip = int(found[1])
+            own = vectors[clip, : token_length(lengths[clip], step)]
+            row.close(key, own[:: int(found[2] or 1)], goldens.take(key))

@@ -1,0 +1,134 @@
+"""Stages ``sampler``, ``dvae``, ``vocos``, ``xfade``, and ``tts.*``: speech from a scripted text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.parity.goldens import GoldenSet
+from engine.parity.ledger import SIGNAL, SPEECH_LOGITS, STATES, Row
+from engine.parity.probe import Probe, Record, Run, greedy_options
+from engine.sampling import SpeechSampling, speech_probabilities
+from engine.speech import TextItem, crossfade
+from engine.stream import Stream
+from engine.work import Read, Recall, Render, Speak, Step
+
+LOGIT_SCALE = 20.0
+"""The sampler golden's scores are divided by 20 times the temperatures."""
+
+
+@torch.inference_mode()
+def compare_sampler(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    config, plain = stream.config.tts, SpeechSampling()
+    yes = torch.tensor([True])
+    logits, history = goldens.take("sampler.logits"), goldens.take("sampler.history").long()
+    for key, found in goldens.keys(r"sampler\.probs_rp([\d.]+)"):
+        sampling = SpeechSampling(
+            temperature=tuple(LOGIT_SCALE * value for value in plain.temperature),
+            top_p=config.top_p,
+            top_k=config.top_k,
+            repetition_penalty=float(found[1]),
+        )
+        chances = speech_probabilities(logits[None], history[None], sampling, warp=yes, allow_end=yes)
+        row.close(key, chances[0], goldens.take(key))
+
+
+@torch.inference_mode()
+def compare_dvae(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    dvae, codes = stream.model.tts.dvae, goldens.take("dvae.codes").long()
+    row.close("dvae.vq_feats", dvae.features(codes), goldens.take("dvae.vq_feats"))
+    row.close("dvae.mel", dvae.decode(codes), goldens.take("dvae.mel"))
+
+
+@torch.inference_mode()
+def compare_vocos(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    row.close("vocos.wav", stream.vocos(goldens.expected["dvae.mel"]), goldens.take("vocos.wav"), SIGNAL)
+
+
+def compare_xfade(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    first, second = goldens.take("xfade.a"), goldens.take("xfade.b")
+    expected = goldens.take("xfade.out0"), goldens.take("xfade.out1")
+    overlap = len(first) + len(second) - len(expected[0]) - len(expected[1])
+    for index, joined in enumerate(crossfade(first, second, overlap)):
+        row.close(f"xfade.out{index}", joined, expected[index], SIGNAL)
+
+
+class Script:
+    """Text pieces given in advance, the first with the speaker."""
+
+    def __init__(self, pieces: list[str], speaker: Tensor) -> None:
+        self.items = [TextItem(text, None if index else speaker) for index, text in enumerate(pieces)]
+
+    def next(self) -> Step[TextItem | None]:
+        yield from ()
+        return self.items.pop(0) if self.items else None
+
+
+def compare_speech(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+    """One ``tts.*`` case."""
+    name = row.stage
+    case, probe = goldens.section(name), Probe(stream)
+    state = stream.open()
+    slot = stream.pool.speech.allocate()
+    try:
+        script = Script(case["pieces"], goldens.take(f"{name}.spk_embeds"))
+        speech = stream.exact_speech(state, script, greedy_options(stream), slot)
+        run = probe.run(speech.task())
+    finally:
+        stream.pool.speech.release(slot)
+        stream.pool.drop(state)
+    compare_run(stream, row, name, case, run, finished="finished")
+    for index, codes in enumerate(speech.segments):
+        key = f"{name}.audio_codes_segment{index}"
+        row.same(key, codes, goldens.take(key))
+    wave = torch.cat([chunk.wave for chunk in run.outputs]) if run.outputs else torch.empty(0)
+    row.same(f"{name}.wav_total", len(wave), case["wav_total"])
+    head, tail = goldens.take(f"{name}.wav_head"), goldens.take(f"{name}.wav_tail")
+    row.close(f"{name}.wav_head", wave[: len(head)], head, SIGNAL)
+    row.close(f"{name}.wav_tail", wave[max(0, len(wave) - len(tail)) :], tail, SIGNAL)
+
+
+def compare_run(stream: Stream, row: Row, name: str, case: dict[str, Any], run: Run, finished: str) -> None:
+    """What the manifest tells about a spoken answer."""
+    row.same(f"{name}.texts", [chunk.text for chunk in run.outputs], case["texts"])
+    row.same(f"{name}.wav_lens", [len(chunk.wave) for chunk in run.outputs], case["wav_lens"])
+    spoken = run.of(Speak)
+    row.same(
+        f"{name}.codes_after_each_tts_generate",
+        [record.count for record in spoken],
+        case["codes_after_each_tts_generate"],
+    )
+    row.same(f"{name}.{finished}", [record.result.finished for record in spoken], case[finished])
+    row.same(
+        f"{name}.tts_prefill_positions",
+        [[start, start + len(record.result) - 1] for start, record in _reads(stream, run)],
+        case["tts_prefill_positions"],
+    )
+    codes = [len(record.work.codes) for record in run.of(Render)]
+    row.same(f"{name}.dvae_codes_per_call", codes, case["dvae_codes_per_call"])
+
+
+def _reads(stream: Stream, run: Run) -> list[tuple[int, Record]]:
+    """First position and record of everything that was fed to the speech model in one pass."""
+    codes_start = stream.config.tts.condition_length - 1
+    reads = run.of(Read, Recall)
+    return [(record.work.start if isinstance(record.work, Read) else codes_start, record) for record in reads]
+
+
+def compare_speech_tensors(goldens: GoldenSet, row: Row, name: str, probe: Probe, run: Run) -> None:
+    """Tensors kept of a spoken answer of the ``stream`` stage."""
+    logits = probe.speech_logits(run)
+    for key, found in goldens.keys(rf"{name}\.tts_logits_step(\d+)"):
+        row.close(key, logits[int(found[1])], goldens.take(key), SPEECH_LOGITS)
+    reads = run.of(Read, Recall)
+    for key, found in goldens.keys(rf"{name}\.tts_prefill(\d+)_inputs_embeds"):
+        row.close(key, reads[int(found[1])].inputs["voice"][0][0], goldens.take(key))
+    for key, found in goldens.keys(rf"{name}\.tts_prefill(\d+)_hidden"):
+        row.close(key, reads[int(found[1])].result, goldens.take(key))
+    mels = probe.speech_mels(run)
+    for key, found in goldens.keys(rf"{name}\.dvae_mel_call(\d+)"):
+        row.close(key, mels[int(found[1])], goldens.take(key), STATES)
+    for key, found in goldens.keys(rf"{name}\.wav(\d+)"):
+        row.close(key, run.outputs[int(found[1])].wave, goldens.take(key), SIGNAL)
