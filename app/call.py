@@ -3,32 +3,61 @@
 The deterministic core. All inputs are synchronous, do not block, belong on the event loop and are totally ordered;
 everything that a call does follows from that order, so that replaying the inputs gives the identical events. Media
 time, the number of 16 kHz microphone samples processed in whole 20 ms frames, is its only clock.
+
+Units go to the engine while the person speaks: a turn begins with its pre-roll, every second of it is prefilled as soon
+as it is complete, with the newest picture, and what is left goes at its end. Silence between turns is not prefilled.
 """
 
 from __future__ import annotations
 
+import base64
+import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app import turn
+from app.commands import Commands
 from app.config import CallConfig
-from app.engine_link import EngineLink
-from app.microphone import Microphone
+from app.engine_link import (
+    FATAL_CODES,
+    ChunkArrived,
+    EngineLink,
+    GenerationFailed,
+    GenerationStopped,
+    Result,
+    UnitPrefilled,
+    UnitRefused,
+)
+from app.microphone import FRAME_SAMPLES, Microphone
+from app.outbox import Outbox
 from app.playout import SpeechQueue
+from app.protocol import MAX_DELTA_CHARS, MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, VERSION
+from app.response import Response
 from app.tap import CallTap
-from engine.client import EngineInfo, EngineSession
+from app.units import UnitCutter
+from app.vad import SpeechEnded, SpeechStarted, create_detector, create_tracker, level_dbfs
+from engine.client import INPUT_RATE, OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession, Unit
+
+log = logging.getLogger(__name__)
+
+VAD_EVENT_SAMPLES = INPUT_RATE // 10
+"""At most ten ``vad`` events a second."""
+
+VAD_EVENT_STEP_DB = 3.0
+"""A change of level that is worth an event."""
+
+MAX_THUMBNAIL_BYTES = 8 * 1024
+CAPS = ("text", "push_to_talk", "barge_in", "resume", "hd_video")
+SECRETS = ("resume_token", "recorded")
+SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
 class Call:
     """Create it on a running event loop; end it with :meth:`close`."""
-
-    call_id: str
-    config: CallConfig
-    microphone: Microphone
-    """``push(samples, rate, pts)``"""
-    output: SpeechQueue
-    """``pull(n)``"""
-    link: EngineLink
-    """``await idle()``, and ``held`` results for replay"""
 
     def __init__(
         self,
@@ -48,36 +77,403 @@ class Call:
         closes it. ``held`` keeps the engine's results back until ``link.release()`` lets them take effect (replay of
         recorded times). ``resume_token``, ``resume_s`` and ``recorded`` are told to the client only, never to the tap.
         """
-        raise NotImplementedError
+        self.call_id = call_id
+        self.config = config
+        self._tap = tap
+        self._engine = engine
+        self._resume_token, self._resume_s, self._recorded = resume_token, resume_s, recorded
+        self._on_end = on_end
+        self._closed = self._ended = False
+        self._t = 0
+        push_to_talk = config.turn.detection == "push_to_talk"
+        self._state = turn.TurnState(muted=push_to_talk)
+        self._events: deque[turn.Event] = deque()
+        self._stepping = False
+        self._response: Response | None = None
+        self._frame: tuple[int, bytes] | None = None
+        self._frame_recorded = False
+        self._camera_off = False
+        self._behind = False
+        self._last_unit = self._prefilled_unit = self._units_of_turn = 0
+        self._vad_told: tuple[int, bool, float] = (-VAD_EVENT_SAMPLES, False, 0.0)
+        self._outbox = Outbox(self._welcome, tap.event if tap else None)
+        self._commands = Commands(self)
+        self._detector = create_detector(config.vad)
+        self._speech = create_tracker(config.vad)
+        self._cutter = UnitCutter(_samples(config.turn.preroll_ms), _samples(config.turn.hangover_ms))
+        self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
+        self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
+        self.link = EngineLink(session, self._on_result, self._has_room, held=held)
+        self.event("welcome", self._welcome(False), secret=(*SECRETS, "limits"))
 
+    # ---------------------------------------------------------------------------------------------------- inputs
     @property
     def t_samples(self) -> int:
         """Media time, samples at 16 kHz."""
-        raise NotImplementedError
+        return self._t
+
+    @property
+    def phase(self) -> turn.Phase:
+        """The turn state's name for people."""
+        return self._state.phase(self.config.turn.detection == "push_to_talk")
 
     def push_frame(self, jpeg: bytes) -> None:
-        """The newest camera picture; it goes with the next unit."""
+        """The newest camera picture; it goes with the next unit. Ignored while the camera is off."""
+        if not self._closed and not self._camera_off:
+            self._frame, self._frame_recorded = (self._t, jpeg), False
 
     def receive(self, raw: str) -> None:
         """One message of the client. The peer limits their rate."""
+        if self._closed:
+            return
+        if self._tap:
+            self._tap.command(self._t, raw)
+        self._commands.receive(raw)
 
     def microphone_paused(self) -> None:
         """No audio packet for more than a second; the next one ends the pause."""
+        if self._closed or not self._state.live:
+            return
+        if self._tap:
+            self._tap.paused(self._t)
+        self.step(turn.MicrophoneLost())
 
+    def _on_frame(self, frame: NDArray[np.int16]) -> None:
+        """20 ms of microphone audio: media time goes on."""
+        if self._closed:
+            return
+        if self._state.muted:
+            frame = SILENT_FRAME
+        self._t += FRAME_SAMPLES
+        if self._tap:
+            self._tap.audio(frame)
+        self._cutter.push(frame)
+        match self._speech.push(self._detector.push(frame)):
+            case SpeechStarted(onset):
+                self.step(turn.SpeechStarted(onset))
+            case SpeechEnded(end, voiced_ms):
+                self.step(turn.SpeechEnded(end, voiced_ms))
+        self.step(turn.Tick(self._speech.voiced_ms))
+        self._cut_units()
+        self._tell_vad(level_dbfs(frame))
+
+    def _on_played(self, epoch: int, samples: int) -> None:
+        if self._closed:
+            return
+        if self._tap:
+            self._tap.played(self._t, epoch, samples)
+        response = self._response
+        if response is not None and response.epoch == epoch and response.first_audio is None:
+            response.first_audio = self._t
+        self._check_drained()
+        self.link.room_made()
+
+    def _on_result(self, n: int, result: Result) -> None:
+        if self._closed:
+            return
+        if self._tap:
+            self._tap.result(self._t, n)
+        match result:
+            case UnitPrefilled():
+                self._unit_prefilled(result)
+            case UnitRefused(index, error):
+                self._prefilled_unit = index
+                if self._response is not None:
+                    self._response.unit_prefilled(index, self._t)
+                self._engine_error(error)
+            case ChunkArrived(chunk):
+                self.step(turn.AnswerChunk(chunk))
+            case GenerationFailed(epoch, error):
+                self._engine_error(error)
+                self.step(turn.AnswerFailed(epoch))
+            case GenerationStopped(epoch):
+                self.step(turn.AnswerStopped(epoch))
+
+    # ------------------------------------------------------------------------------------------- the connection
     def attach(self, send: Callable[[str], None]) -> None:
         """Send events here from now on; ``send`` must not raise. See :mod:`app.protocol` for what a second one gets."""
+        self._outbox.attach(send)
 
     def detach(self) -> None:
         """There is no connection; events are kept for the next one."""
+        self._outbox.detach()
+
+    def hello(self, last_seq: int | None) -> None:
+        """The client of the connection saw event ``last_seq`` last."""
+        self._outbox.hello(last_seq)
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
         """Send the connection's figures to the client (not recorded)."""
+        self.event("metrics", figures, observed=False)
 
     def warn(self, code: str, message: str) -> None:
         """Send a warning about the connection to the client (not recorded)."""
+        self.event("warning", {"code": code, "message": message}, observed=False)
 
     def announce_end(self, in_s: float, reason: str) -> None:
         """Tell the client that the server is going to end the call (not recorded)."""
+        self.event("session.ending", {"in_s": in_s, "reason": reason}, observed=False)
+
+    def event(
+        self,
+        kind: str,
+        data: Mapping[str, Any],
+        *,
+        turn: int | None = None,
+        epoch: int | None = None,
+        observed: bool = True,
+        secret: tuple[str, ...] = (),
+    ) -> None:
+        """Send an event, about the current turn and epoch when none are given."""
+        if not self._closed:
+            self._outbox.event(
+                kind,
+                data,
+                t_samples=self._t,
+                turn=self._state.turn if turn is None else turn,
+                epoch=self._state.epoch if epoch is None else epoch,
+                observed=observed,
+                secret=secret,
+            )
+
+    # ----------------------------------------------------------------------------------- what commands can change
+    def set_camera(self, off: bool) -> None:
+        """While the camera is off, units go without a picture."""
+        self._camera_off = off
+        if off:
+            self._frame = None
+
+    def set_config(self, config: CallConfig) -> None:
+        """New options take effect at once; a changed VAD begins anew."""
+        if config.vad != self.config.vad:
+            if self._speech.speaking:
+                self.step(turn.SpeechEnded(self._speech.last_voiced, self._speech.voiced_ms))
+            now = self._speech.now
+            self._detector, self._speech = create_detector(config.vad), create_tracker(config.vad, now)
+        if config.turn.detection != self.config.turn.detection:
+            self.step(turn.Discard())
+            self.step(turn.Muted(config.turn.detection == "push_to_talk"))
+        self.config = config
+        self._cutter.preroll = _samples(config.turn.preroll_ms)
+        self._cutter.hangover = _samples(config.turn.hangover_ms)
+
+    def report_buffer(self, epoch: int, buffered_ms: float) -> None:
+        """The listener has that much of the answer of ``epoch`` in its own buffer."""
+        if self._response is not None and self._response.epoch == epoch:
+            self._response.reported_buffer_ms = buffered_ms
+
+    def end(self, reason: str) -> None:
+        """End the call by itself: say so and tell the owner."""
+        if self._ended:
+            return
+        self._ended = True
+        self.step(turn.Close(reason))
+        self.event("session.ending", {"in_s": 0, "reason": reason})
+        if self._on_end is not None:
+            self._on_end(reason)
 
     async def close(self, reason: str) -> None:
         """End the call and the engine's session. Twice is no error."""
+        if self._closed:
+            return
+        if not self._ended:
+            self._on_end = None
+            self.end(reason)
+        self._closed = True
+        await self.link.close()
+        if self._tap:
+            self._tap.closed(reason)
+
+    # ------------------------------------------------------------------------------------------ the turn machine
+    def step(self, event: turn.Event) -> None:
+        """Let the turn machine see an event and do what follows, one event after the other."""
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events:
+                self._state, actions = turn.step(self._state, self._events.popleft(), self._t, self.config)
+                for action in actions:
+                    self._do(action)
+        finally:
+            self._stepping = False
+
+    def _do(self, action: turn.Action) -> None:
+        match action:
+            case turn.OpenTurn(onset):
+                self._units_of_turn = 0
+                self._cutter.open(onset)
+            case turn.CloseTurn(end):
+                push_to_talk = self.config.turn.detection == "push_to_talk"
+                last_voiced = end if end is not None or push_to_talk else self._speech.last_voiced
+                self._prefill_turn(self._cutter.close(last_voiced))
+            case turn.DropTurn(reason):
+                self._cutter.drop()
+                if reason == "discarded" and self._units_of_turn:
+                    self._warn_discarded()
+            case turn.PrefillText(text):
+                self._prefill(Unit(frame=self._take_frame(), text=text, hd=self.config.hd_video))
+            case turn.Generate():
+                self._generate(action)
+            case turn.Play(chunk):
+                self._play(chunk)
+            case turn.Flush():
+                self.output.flush()
+            case turn.CancelGeneration(epoch):
+                self.link.cancel(epoch)
+            case turn.Done():
+                self._done(action)
+            case turn.Show(phase, reason):
+                self.event("turn.state", {"state": phase, "reason": reason})
+
+    # ------------------------------------------------------------------------------------------ towards the engine
+    def _cut_units(self) -> None:
+        """Prefill the seconds of the turn that are complete, once it is sure that it is one."""
+        if self._state.opened is None:
+            return
+        if self.config.turn.detection == "push_to_talk":
+            self._prefill_turn(self._cutter.cut(self._t), final=False)
+        elif self._speech.voiced_ms >= self.config.turn.min_speech_ms:
+            self._prefill_turn(self._cutter.cut(self._speech.last_voiced), final=False)
+
+    def _prefill_turn(self, units: list[NDArray[np.int16]], final: bool = True) -> None:
+        for i, audio in enumerate(units):
+            hd = self.config.hd_video and final and i == len(units) - 1
+            if self.link.pending_units >= self.config.media.max_pending_units:
+                self._warn_behind(len(audio))
+            else:
+                self._behind = False
+                self._prefill(Unit(audio, frame=self._take_frame(), hd=hd))
+
+    def _prefill(self, unit: Unit) -> None:
+        self._units_of_turn += 1
+        self._last_unit = self.link.prefill(unit)
+
+    def _take_frame(self) -> bytes | None:
+        """The newest picture; it stays the newest until another one comes."""
+        if self._frame is None:
+            return None
+        pushed, jpeg = self._frame
+        if self._tap and not self._frame_recorded:
+            self._tap.unit_frame(pushed, jpeg)
+        self._frame_recorded = True
+        return jpeg
+
+    def _generate(self, action: turn.Generate) -> None:
+        waits = self._last_unit if self._last_unit > self._prefilled_unit else 0
+        self._response = Response(action.turn, action.epoch, action.speak, self._t, action.speech_end, waits)
+        if not waits:
+            self._response.prefilled = self._t
+        self.output.push(action.epoch, np.zeros(0, np.int16))
+        self.event("response.started", {"reason": action.reason}, turn=action.turn, epoch=action.epoch)
+        self.link.generate(action.epoch)
+
+    def _has_room(self) -> bool:
+        return self.output.buffered < self.config.media.max_buffered_s * OUTPUT_RATE
+
+    # ---------------------------------------------------------------------------------------- towards the client
+    def _play(self, chunk: Chunk) -> None:
+        response = self._response
+        assert response is not None
+        response.add(chunk, self._t)
+        start = {"audio_start_ms": round(chunk.audio_start * 1000 / OUTPUT_RATE, 1)}
+        for begin in range(0, len(chunk.text), MAX_DELTA_CHARS):
+            delta = {"delta": chunk.text[begin : begin + MAX_DELTA_CHARS]}
+            spoken = start if self.config.speak and response.speak else {}
+            self.event("assistant.text", delta | spoken, turn=response.turn, epoch=response.epoch)
+        if response.speak:
+            self.output.push(chunk.epoch, chunk.pcm)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        answer = self._state.answer
+        if answer is not None and answer.finished and not self.output.buffered:
+            self.step(turn.Drained(answer.epoch))
+
+    def _done(self, action: turn.Done) -> None:
+        response, self._response = self._response, None
+        assert response is not None
+        heard = response.heard_samples(self.output.played, complete=action.status == "completed")
+        data = {"status": action.status, "reason": action.reason} | response.summary(heard, action.status)
+        self.event("response.done", data, turn=action.turn, epoch=action.epoch)
+        self.link.heard(action.epoch, heard)
+        self.link.room_made()
+
+    def _unit_prefilled(self, result: UnitPrefilled) -> None:
+        unit, prefilled = result.unit, result.prefilled
+        self._prefilled_unit = result.index
+        if self._response is not None:
+            self._response.unit_prefilled(result.index, self._t)
+        if result.frame_error is not None:
+            self.event("warning", {"code": "bad_frame", "message": result.frame_error.message})
+        if unit.frame is not None:
+            used: dict[str, Any] = {"unit": result.index, "hd": unit.hd}
+            if self.config.media.thumbnails and len(unit.frame) <= MAX_THUMBNAIL_BYTES:
+                used["thumbnail"] = base64.b64encode(unit.frame).decode()
+            self.event("frame.used", used)
+        action = "dropped" if prefilled.dropped_tokens else "none"
+        context = {"used": prefilled.context_used, "limit": prefilled.context_limit, "action": action}
+        self.event("context", context | {"dropped": prefilled.dropped_tokens})
+
+    def _tell_vad(self, level: float) -> None:
+        last, was_speaking, last_level = self._vad_told
+        speaking = self._speech.speaking
+        changed = speaking != was_speaking or abs(level - last_level) >= VAD_EVENT_STEP_DB
+        if self._t - last >= VAD_EVENT_SAMPLES and changed:
+            self._vad_told = (self._t, speaking, level)
+            self.event("vad", {"speaking": speaking, "level": min(0.0, round(level, 1))})
+
+    def _engine_error(self, error: EngineError) -> None:
+        fatal = error.code in FATAL_CODES
+        if fatal and self._state.answer is not None:
+            self.step(turn.AnswerFailed(self._state.answer.epoch))
+        if not self._ended:
+            data = {"code": error.code, "message": error.message, "retryable": error.retryable, "fatal": fatal}
+            self.event("error", data)
+            if fatal:
+                self.end("engine_lost")
+
+    def _warn_behind(self, samples: int) -> None:
+        if not self._behind:
+            self._behind = True
+            message = (
+                f"The model is {self.link.pending_units} units behind and does not hear what is said now. "
+                "Wait for its answer, or run it on a faster machine."
+            )
+            self.event("warning", {"code": "engine_behind", "message": message})
+        log.warning("call %s: %d samples were not given to the engine, which is behind", self.call_id, samples)
+
+    def _warn_discarded(self) -> None:
+        message = f"The model had already heard {self._units_of_turn} seconds of what was discarded."
+        self.event("warning", {"code": "discarded_late", "message": message})
+
+    def _welcome(self, resumed: bool) -> dict[str, Any]:
+        limits: dict[str, Any] = {
+            "message_bytes": MAX_MESSAGE_BYTES,
+            "text_chars": MAX_TEXT_CHARS,
+            "turn_s": self.config.turn.max_turn_s,
+        }
+        if self._resume_s is not None:
+            limits["resume_s"] = self._resume_s
+        engine = self._engine
+        data: dict[str, Any] = {
+            "session": self.call_id,
+            "protocol": VERSION,
+            "resumed": resumed,
+            "config": self.config.as_mapping(),
+            "engine": {
+                "name": engine.name if engine else "",
+                "trained": engine.trained if engine else False,
+                "hears": engine.hears if engine else False,
+                "note": engine.note if engine else "",
+            },
+            "caps": list(CAPS),
+            "limits": limits,
+            "recorded": self._recorded,
+        }
+        return data if self._resume_token is None else data | {"resume_token": self._resume_token}
+
+
+def _samples(milliseconds: float) -> int:
+    return round(milliseconds * INPUT_RATE / 1000)

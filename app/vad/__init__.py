@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from app.config import VadConfig
-from app.vad.detector import VoiceDetector
-from app.vad.speech import SpeechTracker
+from app.vad.detector import VoiceDetector, level_dbfs
+from app.vad.speech import SpeechEnded, SpeechStarted, SpeechTracker
 from app.vad.webrtc import WebrtcDetector
 
-__all__ = ["SpeechTracker", "VoiceDetector", "create_detector", "create_tracker"]
+__all__ = [
+    "SpeechEnded",
+    "SpeechStarted",
+    "SpeechTracker",
+    "VoiceDetector",
+    "create_detector",
+    "create_tracker",
+    "level_dbfs",
+]
 
 
 def create_detector(config: VadConfig) -> VoiceDetector:
@@ -19,8 +27,8 @@ def create_detector(config: VadConfig) -> VoiceDetector:
     return WebrtcDetector(config)
 
 
-def create_tracker(config: VadConfig) -> SpeechTracker:
-    """The tracker for the probabilities of :func:`create_detector`."""
+def create_tracker(config: VadConfig, now: int = 0) -> SpeechTracker:
+    """The tracker for the probabilities of :func:`create_detector`, from media time ``now`` (samples) on."""
     on, off = (config.silero_on, config.silero_off) if config.kind == "silero" else (0.5, 0.5)
     return SpeechTracker(
         on=on,
@@ -29,4 +37,5 @@ def create_tracker(config: VadConfig) -> SpeechTracker:
         onset_window_ms=config.onset_window_ms,
         end_silence_ms=config.end_silence_ms,
         end_voiced_share=config.end_voiced_share,
+        now=now,
     )

@@ -41,26 +41,28 @@ class SpeechTracker:
         onset_window_ms: int,
         end_silence_ms: int,
         end_voiced_share: float,
+        now: int = 0,
     ) -> None:
+        """``now`` is the media time (samples) at which the first frame begins."""
         self._on, self._off = on, off
         self._onset_frames = _frames(onset_ms)
         self._onset_window: deque[bool] = deque(maxlen=_frames(onset_window_ms))
         self._end_frames = _frames(end_silence_ms)
         self._end_voiced = int(self._end_frames * end_voiced_share)
         self._end_window: deque[bool] = deque(maxlen=self._end_frames)
-        self._t = 0
+        self.now = now
         self.speaking = False
         self.voiced_ms = 0
         """Voiced time of the speech that goes on, 0 outside speech."""
-        self.last_voiced = 0
+        self.last_voiced = now
         """Media time (samples) at which the newest voiced frame ended."""
 
     def push(self, probability: float) -> SpeechStarted | SpeechEnded | None:
         """Take in the next 20 ms frame. At most one change per frame."""
-        self._t += FRAME_SAMPLES
+        self.now += FRAME_SAMPLES
         voiced = probability >= (self._off if self.speaking else self._on)
         if voiced:
-            self.last_voiced = self._t
+            self.last_voiced = self.now
         return self._within(voiced) if self.speaking else self._outside(voiced)
 
     def _outside(self, voiced: bool) -> SpeechStarted | None:
@@ -69,7 +71,7 @@ class SpeechTracker:
         if sum(window) < self._onset_frames:
             return None
         first = list(window).index(True)
-        onset = self._t - (len(window) - first) * FRAME_SAMPLES
+        onset = self.now - (len(window) - first) * FRAME_SAMPLES
         self.speaking, self.voiced_ms = True, sum(window) * FRAME_MS
         self._end_window.extend([True] * self._end_frames)
         window.clear()
