@@ -107,6 +107,9 @@ TASK_PROMPTS: dict[str, dict[str, str]] = {
 }
 """What to ask about a sound, by task and language: the wordings that the model knows."""
 
+READ_PROMPT = {"zh": "请朗读以下内容。", "en": "Please read the text below."}
+"""What comes before a text to be read aloud with a cloned voice."""
+
 
 def turn_header(*, answered: bool, completed: bool) -> str:
     """What opens a user's turn in a stream.

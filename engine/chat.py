@@ -1,0 +1,368 @@
+"""Offline conversations: pictures, sound, video and words in, text and speech out.
+
+As a library::
+
+    from engine.chat import chat
+    from engine.loader import load_checkpoint
+
+    model = load_checkpoint("MiniCPM-o-2_6")
+    print(chat(model, [{"role": "user", "content": [picture, "What is this?"]}]))
+
+From a shell: ``python -m engine.chat MODEL --image cat.jpg --question "What is this?"``, see ``--help``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from engine.beam import beam_search
+from engine.chat_prompt import ChatPrompt, PromptMaker, messages_of
+from engine.errors import InputError
+from engine.loader import LoadedModel
+from engine.model.audio import pool, token_length
+from engine.processing.image import pad_slices
+from engine.processing.prompts import TTS_EOS, Message
+from engine.sampling import Noise, SpeechSampling, TextSampling
+from engine.session import SessionState
+from engine.speech import BLOCK_CODES, MAX_CODES
+from engine.stream import Stream
+from engine.text import split_complete
+from engine.work import Decode, Decoded, Feed, Read, Render, Speak, Spoken, Voice
+
+SPEECH_RATE = 24_000
+"""Samples per second of spoken answers."""
+TEXT_BLOCK = 8
+"""Tokens drawn between two looks at what they say."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """How to ask and how to answer; names and defaults are the published ones.
+
+    Text is drawn at random, or greedily with ``do_sample=False``, or by beam search with ``sampling=False``. Raises
+    InputError for values that make no sense.
+    """
+
+    max_new_tokens: int = 2048
+    min_new_tokens: int = 0
+    sampling: bool = True
+    do_sample: bool = True
+    temperature: float = 0.7
+    top_p: float = 0.8
+    top_k: int = 100
+    repetition_penalty: float | None = None
+    """None: 1.05, and 1.2 for beam search. It counts generated tokens only."""
+    num_beams: int = 3
+    seed: int = 0
+    max_inp_length: int = 32768
+    """Tokens after which the prompt is cut off."""
+    omni_input: bool = False
+    """Join the parts of a message without line breaks, as the units of a call are."""
+    max_slice_nums: int | None = None
+    """Cells that a picture may be cut into; None takes the model's setting."""
+    use_image_id: bool | None = None
+    """Number the pictures; None takes the model's setting."""
+    chunk_input: bool | None = None
+    """Cut sound placeholders into seconds; None takes the model's setting."""
+    use_tts_template: bool = False
+    """Ask for an answer that can be spoken. Sound in the conversation and ``generate_audio`` switch it on."""
+    generate_audio: bool = False
+    speech: SpeechSampling | None = None
+    """How speech is drawn; None takes the model's setting."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("max_inp_length", 1), ("top_k", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1 or (self.repetition_penalty or 1) <= 0:
+            raise InputError("temperature and repetition_penalty must be above 0, and top_p in (0, 1]")
+        if self.num_beams < 2 or (self.max_slice_nums or 1) < 1:
+            raise InputError("num_beams must be at least 2, and max_slice_nums at least 1")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChatAnswer:
+    """An answer and what led to it."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    ids: tuple[int, ...]
+    """Tokens as drawn, the stop token included."""
+    embeds: Tensor
+    """What the language model read [T, hidden]."""
+    states: Tensor
+    """Its states over that [T, hidden], after the final norm."""
+    speaker: Tensor | None = None
+    """Its states at the speaker's place [1, hidden]; None for the text template."""
+    codes: Tensor | None = None
+    """Audio codes int64 [N, num_vq]."""
+    wave: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Speech, mono float32 at 24 kHz; empty without ``generate_audio``."""
+
+
+Answering = Generator[str, None, ChatAnswer]
+"""Gives text piece by piece and returns the whole answer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    ids: list[int]
+    stopped: bool
+    states: Tensor
+
+
+class Chat:
+    """Answers conversations with one loaded model. Not for several threads at once."""
+
+    def __init__(self, loaded: LoadedModel, *, context: int | None = None) -> None:
+        """``context`` bounds the tokens of a conversation, its answer included; None is the model's own limit."""
+        self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
+        self.stream = Stream(loaded, sessions=1, context=context)
+        self.prompts = PromptMaker(loaded)
+        self.stop_ids = self.stream.builder.specials.stop
+
+    def prepare(self, messages: Sequence[Message], options: ChatOptions) -> ChatPrompt:
+        """Everything that can be done before the model is asked. Raises InputError."""
+        prompt = self.prompts(
+            messages,
+            joint="" if options.omni_input else "\n",
+            speech=options.use_tts_template or options.generate_audio,
+            max_slices=options.max_slice_nums,
+            use_image_id=options.use_image_id,
+            chunk_input=options.chunk_input,
+            max_length=options.max_inp_length,
+        )
+        if len(prompt.row) >= self.stream.pool.context:
+            problem = f"the conversation takes {len(prompt.row)} of {self.stream.pool.context} tokens"
+            raise InputError(f"{problem}; use fewer or smaller pictures, shorter sound, or a lower max_inp_length")
+        if options.generate_audio and not len(prompt.row.spk_bounds):
+            raise InputError("the prompt was cut before the speaker's place; raise max_inp_length to hear an answer")
+        return prompt
+
+    def answer(self, messages: Sequence[Message], options: ChatOptions | None = None) -> ChatAnswer:
+        """Answer a conversation. Raises InputError for parts that cannot be used."""
+        pieces = self.pieces(messages, options)
+        try:
+            while True:
+                next(pieces)
+        except StopIteration as end:
+            return cast(ChatAnswer, end.value)
+
+    def pieces(self, messages: Sequence[Message], options: ChatOptions | None = None) -> Answering:
+        """Answer a conversation piece by piece, each as soon as it is drawn. Raises InputError before the first."""
+        options = options or ChatOptions()
+        return self._answer(self.prepare(messages, options), options)
+
+    @torch.inference_mode()
+    def embed(self, prompt: ChatPrompt) -> Tensor:
+        """Embeddings [T, hidden] of a prompt with its pictures and sounds in place."""
+        model, step = self.model, self.config.audio.pool_step
+        pictures: list[Tensor] = []
+        if prompt.images:
+            patches, sizes = pad_slices(list(prompt.images))
+            seen = model.see(patches.to(model.device, model.dtype), sizes)
+            pictures = [seen[: len(prompt.row.image_bounds)]]
+        sounds: list[Tensor] = []
+        if prompt.mels:
+            lengths = [mel.shape[1] for mel in prompt.mels]
+            mel = pad_sequence([mel.T for mel in prompt.mels], batch_first=True).transpose(1, 2)
+            vectors = pool(model.audio_projection_layer(model.apm(mel.to(model.device, model.dtype), lengths)), step)
+            sounds = [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
+        return self.stream.merge(prompt.row, pictures, sounds)
+
+    def speak(
+        self, text: str, speaker: Tensor, noise: Noise, sampling: SpeechSampling | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Speak ``text`` with the voice that the language model's state ``speaker`` [1, hidden] stands for.
+
+        Text and codes alternate as the model was trained, ten text slots and 25 codes at a time; the wave is made in
+        one pass at the end. Text beyond the reserved slots is cut off. Returns codes int64 [N, num_vq] and the wave
+        float32 [N · 512] at 24 kHz.
+        """
+        config, speech, tokens = self.config.tts, self.stream.pool.speech, self.stream.speech_tokens
+        sampling = sampling or SpeechSampling(
+            top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty
+        )
+        ids = tokens.encode(text)
+        row, count, head, last = tokens.row(ids), tokens.count(ids), len(tokens.head), config.condition_length - 1
+        voice = Voice(speech.allocate(), self.stream.speaker(speaker), torch.empty(0, config.num_vq, dtype=torch.int64))
+        try:
+            with torch.inference_mode():
+                speech.clear(voice.slot, 0, last)
+            starts = iter(range(head, last, config.text_chunk_size))
+            finished = False
+            while not finished and len(voice.codes) <= MAX_CODES:
+                if (start := next(starts, None)) is not None:
+                    begin, end = start if start > head else 0, min(start + config.text_chunk_size, last)
+                    self._run(Read(voice, begin, row[begin:end]))
+                spoken: Spoken = self._run(Speak(voice, BLOCK_CODES, count, sampling.min_tokens, sampling, noise))
+                noise, finished = spoken.noise, spoken.finished
+            return voice.codes, self._run(Render(voice.codes))
+        finally:
+            speech.release(voice.slot)
+
+    def _answer(self, prompt: ChatPrompt, options: ChatOptions) -> Answering:
+        state = self.stream.open(options.seed)
+        try:
+            embeds = self.embed(prompt)
+            before = self._run(Feed(state, embeds[:-1])) if len(embeds) > 1 else embeds[:0]
+            state.note("prompt", len(before))
+            limit = min(options.max_new_tokens, self.stream.pool.context - len(embeds))
+            if options.sampling:
+                drawn = yield from self._draw(state, prompt, options, limit)
+            else:
+                drawn = self._search(state, embeds, options, limit)
+                yield self._decode(drawn.ids).replace(TTS_EOS, "")
+            text = self._decode(drawn.ids)
+            answer = ChatAnswer(
+                text=text.replace(TTS_EOS, ""),
+                finish="stop" if drawn.stopped else "length",
+                ids=tuple(drawn.ids),
+                embeds=embeds,
+                states=torch.cat([before, drawn.states]),
+            )
+            for first, last in prompt.row.spk_bounds[-1:].tolist():
+                answer = replace(answer, speaker=answer.states[first:last])
+            if not options.generate_audio or answer.speaker is None:
+                return answer
+            codes, wave = self.speak(text.split(TTS_EOS)[0], answer.speaker, state.noise, options.speech)
+            return replace(answer, codes=codes, wave=wave.numpy())
+        finally:
+            self.stream.pool.drop(state)
+
+    def _draw(
+        self, state: SessionState, prompt: ChatPrompt, options: ChatOptions, limit: int
+    ) -> Generator[str, None, _Drawn]:
+        """Draw tokens after the prompt, whose last token is not fed yet."""
+        penalty = 1.05 if options.repetition_penalty is None else options.repetition_penalty
+        sampling = TextSampling(
+            options.temperature, options.top_p, options.top_k, penalty, greedy=not options.do_sample
+        )
+        seen, given = self.stream.blank_seen(), tuple(prompt.row.ids[-1:].tolist())
+        drawn = _Drawn([], False, torch.empty(0))
+        held: tuple[int, ...] = ()
+        while not drawn.stopped and len(drawn.ids) < limit:
+            steps = min(TEXT_BLOCK, limit - len(drawn.ids))
+            least = max(0, options.min_new_tokens - len(drawn.ids))
+            decoded: Decoded = self._run(Decode(state, given, steps, sampling, seen, state.noise, least))
+            state.note("answer", len(decoded.ids))
+            state.noise, given = decoded.noise, decoded.ids[-1:]
+            states = drawn.states if drawn.ids else decoded.states
+            drawn = _Drawn([*drawn.ids, *decoded.ids], decoded.stopped, states)
+            ids: tuple[int, ...] = (*held, *decoded.ids)
+            if not drawn.stopped and len(drawn.ids) < limit:
+                ids, held = split_complete(ids, self.tokenizer)
+            if piece := self._decode(ids).replace(TTS_EOS, ""):
+                yield piece
+        return drawn
+
+    @torch.inference_mode()
+    def _search(self, state: SessionState, embeds: Tensor, options: ChatOptions, limit: int) -> _Drawn:
+        """Search for the likeliest answer to the prompt, whose last token is not fed yet."""
+        last = self._run(Feed(state, embeds[-1:]))
+        state.note("prompt", 1)
+        arena = self.stream.pool.llm
+        arena.max_slots = max(arena.max_slots, options.num_beams)
+        slots = [state.slot]
+        try:
+            slots += [arena.allocate() for _ in range(options.num_beams - 1)]
+            ids = beam_search(
+                self.model.llm,
+                arena,
+                slots,
+                state.length,
+                last[-1],
+                stop_ids=self.stop_ids,
+                max_new=limit,
+                min_new=options.min_new_tokens,
+                penalty=1.2 if options.repetition_penalty is None else options.repetition_penalty,
+            )
+        finally:
+            for slot in slots[1:]:
+                arena.release(slot)
+        return _Drawn(ids, ids[-1] in self.stop_ids, last)
+
+    def _run(self, work: Any) -> Any:
+        return self.stream.executor.run([work])[0]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """Text of drawn ids without the stop token and, as published, without the ids 0."""
+        kept = [token for token in ids if token != 0]
+        if kept and kept[-1] in self.stop_ids:
+            kept.pop()
+        text: str = self.tokenizer.decode(kept)
+        return text
+
+
+Conversation = Sequence[Message | Mapping[str, Any]]
+
+
+def chat(
+    model: LoadedModel | Chat,
+    msgs: Conversation | Sequence[Conversation],
+    *,
+    image: Image.Image | None = None,
+    stream: bool = False,
+    return_dict: bool = False,
+    output_audio_path: str | Path | None = None,
+    **options: Any,
+) -> str | ChatAnswer | Iterator[str] | list[str | ChatAnswer]:
+    """Answer a conversation, or each of several.
+
+    ``msgs``: ``{"role": "user", "content": …}`` entries, the content being one part or a list of them (text; a PIL
+    picture; sound as a flat array of 16 kHz samples, float32 in [−1, 1] or int16), or a list of such conversations.
+    ``image`` goes in front of the first message. ``options`` are those of :class:`ChatOptions`. ``output_audio_path``
+    names a file for the spoken answer (WAV, FLAC or OGG, 24 kHz) and implies ``generate_audio``. With ``stream`` the
+    result is an iterator over pieces of text; else it is the text, or a :class:`ChatAnswer` with ``return_dict`` or
+    ``generate_audio``. Raises InputError.
+    """
+    known = {entry.name for entry in fields(ChatOptions)}
+    if unknown := sorted(options.keys() - known):
+        raise InputError(f"{unknown[0]} is not an option; known are {', '.join(sorted(known))}")
+    settings = ChatOptions(**options)
+    if output_audio_path is not None:
+        settings = replace(settings, generate_audio=True)
+    owner = model if isinstance(model, Chat) else Chat(model)
+    if msgs and isinstance(msgs[0], list | tuple):
+        if stream or image is not None or output_audio_path is not None:
+            raise InputError("stream, image and output_audio_path are for one conversation; call chat() for each")
+        return [
+            cast("str | ChatAnswer", chat(owner, cast(Conversation, each), return_dict=return_dict, **options))
+            for each in msgs
+        ]
+    messages = messages_of(cast(Conversation, msgs))
+    if image is not None and messages:
+        messages[0] = replace(messages[0], content=[image, *messages[0].content])
+    if stream:
+        if not settings.sampling or settings.generate_audio:
+            raise InputError("only drawn text can be streamed; leave out sampling=False and generate_audio")
+        return owner.pieces(messages, settings)
+    answer = owner.answer(messages, settings)
+    if output_audio_path is not None:
+        write_sound(output_audio_path, answer.wave)
+    return answer if return_dict or settings.generate_audio else answer.text
+
+
+def write_sound(path: str | Path, wave: NDArray[np.float32]) -> None:
+    """Write speech (24 kHz) to a file whose ending names the format. Raises InputError."""
+    try:
+        soundfile.write(path, wave, SPEECH_RATE)
+    except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be written ({error}); name a writable .wav, .flac or .ogg file") from error
+
+
+if __name__ == "__main__":
+    from engine.chat_cli import main
+
+    raise SystemExit(main())

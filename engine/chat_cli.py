@@ -1,0 +1,191 @@
+"""``python -m engine.chat``: one question to a model, from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.chat import SPEECH_RATE, Chat, ChatAnswer, ChatOptions, write_sound
+from engine.errors import ModelError
+from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
+from engine.loader_quant import QUANTIZATIONS
+from engine.media import load_frames, load_sound, load_units
+from engine.processing.image import open_image
+from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, get_sys_prompt
+
+MINI = Path(__file__).parent / "mini" / "checkpoint"
+VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
+"""Modes that begin with a system prompt, and its name there."""
+MODES = ("chat", *VOICED, *TASK_PROMPTS)
+
+EPILOG = """\
+modes
+  chat        pictures, video frames, sound and a question, in this order (default)
+  omni        a video with sound (or --image and --audio), heard and seen second by second as in a call
+  assistant   a spoken question to an assistant; --voice is how it should sound
+  roleplay    the same, but it plays the person whose --voice it hears
+  cloning     read --question aloud with --voice
+  mimick      repeat --audio, voice included
+  transcribe  write down what is said in --audio
+  speaker     guess who speaks in --audio
+  caption     sum up --audio
+  scene       name the scene of --audio in a word
+
+examples
+  python -m engine.chat MODEL --image a.jpg --image b.jpg --question "What changed?"
+  python -m engine.chat MODEL --example cat.jpg "What is it?" "A cat." --image x.jpg --question "What is it?"
+  python -m engine.chat MODEL --video walk.mp4 --question "Where does it lead?" --max-frames 32
+  python -m engine.chat MODEL --mode omni --video talk.mp4 --voice anna.wav --speak answer.wav
+  python -m engine.chat MODEL --mode cloning --voice anna.wav --question "Good morning." --speak anna-says.wav
+  python -m engine.chat MODEL --mode transcribe --audio note.m4a --language en --greedy
+
+MODEL is a MiniCPM-o 2.6 directory; without it the mini that ships with the project answers."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.chat",
+        description="Ask a model about pictures, sound, video or text; read the answer or hear it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", type=Path, default=MINI, metavar="MODEL", help="model directory")
+    ask = parser.add_argument_group("what to ask")
+    ask.add_argument("--mode", choices=MODES, default="chat", help="see below (default: chat)")
+    ask.add_argument("--question", metavar="TEXT", help="text of the question, or the text to read in mode cloning")
+    ask.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
+    ask.add_argument("--audio", action="append", default=[], metavar="FILE", help="a sound; may be repeated")
+    ask.add_argument("--video", metavar="FILE", help="a video: one frame per second, in mode omni with its sound")
+    ask.add_argument("--max-frames", type=int, default=64, metavar="N", help="frames of a video at most (default: 64)")
+    ask.add_argument("--voice", metavar="FILE", help="a voice to speak with, a few seconds long")
+    ask.add_argument("--language", choices=("en", "zh"), default="en", help="of the built-in prompts (default: en)")
+    ask.add_argument("--system", metavar="TEXT", help="a system message in front")
+    ask.add_argument(
+        "--example",
+        action="append",
+        nargs=3,
+        default=[],
+        metavar=("PICTURE", "QUESTION", "ANSWER"),
+        help="a solved example in front of the question; may be repeated",
+    )
+    answer = parser.add_argument_group("how to answer")
+    answer.add_argument("--speak", metavar="FILE", help="speak the answer into a .wav, .flac or .ogg file (24 kHz)")
+    answer.add_argument("--stream", action="store_true", help="print the answer while it is made")
+    answer.add_argument("--greedy", action="store_true", help="always take the likeliest token")
+    answer.add_argument("--beams", type=int, metavar="N", help="search with N beams instead of drawing")
+    defaults = ChatOptions()
+    for name, kind in (("temperature", float), ("top_p", float), ("top_k", int), ("repetition_penalty", float)):
+        default = getattr(defaults, name)
+        note = "1.05, with beams 1.2" if default is None else default
+        answer.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"default: {note}")
+    answer.add_argument("--max-new-tokens", type=int, metavar="N", help=f"default: {defaults.max_new_tokens}")
+    answer.add_argument("--min-new-tokens", type=int, metavar="N", help=f"default: {defaults.min_new_tokens}")
+    answer.add_argument("--seed", type=int, metavar="N", help="of the random draws (default: 0)")
+    answer.add_argument(
+        "--max-slices", dest="max_slice_nums", type=int, metavar="N", help="cells that a picture may be cut into"
+    )
+    run = parser.add_argument_group("how to run")
+    run.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or cuda:0,cuda:1 (default: auto)")
+    run.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    run.add_argument("--quantize", choices=QUANTIZATIONS, default="none", help="weights of the language model")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, or 1 after an error that was printed."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if problem := _missing(options):
+        parser.error(problem)
+    try:
+        messages, settings = conversation(options)
+        answer = _ask(Chat(_load(options)), messages, settings, stream=options.stream)
+        if options.speak:
+            write_sound(options.speak, answer.wave)
+            print(f"{options.speak}: {len(answer.wave) / SPEECH_RATE:.1f} s of speech", file=sys.stderr)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _missing(options: argparse.Namespace) -> str | None:
+    """What a mode needs and was not given."""
+    mode = options.mode
+    if mode in TASK_PROMPTS and not options.audio:
+        return f"mode {mode} needs --audio"
+    if mode == "cloning" and not (options.voice and options.question):
+        return "mode cloning needs --voice (who speaks) and --question (what to read)"
+    if mode in ("assistant", "roleplay") and not (options.audio or options.question):
+        return f"mode {mode} needs --audio or --question"
+    if mode == "omni" and not (options.video or options.audio or options.image or options.question):
+        return "mode omni needs --video, or --image, --audio or --question"
+    if mode == "chat" and not (options.question or options.image or options.audio or options.video):
+        return "give a --question, an --image, an --audio or a --video"
+    if options.max_frames < 1:
+        return "--max-frames must be at least 1"
+    return None
+
+
+def conversation(options: argparse.Namespace) -> tuple[list[Message], ChatOptions]:
+    """The messages and settings that the command's options stand for. Raises InputError for unreadable files."""
+    voice = load_sound(options.voice) if options.voice else None
+    messages: list[Message] = [Message("system", [options.system])] if options.system else []
+    if options.mode in VOICED:
+        messages.append(get_sys_prompt(voice, VOICED[options.mode], options.language))
+    for picture, question, solution in options.example:
+        messages += [Message("user", [open_image(Path(picture)), question]), Message("assistant", [solution])]
+    messages.append(Message("user", _question(options)))
+    return messages, _settings(options)
+
+
+def _question(options: argparse.Namespace) -> list[Part]:
+    images: list[Part] = [open_image(Path(name)) for name in options.image]
+    sounds: list[Part] = [load_sound(name) for name in options.audio]
+    words: list[Part] = [options.question] if options.question else []
+    if options.mode == "cloning":
+        return [READ_PROMPT[options.language], *words]
+    if options.mode in TASK_PROMPTS:
+        return [TASK_PROMPTS[options.mode][options.language] + "\n", *sounds, *words]
+    if options.mode == "omni":
+        units = load_units(options.video, limit=options.max_frames) if options.video else []
+        still: list[Part] = [UNIT, *images, *sounds] if images or sounds else []
+        return [*units, *still, *words]
+    frames: list[Part] = [*load_frames(options.video, limit=options.max_frames)] if options.video else []
+    return [*images, *frames, *sounds, *words]
+
+
+def _settings(options: argparse.Namespace) -> ChatOptions:
+    settings: dict[str, Any] = {"do_sample": not options.greedy, "generate_audio": options.speak is not None}
+    if options.mode == "omni":
+        settings |= {"omni_input": True, "max_slice_nums": 1, "use_image_id": False, "use_tts_template": True}
+    elif options.video:
+        settings |= {"max_slice_nums": 2, "use_image_id": False}
+    if options.beams is not None:
+        settings |= {"sampling": False, "num_beams": options.beams}
+    names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "min_new_tokens", "seed")
+    given = {name: getattr(options, name) for name in (*names, "max_slice_nums")}
+    return ChatOptions(**settings | {name: value for name, value in given.items() if value is not None})
+
+
+def _load(options: argparse.Namespace) -> LoadedModel:
+    if options.model.is_dir() and not has_weights(options.model) and (options.model / "config.json").is_file():
+        print(f"{options.model} holds no weights: the answer of a random model follows", file=sys.stderr)
+        return build_untrained(options.model, device=options.device, dtype=options.dtype)
+    return load_checkpoint(options.model, device=options.device, dtype=options.dtype, quantize=options.quantize)
+
+
+def _ask(chat: Chat, messages: list[Message], settings: ChatOptions, *, stream: bool) -> ChatAnswer:
+    pieces = chat.pieces(messages, settings)
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            answer: ChatAnswer = end.value
+            print("" if stream else answer.text, flush=True)
+            return answer
+        if stream:
+            print(piece, end="", flush=True)

@@ -1,0 +1,155 @@
+"""A conversation → token ids, patches and mel frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from engine.errors import InputError
+from engine.loader import LoadedModel
+from engine.processing.image import ImageProcessor, ImageSlices, open_image
+from engine.processing.mel import MelExtractor, split_clips
+from engine.processing.prompts import SPEECH_PROMPT, Message, Part, closed_turn
+from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
+
+IMAGE_MARK, AUDIO_MARK = "(<image>./</image>)", "(<audio>./</audio>)"
+"""Stand for a picture and a sound in a text template."""
+_MARKS = re.compile(f"({re.escape(IMAGE_MARK)}|{re.escape(AUDIO_MARK)})")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChatPrompt:
+    """All of a conversation that needs no model."""
+
+    row: TokenRow
+    images: tuple[ImageSlices, ...]
+    mels: tuple[Tensor, ...]
+    """Clips of up to 30 s; the sounds of one message are one clip."""
+
+
+class PromptMaker:
+    """Makes prompts for one model."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.config, self.tokenizer = loaded.config, loaded.tokenizer
+        self.images = ImageProcessor(loaded.config.image)
+        self.mel = MelExtractor(loaded.config.mel)
+
+    def __call__(
+        self,
+        messages: Sequence[Message],
+        *,
+        joint: str = "\n",
+        speech: bool = False,
+        max_slices: int | None = None,
+        use_image_id: bool | None = None,
+        chunk_input: bool | None = None,
+        max_length: int | None = None,
+    ) -> ChatPrompt:
+        """``joint`` comes between the parts of a message; ``speech`` asks for an answer that can be spoken, as does any
+        sound. Raises InputError."""
+        _check(messages)
+        images: list[ImageSlices] = []
+        mels: list[Tensor] = []
+        turns: list[tuple[str, list[Piece]]] = []
+        for message in messages:
+            pieces: list[Piece] = []
+            sounds: list[NDArray[np.float32]] = []
+            for part in message.content:
+                if pieces and joint:
+                    pieces.append(joint)
+                if isinstance(part, str):
+                    pieces.append(part)
+                elif isinstance(part, Image.Image):
+                    images.append(self.images(part, max_slices))
+                    pieces.append(ImageSlot(images[-1].grid))
+                else:
+                    sounds.append(_sound(part))
+                    pieces.append(AudioSlot(len(part)))
+            if sounds:
+                mels += [self.mel(clip) for clip in split_clips(np.concatenate(sounds), self.config.mel)]
+            turns.append((message.role, pieces))
+        config = self.config if chunk_input is None else replace(self.config, chunk_input=chunk_input)
+        build = TokenBuilder(self.tokenizer, config)
+        pieces = _speech_template(turns) if speech or mels else self._text_template(turns)
+        numbered = self.config.image.use_image_id if use_image_id is None else use_image_id
+        row = build(pieces, use_image_id=numbered)
+        if max_length is not None and len(row) > max_length:
+            row = build.row(row.ids[:max_length])
+        return ChatPrompt(row, tuple(images), tuple(mels))
+
+    def _text_template(self, turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
+        """The tokenizer's own chat template, for answers that are only written."""
+        slots = [piece for _, pieces in turns for piece in pieces if isinstance(piece, ImageSlot)]
+        plain = [{"role": role, "content": "".join(map(_marked, pieces))} for role, pieces in turns]
+        if not self.tokenizer.chat_template:
+            raise InputError("the tokenizer has no chat template; ask with use_tts_template=True")
+        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+        parts = _MARKS.split(text)
+        assert len(parts) == 2 * len(slots) + 1
+        media = iter(slots)
+        return [next(media) if part == IMAGE_MARK else part for part in parts]
+
+
+def _marked(piece: Piece) -> str:
+    return piece if isinstance(piece, str) else IMAGE_MARK
+
+
+def _speech_template(turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for role, content in turns:
+        opening, closing = (str(part) for part in closed_turn(role, []))
+        pieces += [opening, *content, closing]
+    return [*pieces, SPEECH_PROMPT]
+
+
+def _sound(part: NDArray[Any]) -> NDArray[np.float32]:
+    if part.ndim != 1:
+        raise InputError(f"a sound has the shape {part.shape}; give one channel as a flat array of 16 kHz samples")
+    samples: NDArray[np.float32] = part.astype(np.float32)
+    return samples / np.float32(32768) if part.dtype == np.int16 else samples
+
+
+def _check(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise InputError("the conversation is empty; give at least one message")
+    if messages[0].role not in ("user", "system"):
+        raise InputError(f"the first message is the {messages[0].role}'s; begin with the user's or a system message")
+    for message in messages:
+        if message.role not in ("system", "user", "assistant"):
+            raise InputError(f"the role is {message.role!r}; use system, user or assistant")
+        for part in message.content:
+            if isinstance(part, str) and _MARKS.search(part):
+                raise InputError(f"a text holds {IMAGE_MARK} or {AUDIO_MARK}; give pictures and sounds as parts")
+
+
+def messages_of(conversation: Iterable[Message | Mapping[str, Any]]) -> list[Message]:
+    """Messages from ``{"role", "content"}`` mappings. A content may be one part or a list of them; a part is text, a
+    picture (also a path), or sound. Raises InputError."""
+    messages = []
+    for entry in conversation:
+        if isinstance(entry, Message):
+            messages.append(entry)
+            continue
+        if not isinstance(entry, Mapping) or not {"role", "content"} <= entry.keys():
+            raise InputError(f"a message is {entry!r}; give a role and a content")
+        content = entry["content"]
+        parts = content if isinstance(content, list | tuple) else [content]
+        messages.append(Message(entry["role"], [_part(part) for part in parts]))
+    return messages
+
+
+def _part(part: Any) -> Part:
+    if isinstance(part, str | np.ndarray | Image.Image):
+        return part
+    if isinstance(part, Path | bytes):
+        return open_image(part)
+    raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of 16 kHz samples")
