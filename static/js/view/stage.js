@@ -58,10 +58,6 @@ function hint(state) {
 const stateName = (state) => (state.phase === "live" ? state.turn : state.phase === "start" ? "idle" : state.phase);
 
 export class StageView {
-  constructor() {
-    this.alertTimer = 0;
-  }
-
   /** @param {State} state @param {Set<string>} changed */
   update(state, changed) {
     const has = (/** @type {string[]} */ ...names) => names.some((name) => changed.has(name));
@@ -73,6 +69,7 @@ export class StageView {
       $("state").dataset.state = stateName(state);
       $("hint").textContent = hint(state);
     }
+    if (has("phase")) $("headline").textContent = state.phase === "ended" ? "Talk again?" : "Say hello.";
     if (has("ready", "recorded", "phase")) this.#badges(state);
     if (has("context")) this.#context(state);
     if (has("connection", "connectionText", "phase")) {

@@ -26,9 +26,10 @@ export class TranscriptView {
     /** @type {Map<number, LineView>} */
     this.views = new Map();
     this.follows = true;
+    this.height = list.clientHeight;
     list.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     latest.addEventListener("click", () => this.#toEnd());
-    new ResizeObserver(() => this.follows && this.#toEnd()).observe(list);
+    new ResizeObserver(() => this.#onResize()).observe(list);
   }
 
   /** @param {Line} line */
@@ -54,8 +55,14 @@ export class TranscriptView {
 
   #onScroll() {
     const { scrollTop, scrollHeight, clientHeight } = this.list;
+    if (clientHeight !== this.height) return; // moved by a resize, not by the person; the observer follows it up
     this.follows = scrollHeight - clientHeight - scrollTop < NEAR_END_PX;
     this.latest.hidden = this.follows;
+  }
+
+  #onResize() {
+    this.height = this.list.clientHeight;
+    if (this.follows) this.#toEnd();
   }
 
   #toEnd() {

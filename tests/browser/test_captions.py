@@ -1,0 +1,94 @@
+"""The transcript's own rules, run in the browser that they are written for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.browser.caller import Caller, caller
+from tests.browser.server import Server
+
+TRANSCRIPT = """
+async (steps) => {
+  const { Transcript } = await import("/static/js/captions.js");
+  const transcript = new Transcript(() => {});
+  for (const [method, ...values] of steps) transcript[method](...values);
+  return transcript.lines;
+}
+"""
+CHARACTERS = """
+async ([marks, text, times]) => {
+  const { charactersBy } = await import("/static/js/captions.js");
+  return times.map((ms) => text.slice(0, charactersBy(marks, text, ms)));
+}
+"""
+EVENTS = """
+async (messages) => {
+  const { EventLog } = await import("/static/js/events.js");
+  const log = new EventLog();
+  return messages.map((message) => log.accept(message)?.seq ?? null);
+}
+"""
+
+
+@pytest.fixture
+async def page(scripted: Server) -> AsyncIterator[Caller]:
+    async with caller(scripted.address) as person:
+        yield person
+
+
+async def test_the_rules_of_the_transcript(page: Caller) -> None:
+    """One page for all: a browser takes longer to start than these take to run."""
+
+    async def lines(*steps: list[Any]) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = await page.page.evaluate(TRANSCRIPT, list(steps))
+        return result
+
+    answer: list[list[Any]] = [["begin", 3], ["append", 3, "Hello there, ", 0], ["append", 3, "my friend.", 800]]
+
+    # Text waits for its sound, and never shows half a word.
+    (line,) = await lines(*answer)
+    assert (line["text"], line["shown"]) == ("Hello there, my friend.", 0)
+    marks = [{"at": 0, "startMs": 0}, {"at": 13, "startMs": 800}]
+    shown = await page.page.evaluate(CHARACTERS, [marks, "Hello there, my friend.", [0, 300, 790, 800, 60_000]])
+    assert shown[0] == "Hello"
+    assert shown[1] == "Hello"
+    assert shown[2] == "Hello there, "
+    assert shown[3] == "Hello there, my"
+    assert shown[4] == "Hello there, my friend."
+
+    # What was heard of a cancelled answer is kept, and nothing is added to it afterwards.
+    (line,) = await lines(*answer, ["finish", 3, "cancelled", {"heardChars": 11}], ["append", 3, " Late.", 900])
+    assert (line["status"], line["text"][: line["heard"]]) == ("cancelled", "Hello there")
+    assert line["text"] == "Hello there, my friend."
+    (line,) = await lines(*answer, ["finish", 3, "cancelled", {"heardMs": 810}])
+    assert line["text"][: line["heard"]] == "Hello there, my"
+    (line,) = await lines(*answer, ["finish", 3, "completed", {"heardChars": 1}])
+    assert line["heard"] == len(line["text"])
+
+    # The server counts characters, not UTF-16 units.
+    (line,) = await lines(["append", 1, "😀😀 ok", 0], ["finish", 1, "cancelled", {"heardChars": 2}])
+    assert line["text"][:2] == "😀😀"
+    assert line["heard"] == 4
+
+    # Text without sound is shown as it comes; a transcript of the person replaces the drawn sound.
+    (line,) = await lines(["append", 1, "Only text", None])
+    assert line["shown"] == 9
+    (line,) = await lines(["hear"], ["hearLevel", 0.5], ["heardAll"], ["spoken", "two six eight"])
+    assert (line["side"], line["text"], line["status"]) == ("you", "two six eight", "completed")
+
+    # Turns stay apart, in their order.
+    result = await lines(["hear"], ["hear"], ["heardAll"], ["typed", "And this"], *answer, ["hear"], ["close"])
+    assert [line["side"] for line in result] == ["you", "you", "model", "you"]
+    assert {line["status"] for line in result} == {"completed", "cancelled"}
+
+
+async def test_events_are_taken_once_and_in_order(page: Caller) -> None:
+    def message(seq: int, **changes: Any) -> dict[str, Any]:
+        return {"v": 1, "type": "vad", "seq": seq, "t": 0, "turn": 0, "epoch": 0, "data": {}} | changes
+
+    messages = [message(0), message(1), message(0), message(1), message(2), message(3, v=2), message(3)]
+    raw = await page.page.evaluate("messages => messages.map((message) => JSON.stringify(message))", messages)
+    assert await page.page.evaluate(EVENTS, [*raw, "{", "[]"]) == [0, 1, None, None, 2, None, 3, None, None]
