@@ -89,6 +89,8 @@ def _state(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any])
 
 def _started(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     turn.answered = True
+    if turn.end_s is None:
+        turn.end_s = event["t"]
 
 
 def _text(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:

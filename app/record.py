@@ -56,6 +56,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._waiting: list[tuple[str, tuple[Any, ...]]] = []
         self._waiting_bytes = 0
+        self._closed = False
         self._ended = threading.Event()
         self._fault: str | None = None
         self._thread = threading.Thread(target=self._run, name=f"record {folder.name}", daemon=True)
@@ -87,6 +88,7 @@ class Recorder:
 
     def closed(self, reason: str) -> None:
         self._put("closed", reason)
+        self._closed = True
         self._ended.set()
 
     def join(self, timeout_s: float) -> bool:
@@ -96,8 +98,8 @@ class Recorder:
 
     def _put(self, method: str, *arguments: Any, size: int = 0) -> None:
         with self._lock:
-            if self._fault is not None:
-                return
+            if self._closed or self._fault is not None:
+                return  # the track may still pull silence when the call has ended
             if self._waiting_bytes <= self._max_waiting_bytes:
                 self._waiting.append((method, arguments))
                 self._waiting_bytes += size + ITEM_BYTES

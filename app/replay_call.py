@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bundle import Bundle
-from app.bundle_lines import Command
+from app.bundle_lines import Command, TimedInput
 from app.bundle_media import Picture, read_still
 from app.call import Call
 from app.microphone import FRAME_SAMPLES
@@ -33,10 +34,11 @@ QUIET_TAIL_S = 1.5
 MAX_TAIL_S = 120.0
 """Silence that follows it at most, while the last answer is played out."""
 
-BUSY_STATES = ("hearing", "thinking", "speaking", "interrupted")
+BUSY = ("hearing", "thinking", "speaking", "interrupted")
+"""Phases of a call that something must still follow from."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """What came out of a call."""
 
@@ -45,7 +47,7 @@ class Replayed:
     seconds: float = 0.0
     """Media time at the end of the call."""
     notes: list[str] = field(default_factory=list)
-    """What a reader of the result should know, in sentences."""
+    """What a reader of the result should know."""
 
 
 async def replay_call(
@@ -61,31 +63,37 @@ async def replay_call(
     ``real_time`` feeds it no faster than it was spoken, which changes nothing of what happens. Raises BundleError where
     a picture turns out to be damaged, and EngineError where the engine opens no session.
     """
-    log = _Log(answer)
-    timed = bundle.timing is not None
     here = engine.info.name if engine.info is not None else None
-    if timed and bundle.engine != here:
-        note = f"recorded with the engine {bundle.engine}, replayed with {here}: the recorded timing does not apply"
-        log.replayed.notes.append(note)
-        timed = False
+    notes = []
+    if bundle.timing is not None and bundle.engine == here:
+        async with _call(bundle, engine, answer, held=True) as (call, log):
+            as_recorded = await _play_recording(call, bundle, bundle.timing, _Pace(real_time))
+        if as_recorded:
+            return Replayed(log.events, call.t_samples / INPUT_RATE)
+        notes.append("the engine does not answer as it did in the recording: its timing was left out")
+    elif bundle.timing is not None:
+        notes.append(f"the timing of a recording with the engine {bundle.engine} was left out: this is {here}")
+    async with _call(bundle, engine, answer, held=False) as (call, log):
+        if not await _play(call, bundle, _Pace(real_time), max_tail_s):
+            notes.append(f"the call was cut off {max_tail_s:.0f} s after the end of its audio")
+    return Replayed(log.events, call.t_samples / INPUT_RATE, notes)
+
+
+@asynccontextmanager
+async def _call(bundle: Bundle, engine: Engine, answer: Path | None, *, held: bool) -> AsyncIterator[tuple[Call, _Log]]:
+    """A call that is set up as the bundle asks for, and closed at the end."""
     session = await engine.open(bundle.config.session_options())
-    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, held=timed)
-    pace = _Pace(real_time)
+    log = _Log(answer)
+    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, held=held)
     try:
-        call.attach(lambda message: None)
-        if timed:
-            await _play_recording(call, bundle, log, pace)
-        else:
-            await _play(call, bundle, log, pace, max_tail_s)
-            await call.close("replayed")
+        yield call, log
     finally:
         await call.close("replayed")
         log.close()
-    log.replayed.seconds = call.t_samples / INPUT_RATE
-    return log.replayed
 
 
-async def _play(call: Call, bundle: Bundle, log: _Log, pace: _Pace, max_tail_s: float) -> None:
+async def _play(call: Call, bundle: Bundle, pace: _Pace, max_tail_s: float) -> bool:
+    """Feed the bundle and then silence, until the last turn is answered; False if that took too long."""
     inputs = _Inputs(bundle)
     audio, rate = bundle.audio.samples, bundle.audio.rate
     step = rate // 100  # 10 ms: never more than one frame of media time at once
@@ -94,11 +102,11 @@ async def _play(call: Call, bundle: Bundle, log: _Log, pace: _Pace, max_tail_s: 
         inputs.give(call)
         await call.link.idle()
         silent_s = (pts - len(audio)) / rate
-        if silent_s >= QUIET_TAIL_S and not inputs.commands and not log.busy and not call.output.buffered:
-            return
-        if silent_s >= max_tail_s and not inputs.commands:
-            log.replayed.notes.append(f"the call was cut off {max_tail_s:.0f} s after the end of its audio")
-            return
+        if silent_s >= QUIET_TAIL_S and not inputs.commands:
+            if call.phase not in BUSY and not call.output.buffered:
+                return True
+            if silent_s >= max_tail_s:
+                return False
         before = call.t_samples
         while call.t_samples == before:
             samples = audio[pts : pts + step]
@@ -111,17 +119,16 @@ async def _play(call: Call, bundle: Bundle, log: _Log, pace: _Pace, max_tail_s: 
         await pace.reach(call.t_samples)
 
 
-async def _play_recording(call: Call, bundle: Bundle, log: _Log, pace: _Pace) -> None:
-    assert bundle.timing is not None
-    inputs = deque(bundle.timing)
-    missing = 0
+async def _play_recording(call: Call, bundle: Bundle, timing: Sequence[TimedInput], pace: _Pace) -> bool:
+    """Repeat the inputs of a recording in their order; False as soon as the engine does something else than then."""
+    inputs = deque(timing)
     for begin in range(0, len(bundle.audio.samples) + 1, FRAME_SAMPLES):
         while inputs and inputs[0].at <= call.t_samples:
             timed = inputs.popleft()
             match timed.kind:
                 case "result":
-                    await call.link.idle()
-                    missing += not call.link.release()
+                    if not await call.link.release(timed.value):
+                        return False
                 case "pull":
                     call.output.pull(timed.value)
                 case "command":
@@ -136,10 +143,7 @@ async def _play_recording(call: Call, bundle: Bundle, log: _Log, pace: _Pace) ->
         if len(samples):
             call.microphone.push(samples, bundle.audio.rate, begin)
         await pace.reach(call.t_samples)
-    if missing:
-        log.replayed.notes.append(
-            f"{missing} results of the recording did not come: the engine does not answer as it did then"
-        )
+    return True
 
 
 class _Inputs:
@@ -164,8 +168,7 @@ class _Log:
     """The tap of a replayed call: keeps the events, and writes the speech."""
 
     def __init__(self, answer: Path | None) -> None:
-        self.replayed = Replayed()
-        self.busy = False
+        self.events: list[dict[str, Any]] = []
         self._speech = SpeechFile(answer) if answer is not None else None
         self._t_samples = 0
 
@@ -188,9 +191,7 @@ class _Log:
         """An input: the bundle has it."""
 
     def event(self, envelope: Mapping[str, Any]) -> None:
-        self.replayed.events.append(dict(envelope))
-        if envelope["type"] == "turn.state":
-            self.busy = envelope["data"]["state"] in BUSY_STATES
+        self.events.append(dict(envelope))
 
     def speech(self, pcm: NDArray[np.int16]) -> None:
         if self._speech is not None:

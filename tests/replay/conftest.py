@@ -60,7 +60,7 @@ def write_video(path: Path, seconds: float = 2.0, fps: int = 10, codec: str = "m
         container.mux(stream.encode(None))
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """A good bundle with one turn of speech, in a folder of the given name."""
 
