@@ -32,6 +32,7 @@ RETRY_FULL_S = 3.0
 RETRY_NOT_READY_S = 2.0
 TYPICAL_CALL_S = 120.0
 MAX_CANDIDATES = 64
+CLOSE_CALL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -52,6 +53,8 @@ class OpenCall:
     since: float = field(default_factory=time.monotonic)
     peer: Peer | None = None
     grace: asyncio.TimerHandle | None = None
+    reached: bool = False
+    """Whether any of its peers was connected before the present one."""
     candidates: int = 0
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a peer takes the place of another."""
@@ -144,8 +147,6 @@ class CallRegistry:
     async def close(self, reason: str = "shutdown") -> None:
         """End all calls; no more begin."""
         self._closing = True
-        for entry in self._calls.values():
-            entry.call.announce_end(0.0, reason)
         await asyncio.gather(*(self._end(entry, reason) for entry in list(self._calls.values())))
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -248,12 +249,14 @@ class CallRegistry:
         self._soon(peer.close())
         if entry.peer is not peer:
             return
-        log.info("call %s: peer lost (%s), resumable for %g s", entry.call.call_id, why, self._grace_s)
+        log.info("call %s: peer lost (%s)", entry.call.call_id, why)
         entry.peer = None
         entry.call.detach()
         entry.call.microphone_paused()
+        entry.reached = entry.reached or peer.reached
+        grace_s = self._grace_s if entry.reached else 0.0  # nobody comes back who was never there
         loop = asyncio.get_running_loop()
-        entry.grace = loop.call_later(self._grace_s, lambda: self._soon(self._end(entry, "peer_lost")))
+        entry.grace = loop.call_later(grace_s, lambda: self._soon(self._end(entry, "peer_lost")))
 
     async def _end_by_id(self, call_id: str, reason: str) -> None:
         if (entry := self._calls.get(call_id)) is not None:
@@ -265,11 +268,14 @@ class CallRegistry:
         if entry.grace is not None:
             entry.grace.cancel()
         try:
-            await entry.call.close(reason)
-            if entry.peer is not None:
-                await entry.peer.close(flush=True)
+            async with asyncio.timeout(CLOSE_CALL_S):
+                await entry.call.close(reason)
+        except Exception:  # the place and the peer are freed whatever is wrong with the call
+            log.exception("call %s: did not close cleanly", entry.call.call_id)
         finally:
             self._taken -= 1
+            if entry.peer is not None:
+                await entry.peer.close(flush=True)
         length = time.monotonic() - entry.since
         self._mean_call_s += (length - self._mean_call_s) / 8
         log.info("call %s: ended (%s) after %.0f s", entry.call.call_id, reason, length)

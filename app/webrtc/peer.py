@@ -113,6 +113,11 @@ class Peer:
         self._start(self._watch())
         return finish_answer(connection.localDescription.sdp)
 
+    @property
+    def reached(self) -> bool:
+        """Whether the connection was ever there."""
+        return self._connected
+
     async def add_candidate(self, candidate: RTCIceCandidate) -> None:
         """Try this address of the browser too."""
         candidate.sdpMid = self._connection.getTransceivers()[0].mid  # all sections are bundled with the first

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.webrtc import channel
+from app.webrtc import channel, peer
 from engine.client import EngineError
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller, Camera, until
@@ -137,6 +137,13 @@ async def test_a_call_that_is_not_resumed_ends_after_its_grace(start: StartServe
     body = {"type": "offer", "sdp": OFFER, "resume_token": answer["resume_token"]}
     status, _, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
     assert status == 404
+
+
+async def test_a_caller_who_never_connects_keeps_no_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "CONNECT_TIMEOUT_S", 0.2)
+    assert (await site.offer(OFFER))[0] == 201
+    assert len(site.server.registry) == 1
+    await site.free(0)  # without the grace period, which is longer than the test waits
 
 
 async def test_a_flood_ends_the_call_that_makes_it_and_no_other(site: Site) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Microphone(MediaStreamTrack):
 
 
 class Camera(MediaStreamTrack):
-    """Sends ``count`` grey pictures, a second of stream time apart, and then nothing more."""
+    """Sends ``count`` pictures of noise (several packets each), a second of stream time apart, and nothing more."""
 
     kind = "video"
 
@@ -71,7 +71,8 @@ class Camera(MediaStreamTrack):
         if self.sent == self.count:
             await asyncio.Event().wait()
         await asyncio.sleep(0.05)
-        frame = VideoFrame.from_ndarray(np.full((240, 320, 3), 60 * self.sent, np.uint8), format="rgb24")
+        noise = np.random.default_rng(self.sent).integers(0, 256, (240, 320, 3), np.uint8)
+        frame = VideoFrame.from_ndarray(noise, format="rgb24")
         frame = frame.reformat(format="yuv420p")
         frame.pts, frame.time_base = 90_000 * self.sent, Fraction(1, 90_000)
         self.sent += 1
@@ -81,12 +82,17 @@ class Camera(MediaStreamTrack):
 class Caller:
     """A client as a page is one: it offers audio, maybe video, and the channel ``events``."""
 
-    def __init__(self, microphone: MediaStreamTrack | None = None, camera: MediaStreamTrack | None = None) -> None:
+    def __init__(
+        self, microphone: MediaStreamTrack | None = None, camera: MediaStreamTrack | None = None, codec: str = ""
+    ) -> None:
+        """``codec``, such as ``video/H264``, is the only one that the camera offers."""
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.microphone = microphone or Microphone(np.zeros(0, np.int16))
         self.connection.addTrack(self.microphone)
         if camera is not None:
             self.connection.addTrack(camera)
+            codecs = RTCRtpSender.getCapabilities("video").codecs
+            self.connection.getTransceivers()[1].setCodecPreferences([c for c in codecs if c.mimeType == codec])
         self.channel = self.connection.createDataChannel("events")
         self.channel.on("message", lambda raw: self.events.append(json.loads(raw)))
         self.connection.on("track", self._listen)

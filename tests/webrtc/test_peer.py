@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from app.webrtc import channel, peer
@@ -52,9 +53,10 @@ async def test_one_lost_packet_holds_nothing_back(connect: Connect) -> None:
     assert sorted(np.diff(stamps)) == [960] * 57 + [1_920]
 
 
-async def test_a_picture_does_not_wait_for_the_next_one(connect: Connect) -> None:
+@pytest.mark.parametrize("codec", ["video/VP8", "video/H264"])
+async def test_a_picture_does_not_wait_for_the_next_one(connect: Connect, codec: str) -> None:
     """aiortc's own buffer would give the third picture when a fourth begins."""
-    line = await connect(Caller(camera=Camera(3)))
+    line = await connect(Caller(camera=Camera(3), codec=codec))
     await until(lambda: len(line.call.pictures) == 3, "three pictures")
     sizes = {Image.open(io.BytesIO(jpeg)).size for jpeg in line.call.pictures}
     assert sizes == {(320, 240)}
