@@ -27,6 +27,7 @@ from engine.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.speech_exact import ExactSpeech
 from engine.speech_live import LiveOptions, LiveSpeech
 from engine.text import AnswerOptions, ExactText, LiveText, begin_answer
+from engine.window import Dropped, KVWindow, WindowOptions
 from engine.work import Feed, Hear, See, Task
 
 
@@ -51,13 +52,23 @@ class Fed:
     """What went into the language model [tokens, hidden]."""
     states: Tensor
     """What came out of it [tokens, hidden]."""
+    dropped: Dropped
+    """What the key/value window let go of to make room."""
 
 
 class Stream:
     """Conversations with one loaded model."""
 
-    def __init__(self, loaded: LoadedModel, *, sessions: int = 1, context: int | None = None) -> None:
-        """``sessions`` and ``context`` bound the storages, see :class:`~engine.session.SessionPool`."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        sessions: int = 1,
+        context: int | None = None,
+        window: WindowOptions | None = None,
+    ) -> None:
+        """``sessions`` and ``context`` bound the storages, see :class:`~engine.session.SessionPool`; ``window`` keeps
+        sessions below a mark: without one a session ends when its context is full."""
         self.loaded = loaded
         self.config, self.model, self.vocos = loaded.config, loaded.model, loaded.vocos
         self.tokenizer = loaded.tokenizer
@@ -66,6 +77,8 @@ class Stream:
         self.mel = MelExtractor(loaded.config.mel)
         self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts)
         self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
+        llm = loaded.config.llm
+        self.window = None if window is None else KVWindow(self.pool.llm, llm.head_dim, llm.rope_theta, window)
         self.executor = Executor(loaded.model, loaded.vocos, self.pool, self.builder.specials.stop)
 
     def open(self, seed: int = 0) -> SessionState:
@@ -126,6 +139,7 @@ class Stream:
             for mel in prepared.mels:
                 sounds.append((yield Hear(state, mel)))
             embeds = self.merge(row, pictures, sounds)
+            dropped = self.make_room(state, len(row))
             states = yield Feed(state, embeds)
         except BaseException:
             self.pool.truncate(state, mark)
@@ -133,7 +147,11 @@ class Stream:
         self._record(state, prepared)
         if first:
             self.pool.reset_hearing(state)
-        yield Fed(len(row), embeds, states)
+        yield Fed(len(row), embeds, states, dropped)
+
+    def make_room(self, state: SessionState, tokens: int) -> Dropped:
+        """Let the window drop what must go before ``tokens`` more come."""
+        return Dropped() if self.window is None else self.window.shrink(state, tokens)
 
     @torch.inference_mode()
     def merge(self, row: TokenRow, pictures: Sequence[Tensor], sounds: Sequence[Tensor]) -> Tensor:
@@ -273,6 +291,7 @@ class LiveAnswer:
         """
         stream, state = self.stream, self.state
         stream.pool.reset_hearing(state)
+        stream.make_room(state, len(stream.answer_prompt) + self.options.max_new_tokens)
         begin_answer(state)
         text = self.text = LiveText(
             state,
