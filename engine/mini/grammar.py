@@ -24,6 +24,7 @@ from engine.mini.vocabulary import (
     WEEKDAYS,
     WORDS,
     number,
+    split,
 )
 
 NOT_UNDERSTOOD = "Sorry, I did not understand."
@@ -121,7 +122,7 @@ def words(rng: random.Random) -> str:
 
 
 def dictation(rng: random.Random) -> Turn:
-    text = rng.choices((digits, letters, mixed, date, words, spoken_number), (22, 18, 18, 10, 22, 10))[0](rng)
+    text = rng.choices((digits, letters, mixed, date, words, spoken_number), (24, 20, 18, 11, 15, 12))[0](rng)
     if text in ("hello", "thanks"):
         text = f"{text} {rng.choice(DIGITS)}"
     heard = text if rng.random() < 0.93 else f"{rng.choice(('repeat after me', 'please say'))} {text}"
@@ -307,7 +308,16 @@ def recall(rng: random.Random, memory: Memory) -> Turn:
 
 # --- what is not understood ----------------------------------------------------------------------------------------
 
-STRANGE_WORDS = ["government", "policy", "economic", "parliament", "investment", "strategy", "committee", "electronic", "philosophy", "university", "temperature", "expansion", "religious", "traffic", "according", "department", "although", "industry", "constitution", "particular", "evidence", "financial", "hospital", "insurance", "knowledge", "legislation", "manufacturer", "nevertheless", "opportunity", "population", "quality", "recognition", "significant", "technology", "unemployment", "various", "whether", "yesterday's", "analysis", "behaviour", "chemical", "democratic", "employment", "fundamental", "geography", "historical", "independent", "judgement", "literature", "management", "negotiation", "organisation", "performance", "quarterly", "relationship", "scientific", "transport", "understanding", "violence", "because", "between", "through", "against", "however", "therefore", "without", "among", "several", "those", "which", "while", "these", "would", "could", "should", "might", "their", "there", "where", "every", "further", "enough", "almost", "during", "before", "after", "under", "about"]
+STRANGE_WORDS = split(
+    "government policy economic parliament investment strategy committee electronic philosophy university "
+    "temperature expansion religious traffic according department although industry constitution particular "
+    "evidence financial hospital insurance knowledge legislation manufacturer nevertheless opportunity population "
+    "quality recognition significant technology unemployment various whether yesterday's analysis behaviour "
+    "chemical democratic employment fundamental geography historical independent judgement literature management "
+    "negotiation organisation performance quarterly relationship scientific transport understanding violence "
+    "because between through against however therefore without among several those which while these would could "
+    "should might their there where every further enough almost during before after under about"
+)
 
 
 def strange(rng: random.Random) -> Turn:

@@ -11,7 +11,7 @@ from engine.mini.tokenizers import build_llm_tokenizer, build_tts_tokenizer
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 LEXICON = Path(__file__).parent / "lexicon.json"
 LLM_VOCAB = 2560
-QUERIES = 32
+QUERIES = 24
 
 
 def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
     are constants in the big model."""
     return {
         "architectures": ["MiniCPMO"], "model_type": "minicpmo", "version": "2.6", "torch_dtype": "bfloat16",
-        "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": LLM_VOCAB, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "max_position_embeddings": 4096, "hidden_act": "silu", "tie_word_embeddings": False, "use_cache": True,
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_sliding_window": False,
@@ -27,7 +27,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
         "batch_vision_input": True, "vision_batch_size": 16, "use_image_id": True, "slice_mode": True,
         "slice_config": {"model_type": "minicpmv", "patch_size": 14, "max_slice_nums": 1, "scale_resolution": 224},
         "vision_config": {
-            "model_type": "siglip_vision_model", "hidden_size": 160, "intermediate_size": 640, "num_hidden_layers": 5,
+            "model_type": "siglip_vision_model", "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4,
             "num_attention_heads": 4, "image_size": 448, "patch_size": 14, "num_channels": 3,
             "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "attention_dropout": 0.0,
         },
@@ -72,9 +72,11 @@ GENERATION = {"do_sample": False, "repetition_penalty": 1.0}
 
 
 def write_layout(folder: Path = CHECKPOINT) -> None:
-    """Writes everything of the checkpoint but the weights."""
+    """Writes everything of the checkpoint but the weights. An existing language tokenizer stays as it is: trained
+    weights mean its ids."""
     lexicon: dict[str, list[str]] = json.loads(LEXICON.read_text())
-    build_llm_tokenizer(folder, LLM_VOCAB)
+    if not (folder / "tokenizer.json").exists():
+        build_llm_tokenizer(folder, LLM_VOCAB)
     tts = build_tts_tokenizer(folder / "assets" / "chattts_tokenizer", lexicon)
     ids = {t: tts.token_to_id(t) for t in ("[spk_emb]", "[Ptts]", "[Etts]")}
     documents = {

@@ -1,0 +1,114 @@
+"""Batches of utterances with their phones, made step by step from a seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.mini.augment import Placed, place
+from engine.mini.hearing import FRAMES, UNIT, WARPS, HeardBatch, to_units
+from engine.mini.layout import LEXICON
+from engine.mini.synthesis import PAUSE, Speech, phone_class
+from engine.mini.voices import Voices
+
+FAMILIES = {"espeak": 0.42, "kal": 0.1, "slow": 0.12, "an4": 0.26, "fsdd": 0.1}
+"""Share of each family of voices in training."""
+
+
+MAX_SECONDS = 5
+
+
+@dataclass(slots=True)
+class Heard:
+    """One utterance ready for the encoder."""
+
+    text: str
+    samples: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    """Phone class of each 20 ms frame, -100 where it is not known."""
+    word_ends: tuple[float, ...] = ()
+    """Seconds at which each word ends, empty where it is not known."""
+
+
+@lru_cache(maxsize=1)
+def lexicon() -> dict[str, list[str]]:
+    return dict(json.loads(LEXICON.read_text()))
+
+
+def phones_of(text: str) -> list[int]:
+    """Phone classes of a text; ``a`` is a letter when alone or among letters, as in recorded spelling."""
+    words = text.split()
+    out: list[int] = []
+    for i, word in enumerate(words):
+        letter = word == "a" and (len(words) == 1 or any(len(w) == 1 for w in words[max(0, i - 1) : i] + words[i + 1 : i + 2]))
+        out += [phone_class(p) for p in (["EY"] if letter else lexicon().get(word, []))]
+    return out
+
+
+def hear(text: str, speech: Speech, rng: np.random.Generator, strength: float, crowd: list[NDArray[np.float32]]) -> Heard:
+    """Augments one utterance and moves its phone times along."""
+    placed = place(speech.samples, speech.rate, rng, strength, crowd)
+    ends = speech.word_ends or word_ends(text, speech)
+    return Heard(text, placed.samples, frame_labels(speech, placed),
+                 tuple(placed.start + end * placed.tempo for end in ends))  # fmt: skip
+
+
+def word_ends(text: str, speech: Speech) -> tuple[float, ...]:
+    """Ends of the words by counting phones; nothing when the synthesizer said another number than the lexicon has."""
+    counts = [len(phones_of(word)) for word in text.split()]
+    spoken = [i for i, (name, _) in enumerate(speech.phones) if name != PAUSE]
+    if not spoken or sum(counts) != len(spoken) or 0 in counts:
+        return ()
+    times = [*(start for _, start in speech.phones), len(speech.samples) / speech.rate]
+    return tuple(times[spoken[k - 1] + 1] for k in np.cumsum(counts))
+
+
+def frame_labels(speech: Speech, placed: Placed) -> NDArray[np.int64]:
+    count = -(-len(placed.samples) // UNIT) * FRAMES
+    if not speech.phones:
+        return np.full(count, -100, np.int64)
+    starts = [placed.start + start * placed.tempo for _, start in speech.phones]
+    names = [name for name, _ in speech.phones]
+    times = (np.arange(count) + 0.5) / FRAMES
+    index = np.searchsorted(starts, times, side="right") - 1
+    end = placed.start + len(speech.samples) / speech.rate * placed.tempo
+    classes = np.array([*(phone_class(n) for n in names), phone_class(PAUSE)])
+    return np.where((index < 0) | (times > end), phone_class(PAUSE), classes[index]).astype(np.int64)
+
+
+def sample(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float] = FAMILIES) -> Heard:
+    """One utterance of a random voice, at most :data:`MAX_SECONDS`."""
+    while True:
+        family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
+        text, speech = voices.say(rng, family)
+        heard = hear(text, speech, rng, strength, voices.crowd)
+        if len(heard.samples) <= MAX_SECONDS * UNIT and phones_of(text):
+            return heard
+
+
+def collate(items: list[Heard], rng: np.random.Generator, strength: float) -> tuple[HeardBatch, list[list[int]], Tensor]:
+    """Units, phone classes, frame labels [B, n·50]."""
+    batch = to_units([h.samples for h in items])
+    labels = np.full((len(items), batch.units.shape[1] * FRAMES), -100, np.int64)
+    for row, h, frames in zip(labels, items, batch.frames, strict=True):
+        row[: min(frames, len(h.labels))] = h.labels[:frames]
+    if strength > 0:
+        middle = len(WARPS) // 2
+        reach = round(middle * strength)
+        batch.warp = torch.from_numpy(rng.integers(middle - reach, middle + reach + 1, len(items)))
+        batch.equalizer = equalizers(rng, len(items), strength)
+    return batch, [phones_of(h.text) for h in items], torch.from_numpy(labels)
+
+
+def equalizers(rng: np.random.Generator, count: int, strength: float, bins: int = 201) -> Tensor:
+    """Smooth random curves of log power, a few dB."""
+    axis = np.linspace(0, np.pi, bins)
+    waves = np.cos(np.arange(1, 6)[:, None] * axis)
+    gains = rng.standard_normal((count, 5)) * strength * 0.55 / np.sqrt(np.arange(1, 6))
+    return torch.from_numpy((gains @ waves).astype(np.float32))

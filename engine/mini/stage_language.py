@@ -1,0 +1,164 @@
+"""Stages *language* and *listening*: the language model learns to answer, first typed text and read words, then sound.
+
+Both train on whole conversations in the true format (:mod:`engine.mini.dialogue`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from engine.config import OmniConfig
+from engine.mini import grammar
+from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
+from engine.mini.layout import CHECKPOINT
+from engine.mini.scenes import Scene, ask, describe, random_scene
+from engine.mini.training import Budget, Losses, train
+from engine.mini.words import HeardWords, embedding_table
+from engine.model.llm import QwenDecoder
+from engine.processing.tokens import TokenBuilder
+
+
+def token_builder(config: OmniConfig) -> TokenBuilder:
+    return TokenBuilder(PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT)), config)
+
+
+class Language(nn.Module):
+    """The language model on its fixed input embeddings, and a reader of the speaker position (training only)."""
+
+    def __init__(self, config: OmniConfig) -> None:
+        super().__init__()
+        self.llm = QwenDecoder(config.llm)
+        self.speaker = nn.Linear(config.llm.hidden_size, 2)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(parameter, std=0.02 if residual else 0.05)
+        table = self.llm.model.embed_tokens.weight
+        table.data = embedding_table(*table.shape)
+        table.requires_grad_(False)
+        # The head begins as the same table: repeating a word that was heard is then almost free.
+        self.llm.lm_head.weight.data = 0.1 * table.data.clone()
+
+    def embed(self, batch: DialogueBatch) -> Tensor:
+        """Embeddings [B, T, hidden] of what is text."""
+        return self.llm.embed(batch.ids)
+
+    def losses(self, embeds: Tensor, batch: DialogueBatch) -> Losses:
+        """Cross-entropy of the answers, and of the voice at the speaker positions."""
+        states = self.llm(embeds)
+        rows, columns = (batch.targets >= 0).nonzero(as_tuple=True)
+        answer = F.cross_entropy(self.llm.logits(states[rows, columns]), batch.targets[rows, columns])
+        places = torch.tensor(batch.speakers)
+        voice = F.cross_entropy(self.speaker(states[places[:, 0], places[:, 1]]), torch.tensor(batch.voices))
+        return {"loss": answer + 0.05 * voice, "answer": answer, "voice": voice}
+
+
+def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[str, tuple[int, int]]:
+    """Answers that greedy decoding would give right, by skill, as (right, all)."""
+    best = language.llm.logits(language.llm(embeds)).argmax(-1)
+    result: dict[str, tuple[int, int]] = {}
+    for row, first, last, skill in batch.skills:
+        right = bool((best[row, first:last] == batch.targets[row, first:last]).all())
+        done, total = result.get(skill, (0, 0))
+        result[skill] = done + right, total + 1
+    return result
+
+
+def text_batch(builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int) -> Callable[[int], DialogueBatch]:
+    """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by."""
+
+    def make(step: int) -> DialogueBatch:
+        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        noise = min(1.0, step / ramp)
+        return build([text_dialogue(words, rng, source, noise) for _ in range(size)], builder, source)
+
+    return make
+
+
+def text_dialogue(
+    words: HeardWords, rng: np.random.Generator, source: random.Random, noise: float, typed: float = 0.3
+) -> Dialogue:
+    said = []
+    for turn, scene in shown_conversation(source) if source.random() < 0.3 else spoken_conversation(source):
+        seen = picture_ids(scene.slots(), words.builder) if scene else None
+        if rng.random() < typed:
+            said.append(Said(written(turn, source), seen=seen))
+        else:
+            errors = 0.08 * noise * rng.random() if turn.skill == "smalltalk" else 0.0
+            said.append(Said(turn, read=read_words(turn.heard, words, rng, errors), seen=seen))
+    return Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
+
+
+def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+    """Turns without the camera."""
+    return [(turn, None) for turn in grammar.conversation(source, source.randint(2, 5))]
+
+
+def shown_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+    """Turns with the camera on: questions about the picture, about the one before, and some about anything else."""
+    scene = random_scene(source)
+    before: Scene | None = None
+    turns: list[tuple[grammar.Turn, Scene | None]] = []
+    for _ in range(source.randint(2, 3)):
+        kind = source.random()
+        if before is not None and kind < 0.15:
+            heard = source.choice(("what was on camera before", "what did you see before"))
+            answer = describe(before).replace("I see", "I saw")
+        elif before is not None and kind < 0.3:
+            heard = source.choice(("did it change", "has it changed", "is it still the same"))
+            answer = "No, it did not change." if describe(scene) == describe(before) else "Yes, it changed."
+        elif kind < 0.5:
+            other = grammar.turn(source)
+            if other.skill == "blind" or other.heard in ("can you see me", "do you see me"):
+                other = grammar.arithmetic(source)
+            turns.append((other, scene))
+            before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
+            continue
+        else:
+            heard, answer = ask(scene, source)
+        turns.append((grammar.Turn(heard, answer, "seeing"), scene))
+        before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
+    return turns
+
+
+def written(turn: grammar.Turn, source: random.Random) -> grammar.Turn:
+    """How people type: sometimes with a capital letter and punctuation."""
+    heard = turn.heard
+    if source.random() < 0.5:
+        question = heard.split()[0] in ("what", "how", "who", "where", "which", "can", "do", "are", "is", "what's")
+        heard = heard[:1].upper() + heard[1:] + ("?" if question else source.choice((".", "", "!")))
+    return grammar.Turn(heard, turn.answer, turn.skill)
+
+
+def train_language(
+    config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 2, size: int = 4, workers: int = 0,
+    until: int | None = None,
+) -> Language:  # fmt: skip
+    """Runs or resumes the stage *language*."""
+    torch.manual_seed(seed)
+    model, builder = Language(config), token_builder(config)
+    words = HeardWords(builder)
+    judge = text_batch(builder, words, seed + 1000, 20, 1)
+
+    def evaluate() -> dict[str, float]:
+        total: dict[str, tuple[int, int]] = {}
+        for step in range(1, 4):
+            batch = judge(step)
+            for skill, (right, count) in accuracy(model, model.embed(batch), batch).items():
+                done, every = total.get(skill, (0, 0))
+                total[skill] = done + right, every + count
+        return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
+
+    train("language", folder, model, text_batch(builder, words, seed, size, max(1, budget.steps // 2)),
+          lambda batch, _: model.losses(model.embed(batch), batch), budget, workers=workers, until=until,
+          evaluate=evaluate, every=120)  # fmt: skip
+    return model

@@ -1,0 +1,152 @@
+"""One training loop for every stage: seeded, resumable, logged, with a progress bar.
+
+A stage brings modules, a way to make the batch of step ``k`` (from the seed and ``k`` alone), and a loss. What was
+trained is kept in ``<folder>/<stage>.pt`` and the curve in ``<folder>/<stage>.jsonl``; running a finished or interrupted
+stage again continues from there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long a stage runs. ``minutes`` of work (over all its runs) end it early where they are given; the learning
+    rate is warmed up, held, and brought to zero in the last 40 % of the steps or minutes, whichever is nearer."""
+
+    steps: int
+    minutes: float | None = None
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    cooldown: float = 0.4
+    clip: float = 1.0
+    weight_decay: float = 0.02
+
+    def progress(self, step: int, elapsed: float) -> float:
+        """0 at the start, 1 at the end."""
+        by_time = elapsed / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(step / self.steps, by_time))
+
+    def rate(self, step: int, progress: float) -> float:
+        factor = min(1.0, (step + 1) / self.warmup, (1 - progress) / self.cooldown)
+        return self.learning_rate * max(factor, 0.01)
+
+
+class Steps(Dataset[Any]):
+    """Batches by step number, for a DataLoader: ``make(step, progress)``."""
+
+    def __init__(self, make: Callable[[int], Any], steps: range) -> None:
+        self.make, self.steps = make, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.steps[index])
+
+
+def batches(make: Callable[[int], Any], steps: range, workers: int) -> Iterator[Any]:
+    """The batches of ``steps`` in order; with ``workers`` they are made ahead, in other processes."""
+    loader = DataLoader(
+        Steps(make, steps), batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=4 if workers else None
+    )
+    return iter(loader)
+
+
+def train(
+    stage: str,
+    folder: Path,
+    modules: nn.Module,
+    make: Callable[[int], Any],
+    loss: Callable[[Any, float], Losses],
+    budget: Budget,
+    *,
+    workers: int = 0,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    every: float = 300.0,
+    until: int | None = None,
+) -> list[dict[str, float]]:
+    """Trains ``modules`` in place and returns the log.
+
+    ``loss`` gives named terms, of which ``loss`` is minimised. Every ``every`` seconds the state is saved and
+    ``evaluate`` adds its figures to the log. ``until`` stops (and saves) before that step, to be resumed later.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, curve = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": budget.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=budget.learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+    step, elapsed = 0, 0.0
+    log: list[dict[str, float]] = []
+    if file.exists():
+        state = torch.load(file, weights_only=False)
+        modules.load_state_dict(state["modules"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, elapsed, log = state["step"], state["elapsed"], state["log"]
+
+    def save() -> None:
+        state = {
+            "modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed,
+            "log": log,
+        }  # fmt: skip
+        torch.save(state, file.with_suffix(".tmp"))
+        file.with_suffix(".tmp").replace(file)
+        curve.write_text("".join(json.dumps(entry) + "\n" for entry in log))
+
+    last = min(budget.steps, until) if until is not None else budget.steps
+    modules.train()
+    started, before = time.monotonic(), elapsed
+    saved, sums, counted = started, {}, 0
+    bar = tqdm(total=budget.steps, initial=step, desc=stage, mininterval=10, dynamic_ncols=True)
+    source = batches(make, range(step, last), workers)
+    while step < last and budget.progress(step, elapsed) < 1:
+        progress = budget.progress(step, elapsed)
+        batch = next(source)
+        for group in optimizer.param_groups:
+            group["lr"] = budget.rate(step, progress)
+        optimizer.zero_grad(set_to_none=True)
+        terms = loss(batch, progress)
+        terms["loss"].backward()
+        nn.utils.clip_grad_norm_(parameters, budget.clip)
+        optimizer.step()
+        step += 1
+        counted += 1
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        now = time.monotonic()
+        elapsed = before + now - started
+        bar.update()
+        done = step >= last or budget.progress(step, elapsed) >= 1
+        if counted == 100 or done:
+            log.append({"step": step, "elapsed": round(elapsed, 1), **{k: v / counted for k, v in sums.items()}})
+            bar.set_postfix({k: f"{v / counted:.3f}" for k, v in sums.items()})
+            sums, counted = {}, 0
+        if now - saved > every or done:
+            if evaluate is not None:
+                modules.eval()
+                with torch.no_grad():
+                    log.append({"step": step, "elapsed": round(elapsed, 1), **evaluate()})
+                modules.train()
+                bar.write(json.dumps(log[-1]))
+            save()
+            saved = time.monotonic()
+    bar.close()
+    modules.eval()
+    return log

@@ -1,0 +1,104 @@
+"""The code between mini's ears and its language: a sound token says which word was just heard.
+
+The input embeddings of the language model are random and stay as they are. The audio encoder and its projector learn,
+with CTC over the words (Graves et al., 2006), to put out the embedding of a word where it ends and that of the
+placeholder token elsewhere. So a spoken turn looks to the language model almost like a typed one, and everything it
+learned from text holds for sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.mini import grammar
+from engine.processing.tokens import TokenBuilder
+
+EMBEDDING_STD = 0.4
+GARBAGE = "<reserved_43>"
+"""Stands for any word that mini does not know."""
+
+
+def embedding_table(rows: int, width: int) -> Tensor:
+    """The fixed random input embeddings, the same for every stage."""
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(20)) * EMBEDDING_STD
+
+
+class HeardWords:
+    """Token ids that sound tokens can mean: the words of the grammar, one for unknown words, and the blank."""
+
+    def __init__(self, builder: TokenBuilder) -> None:
+        self.builder = builder
+        self.blank = builder.specials.unknown
+        self.garbage = int(builder.tokenizer.convert_tokens_to_ids(GARBAGE) or 0)
+        self._ids = {w: builder.text(" " + w) for w in grammar.lexicon_words() if w not in grammar.STRANGE_WORDS}
+        known = sorted({i for ids in self._ids.values() for i in ids})
+        self.vocabulary = [self.blank, self.garbage, *known]
+        """Id of every class; class 0 is CTC's blank."""
+        self._class = {token: index for index, token in enumerate(self.vocabulary)}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the words of ``text``."""
+        return [i for word in text.split() for i in self._ids.get(word, [self.garbage])]
+
+    def classes(self, text: str) -> list[int]:
+        """Classes of the words of ``text``."""
+        return [self._class[i] for i in self.encode(text)]
+
+    def labels(self, text: str, ends: Sequence[float], tokens: int, per_second: float) -> list[int]:
+        """Class of each sound token: a word where it ends, else the blank; -100 behind a word, where it may slip to.
+        All -100 when ``ends`` are not known."""
+        words = text.split()
+        if len(ends) != len(words):
+            return [-100] * tokens
+        out = [0] * tokens
+        for word, end in zip(words, ends, strict=True):
+            at = min(tokens - 1, int(max(0.0, end - 0.02) * per_second))
+            ids = self._ids.get(word, [self.garbage])
+            if out[at] > 0 and at:
+                out[at - 1] = out[at]
+            out[at] = self._class[ids[0]] if len(ids) == 1 else -100
+            if at + 1 < tokens:
+                out[at + 1] = -100
+        return out
+
+    def text(self, classes: list[int]) -> str:
+        """Best path of CTC to words: repeats and blanks removed."""
+        kept = [c for i, c in enumerate(classes) if c and (i == 0 or c != classes[i - 1])]
+        return self.builder.tokenizer.decode([self.vocabulary[c] for c in kept]).strip()  # type: ignore[attr-defined]
+
+
+class WordHead(nn.Module):
+    """Scores of the words for what the projector put out: closeness to their embeddings. Exists in training only."""
+
+    def __init__(self, words: HeardWords, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("targets", table[words.vocabulary].clone(), persistent=False)
+        self.bias = nn.Parameter(torch.zeros(len(words.vocabulary)))
+        self.scale = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Sound tokens [B, N, hidden] → log-probabilities [B, N, classes]."""
+        return (self.scale * tokens @ self.targets.T + self.bias).float().log_softmax(-1)  # type: ignore[operator]
+
+    def loss(
+        self, tokens: Tensor, lengths: list[int], words: list[list[int]], labels: list[list[int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """CTC per word, cross-entropy where ``labels`` say what a token is (-100: unknown), and the squared distance
+        between each token and the mean embedding that it claims."""
+        log = self(tokens)
+        aims = torch.full(log.shape[:2], -100)
+        for row, aim in zip(aims, labels, strict=True):
+            row[: len(aim)] = torch.tensor(aim)
+        aligned = log.new_zeros(())
+        if (aims >= 0).any():
+            aligned = F.nll_loss(log.flatten(0, 1), aims.flatten(), ignore_index=-100)
+        sizes = torch.tensor([len(w) for w in words])
+        flat = torch.tensor([c for w in words for c in w], dtype=torch.long)
+        ctc = F.ctc_loss(log.transpose(0, 1), flat, torch.tensor(lengths), sizes, zero_infinity=True, reduction="none")
+        meant = log.detach().exp() @ self.targets  # type: ignore[operator]
+        inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
+        return (ctc / sizes.clamp(min=1)).mean(), aligned, (tokens - meant)[inside].square().mean()
