@@ -37,7 +37,12 @@ STAGES: dict[str, Stage] = {
 def compare(folder: Path, only: str | None = None) -> list[Row]:
     """Compare all stages with the golden set in ``folder``, or the one named. Raises SetError, LoadError."""
     goldens = GoldenSet(folder)
-    stream = Stream(load_checkpoint(folder, device="cpu", dtype="float32", progress=False), sessions=2)
+    loaded = load_checkpoint(folder, device="cpu", dtype="float32", progress=False)
+    return compare_set(goldens, Stream(loaded, sessions=2), only)
+
+
+def compare_set(goldens: GoldenSet, stream: Stream, only: str | None = None) -> list[Row]:
+    """Compare a model that is loaded already."""
     rows = []
     for name, stage in STAGES.items():
         cases = [name] if name != "tts" else [key for key in goldens.manifest if key.startswith("tts.")] or ["tts"]
