@@ -18,6 +18,8 @@ def main() -> int:
         logging.basicConfig(
             level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
         )
+        if options.log_level != "debug":
+            logging.getLogger("aioice").setLevel(logging.WARNING)  # it tells every connectivity check at level info
         asyncio.run(serve(options))
     except StartError as error:
         print(error, file=sys.stderr)

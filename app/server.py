@@ -35,9 +35,11 @@ log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 5.0
 CALLS_CLOSE_S = 1.1
-ENGINE_STOP_S = 0.6
+CLOSE_S = 1.7
+"""What all of :meth:`Server.close` may take; the engine gets what the calls leave of it."""
+
 EXIT_WITHIN_S = 1.9
-"""After a signal to end, nothing may keep the process for longer: not a decoder, not a worker, not a client."""
+"""After a signal to end nothing keeps the process for longer: no decoder, no worker, no client."""
 
 
 class Server:
@@ -142,19 +144,20 @@ class Server:
 
     async def close(self) -> None:
         """End all calls, stop answering, stop the engine. Takes less than two seconds whatever happens."""
+        begin = asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CALLS_CLOSE_S):
+            async with asyncio.timeout_at(begin + CALLS_CLOSE_S):
                 await self.registry.close()
                 if self._runner is not None:
                     await self._runner.cleanup()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ENGINE_STOP_S):
+            async with asyncio.timeout_at(begin + CLOSE_S):
                 await asyncio.gather(self.engine.stop(), self._finish_recordings())
         self._workers.shutdown(wait=False, cancel_futures=True)
 
 
     async def _finish_recordings(self) -> None:
-        if self._recordings is not None and not await asyncio.to_thread(self._recordings.finish, ENGINE_STOP_S):
+        if self._recordings is not None and not await asyncio.to_thread(self._recordings.finish, CLOSE_S - CALLS_CLOSE_S):
             log.warning("a recording was not finished in time; its folder is named .partial")
 
 
