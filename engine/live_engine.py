@@ -7,6 +7,7 @@ hands out results; the model's side is the scheduler's thread; pictures and soun
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +23,14 @@ from engine.checks import check_options
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.errors import InputError, LoadError
 from engine.factory import EngineSpec
-from engine.live_session import LiveSession
+from engine.live_session import LiveSession, Runtime
 from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
+from engine.sampling import TextSampling
 from engine.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
 from engine.stream import Stream
 from engine.text import AnswerOptions
+from engine.window import WindowOptions
 from engine.work import Task
 
 MINI = Path(__file__).parent / "mini" / "checkpoint"
@@ -46,31 +49,30 @@ class LiveEngine:
         self._info: EngineInfo | None = None
         self._sessions: set[LiveSession] = set()
         self._voices: dict[str, Path] = {}
-        self._threads: ThreadPoolExecutor | None = None
-        self._scheduler: Scheduler | None = None
-        self._stream: Stream | None = None
+        self._runtime: Runtime | None = None
 
     async def start(self) -> EngineInfo:
         if self._info is not None:
             return self._info
         loaded = await asyncio.to_thread(load, self._spec)
-        self._stream = await asyncio.to_thread(self._warm, loaded)
-        self._threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
+        stream = await asyncio.to_thread(self._warm, loaded)
         invariant = self._spec.batch_invariant
         alone = loaded.model.device.type == "cpu" if invariant is None else invariant
-        self._scheduler = Scheduler(
-            self._stream.executor,
+        scheduler = Scheduler(
+            stream.executor,
             batch_units=1 if alone else UNITS_PER_BATCH,
             batch_answers=1 if alone else ANSWERS_PER_BATCH,
         )
         directory = _directory(self._spec)
+        threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
+        self._runtime = Runtime(stream, scheduler, threads, read_sampling(directory))
         self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
         self._info = EngineInfo(
             name="mini" if directory == MINI else directory.resolve().name,
             trained=loaded.trained,
             device=str(loaded.model.device),
             parameters=loaded.parameters,
-            context_limit=self._stream.pool.context,
+            context_limit=stream.pool.context,
             max_sessions=self._spec.max_sessions,
             voices=(DEFAULT_VOICE, *self._voices),
             note="" if loaded.trained else "This model is untrained: its weights are random, its answers mean nothing.",
@@ -82,15 +84,13 @@ class LiveEngine:
         return self._info
 
     async def open(self, options: SessionOptions) -> LiveSession:
-        if self._info is None or self._stream is None or self._scheduler is None or self._threads is None:
+        if self._info is None or self._runtime is None:
             raise EngineError("not_started", "The engine is not running; start it first.")
         check_options(options, self._info)
         if len(self._sessions) >= self._info.max_sessions:
             message = f"All {self._info.max_sessions} sessions are taken; try again when a call has ended."
             raise EngineError("full", message, retryable=True)
-        session = LiveSession(
-            self._stream, self._scheduler, self._threads, options, self._prompt(options), self._sessions.discard
-        )
+        session = LiveSession(self._runtime, options, self._prompt(options), self._sessions.discard)
         self._sessions.add(session)
         return session
 
@@ -98,11 +98,11 @@ class LiveEngine:
         self._info = None
         for session in list(self._sessions):
             await session.close()
-        if self._scheduler is not None and not await asyncio.to_thread(self._scheduler.stop, STOP_S):
-            log.warning("the model is still in a long step")
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        self._stream = self._scheduler = self._threads = None
+        if runtime := self._runtime:
+            self._runtime = None
+            if not await asyncio.to_thread(runtime.scheduler.stop, STOP_S):
+                log.warning("the model is still in a long step")
+            runtime.threads.shutdown(wait=False, cancel_futures=True)
 
     def _prompt(self, options: SessionOptions) -> Message:
         """The first message of a session. Raises EngineError ``bad_options``."""
@@ -118,7 +118,9 @@ class LiveEngine:
     @torch.inference_mode()
     def _warm(self, loaded: LoadedModel) -> Stream:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
-        stream = Stream(loaded, sessions=self._spec.max_sessions, context=self._spec.context)
+        context = min(self._spec.context, loaded.config.llm.max_positions)
+        window = WindowOptions(high=context, low=context * 3 // 4)
+        stream = Stream(loaded, sessions=self._spec.max_sessions, context=context, window=window)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
         picture = Image.new("RGB", (448, 448))
@@ -142,6 +144,18 @@ def load(spec: EngineSpec) -> LoadedModel:
         return load_checkpoint(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize)
     except LoadError as error:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
+
+
+def read_sampling(directory: Path) -> TextSampling:
+    """How the model's text is drawn: as published, unless its ``generation_config.json`` turns sampling off."""
+    path = directory / "generation_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        greedy = config.get("do_sample", True) is False
+        penalty = float(config.get("repetition_penalty", 1.0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EngineError("load_failed", f"{path} cannot be used: {error}; get it again.") from error
+    return TextSampling(greedy=True, repetition_penalty=penalty) if greedy else TextSampling()
 
 
 def read_voice(path: Path) -> NDArray[np.float32]:
