@@ -15,11 +15,16 @@ const UNSTABLE_MS = 2_500;
 /** Without any word of the server for so long the connection counts as lost, ms. It speaks once a second. */
 const SILENCE_MS = 7_000;
 const PING_MS = 2_000;
+/** From the goodbye to the end of the connection, ms. */
+const FAREWELL_MS = 1_000;
 const RETRY_MS = [300, 700, 1500, 3000, 5000];
 const READY_POLL_MS = 1_500;
 const QUEUE_POLL_S = 3;
 /** Used when the welcome names no limit: how long a call without a connection is kept, s. */
 const RESUME_S = 60;
+
+/** @param {number} ms @returns {Promise<false>} */
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms, false));
 
 /** @param {number} ms @param {AbortSignal} signal */
 function sleep(ms, signal) {
@@ -55,6 +60,8 @@ export class Call {
     this.lastWord = performance.now();
     this.resumeS = RESUME_S;
     this.restarting = false;
+    /** the server has ended the call, so that there is nothing to hang up */
+    this.forgotten = false;
     /** @type {(() => void)|null} */
     this.welcomed = null;
   }
@@ -96,12 +103,15 @@ export class Call {
    */
   async end(reason, error = null) {
     if (this.stop.signal.aborted) return;
-    this.send("bye", { reason });
+    const { peer, answer } = this;
+    const said = this.send("bye", { reason });
     this.stop.abort(new Error("The call has ended"));
-    this.peer?.close();
     this.peer = null;
     this.on.over(error);
-    if (this.answer) await closeCall(this.answer);
+    // The server ends the connection on a goodbye; without a sign of that, the place is given back by request.
+    const understood = said && peer && (await Promise.race([peer.ended, pause(FAREWELL_MS)]));
+    peer?.close();
+    if (answer && !understood && !this.forgotten) await closeCall(answer);
   }
 
   /** @param {AbortSignal} signal */
@@ -198,6 +208,7 @@ export class Call {
     }
     this.on.event(event);
     if (event.type === "error" && event.data.fatal) {
+      this.forgotten = true;
       this.end("fatal_error", new CallError(event.data.code, { message: event.data.message, retry: event.data.retryable }));
     }
   }
@@ -210,7 +221,7 @@ export class Call {
     if (peer !== this.peer || this.welcomed) return;
     if (link === "lost") this.restart();
     if (link !== "unstable") return;
-    await new Promise((resolve) => setTimeout(resolve, UNSTABLE_MS));
+    await pause(UNSTABLE_MS);
     if (peer === this.peer && peer.pc.connectionState !== "connected") this.restart();
   }
 
@@ -249,7 +260,10 @@ export class Call {
         } catch (reason) {
           const error = asCallError(reason);
           if (signal.aborted) return;
-          if (error.code === "call_gone") throw error;
+          if (error.code === "call_gone") {
+            this.forgotten = true;
+            throw error;
+          }
           if (performance.now() > giveUpAt) throw error.code === "server_unreachable" ? error : new CallError("call_gone", { cause: error });
         }
         await sleep(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)], signal);

@@ -111,7 +111,7 @@ export class Conversation {
 
   /** @param {import("./state.js").Turn} turn @param {number} epoch */
   #onTurn(turn, epoch) {
-    if (turn === "hearing" || turn === "interrupted") this.transcript.hear();
+    if (turn === "hearing") this.transcript.hear();
     else if (turn !== "paused") this.transcript.heardAll();
     if (turn === "speaking" && epoch >= 0 && this.clock.epoch !== epoch) this.clock.start(epoch, this.playback.bufferMs);
   }

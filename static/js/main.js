@@ -216,8 +216,5 @@ onVisible(() => {
 });
 trackViewport();
 window.addEventListener("pagehide", () => {
-  if (call?.answer) {
-    call.send("bye", { reason: "page_closed" });
-    closeCall(call.answer);
-  }
+  if (call?.answer) closeCall(call.answer);
 });

@@ -27,6 +27,8 @@ export class Peer {
     /** @type {Promise<void>} resolves once events can be sent */
     this.opened = new Promise((resolve) => this.channel.addEventListener("open", () => resolve(), { once: true }));
     this.channel.onmessage = ({ data }) => on.message(data);
+    /** @type {Promise<true>} resolves when the other side ends the connection */
+    this.ended = new Promise((resolve) => this.channel.addEventListener("close", () => resolve(true), { once: true }));
     this.channel.onclose = () => this.#tell("lost");
 
     const streams = [capture.stream];

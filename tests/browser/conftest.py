@@ -31,9 +31,9 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person who speaks, waits three seconds, speaks again, and so on: each time into a long answer."""
+    """A person who speaks, waits six seconds, speaks again, and so on: each time into a long answer."""
     path = tmp_path_factory.mktemp("microphone") / "talker.wav"
-    return write_microphone(path, silence(1.5), speech("digits-woman"), silence(4.0), speech("date-man"), silence(4.0))
+    return write_microphone(path, silence(1.5), speech("digits-woman"), silence(6.0), speech("date-man"), silence(6.0))
 
 
 @pytest.fixture(scope="session")
