@@ -157,7 +157,9 @@ class Server:
 
 
     async def _finish_recordings(self) -> None:
-        if self._recordings is not None and not await asyncio.to_thread(self._recordings.finish, CLOSE_S - CALLS_CLOSE_S):
+        if self._recordings is None:
+            return
+        if not await asyncio.to_thread(self._recordings.finish, CLOSE_S - CALLS_CLOSE_S):
             log.warning("a recording was not finished in time; its folder is named .partial")
 
 
