@@ -75,9 +75,9 @@ class Answer:
     def settle(self, heard: int) -> Generator[Any, Any, None]:
         """Let the context end with the last piece whose beginning was heard; nothing heard: as if it had never begun.
 
-        The result depends on ``heard`` (samples, 24 kHz) and on the chunks up to the one with the last heard sample, not
-        on how far the model had come when it was stopped, so that a replayed call remembers the same. An answer that is
-        only written stays as far as it came.
+        The result depends on ``heard`` (samples, 24 kHz) and on the chunks up to the one with the last heard sample,
+        not on how far the model had come when it was stopped, so that a replayed call remembers the same. An answer
+        that is only written stays as far as it came.
         """
         live = self.live
         if live is None or live.text is None or not live.options.speak or (self.complete and heard >= self.spoken):

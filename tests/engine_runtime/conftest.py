@@ -1,4 +1,4 @@
-"""Every engine that the conformance tests run against."""
+"""Every engine that the conformance tests run against, started once for all of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
+import pytest_asyncio
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.client import INPUT_RATE, Engine, EngineSession, SessionOptions, Unit
@@ -18,15 +20,20 @@ Opener = Callable[..., Awaitable[EngineSession]]
 SPECS = {
     "scripted": EngineSpec(kind="scripted", in_process=True),
     "scripted-worker": EngineSpec(kind="scripted", in_process=False),
+    "model": EngineSpec(threads=1, in_process=True),
+    "model-worker": EngineSpec(threads=1),
 }
 
+SHORT = 4
+"""Tokens of an answer that a test hears to its end: an untrained model speaks long."""
 
-@pytest.fixture(params=list(SPECS))
+
+@pytest.fixture(scope="module", params=list(SPECS))
 def spec(request: pytest.FixtureRequest) -> EngineSpec:
     return SPECS[request.param]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(spec: EngineSpec) -> AsyncIterator[Engine]:
     engine = create_engine(spec)
     await engine.start()
@@ -35,14 +42,27 @@ async def engine(spec: EngineSpec) -> AsyncIterator[Engine]:
         await engine.stop()
 
 
-@pytest.fixture
-async def session(engine: Engine) -> AsyncIterator[EngineSession]:
-    session = await engine.open(SessionOptions())
-    yield session
-    await session.close()
+@pytest_asyncio.fixture(loop_scope="module")
+async def opened(engine: Engine) -> AsyncIterator[Opener]:
+    """Opens sessions with the given options and closes them after the test."""
+    sessions: list[EngineSession] = []
+
+    async def opener(max_new_tokens: int = SHORT, seed: int = 0, speak: bool = True) -> EngineSession:
+        options = SessionOptions(max_new_tokens=max_new_tokens, seed=seed, speak=speak)
+        sessions.append(await engine.open(options))
+        return sessions[-1]
+
+    yield opener
+    for session in sessions:
+        await session.close()
 
 
-def tone(seconds: float = 1.0, hz: float = 300.0) -> np.ndarray:
+@pytest_asyncio.fixture(loop_scope="module")
+async def session(opened: Opener) -> EngineSession:
+    return await opened()
+
+
+def tone(seconds: float = 1.0, hz: float = 300.0) -> NDArray[np.int16]:
     """A tone that counts as voiced, int16 at 16 kHz."""
     time = np.arange(int(INPUT_RATE * seconds)) / INPUT_RATE
     return (8_000 * np.sin(2 * np.pi * hz * time)).astype(np.int16)
