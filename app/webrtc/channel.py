@@ -25,8 +25,8 @@ MESSAGE_BURST = 120.0
 FLOOD_LIMIT = 120
 """Messages beyond the rate that are dropped before the call is ended."""
 
-MAX_UNSENT_BYTES = 1024 * 1024
-"""A peer that lets this much pile up does not read any more."""
+MAX_UNSENT_BYTES = 4 * 1024 * 1024
+"""A peer that lets this much pile up does not read any more. What a resumed call repeats fits well within."""
 
 
 FLUSH_TRIES = 20

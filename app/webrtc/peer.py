@@ -150,6 +150,11 @@ class Peer:
     def _give_up(self, why: str) -> None:
         if not self._closing and not self._given_up:
             self._given_up = True
+            # Not at once: the call may be in the middle of sending the event that found the peer gone.
+            asyncio.get_running_loop().call_soon(self._tell_lost, why)
+
+    def _tell_lost(self, why: str) -> None:
+        if not self._closing:
             self._lost(self, why)
 
     # What aiortc tells

@@ -116,6 +116,23 @@ async def test_a_call_is_resumed_with_its_token_and_keeps_its_memory(site: Site)
     assert len(site.server.registry) == 1
 
 
+async def test_a_resumed_call_repeats_what_was_missed_without_a_gap(site: Site) -> None:
+    caller, answer = await site.call()
+    await caller.receive("metrics")
+    caller.vanish()
+    last = caller.events[-1]["seq"]
+    again = Caller()
+    site.callers.append(again)
+    body = {"type": "offer", "sdp": await again.offer(), "resume_token": answer["resume_token"]}
+    _, resumed, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
+    await again.accept(resumed["sdp"])
+    await again.connected()
+    again.send("hello", protocol=1, last_seq=last)
+    await again.receive("metrics", 2)
+    assert [event["seq"] for event in again.events] == list(range(last + 1, last + 1 + len(again.events)))
+    assert again.of_type("welcome")[0]["data"]["resumed"]
+
+
 async def test_a_second_peer_takes_over_from_one_that_is_still_there(site: Site) -> None:
     caller, answer = await site.call()
     again = Caller()

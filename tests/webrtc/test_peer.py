@@ -121,8 +121,10 @@ async def test_a_client_that_does_not_read_is_given_up(connect: Connect) -> None
     line = await connect()
     line.caller.vanish()
     assert line.call.send is not None
-    for _ in range(40):
+    for _ in range(2 + channel.MAX_UNSENT_BYTES // 60_000):
         line.call.send("x" * 60_000)
+    assert line.lost == []  # the call, which is just sending, is not told from within
+    await until(lambda: line.lost, "the loss")
     assert line.lost == ["clogged"]
 
 
