@@ -33,9 +33,9 @@ class VadConfig:
     kind: Literal["webrtc", "silero"] = "webrtc"
     webrtc_mode: int = _number(2, 0, 3)
     """How readily webrtcvad calls a frame silent: 0 rarely, 3 very."""
-    energy_min_dbfs: float = _number(-52.0, -96.0, 0.0)
+    energy_min_dbfs: float = _number(-60.0, -96.0, 0.0)
     """Frames below this level are never speech (webrtc only)."""
-    energy_margin_db: float = _number(8.0, 0.0, 40.0)
+    energy_margin_db: float = _number(6.0, 0.0, 40.0)
     """How far a frame must stand above the noise floor (webrtc only)."""
     energy_window_s: float = _number(2.5, 0.2, 30.0)
     """The noise floor is the quietest moment of this stretch (webrtc only)."""

@@ -135,7 +135,7 @@ class EngineLink:
         """Have the engine stop the answer of ``epoch``, which has not been finished, at its next chunk boundary."""
         self._cancelled.add(epoch)
         if self._generating == epoch:
-            self._run_errand(self._session.cancel(epoch))
+            self._run_errand(self._cancel(epoch))
         self._poke()
 
     def heard(self, epoch: int, samples: int) -> None:
@@ -305,13 +305,13 @@ class EngineLink:
             await self._wake.wait()
         self._blocked.clear()
 
-    def _run_errand(self, work: Coroutine[Any, Any, None]) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except EngineError as error:
-                log.debug("cancelling: %s", error)
+    async def _cancel(self, epoch: int) -> None:
+        try:
+            await self._session.cancel(epoch)
+        except EngineError as error:
+            log.debug("the engine could not cancel answer %d: %s", epoch, error)
 
-        task = asyncio.get_running_loop().create_task(run())
+    def _run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)

@@ -12,6 +12,11 @@ SMOOTHING_FRAMES = 4
 STEADY_FRAMES = 8
 """Stretch, 160 ms, in which the level of speech moves: syllables follow each other at 3 to 8 Hz."""
 
+HOLD_FRAMES = 25
+HOLD_SHARE = 0.4
+"""For 500 ms after a sound that passed the gate, the next one needs only this share of the margin, and need not move:
+syllables of one sentence differ in both."""
+
 
 class NoiseFloor:
     """The quietest moment of the last seconds (minimum statistics, R. Martin 2001, on levels in place of spectra)."""
@@ -49,18 +54,19 @@ class EnergyGate:
         self._floor = NoiseFloor(config.energy_window_s)
         self._run: deque[float] = deque(maxlen=STEADY_FRAMES)
         self._run_length = 0
-        self._moving = False
+        self._hold = 0
 
     def push(self, level: float) -> bool:
         """Whether a frame of ``level`` (dBFS) may be speech."""
         config = self._config
-        threshold = max(config.energy_min_dbfs, self._floor.push(level) + config.energy_margin_db)
-        if level < threshold:
+        margin = config.energy_margin_db * (HOLD_SHARE if self._hold else 1.0)
+        if level < max(config.energy_min_dbfs, self._floor.push(level) + margin):
             self._run.clear()
-            self._run_length, self._moving = 0, False
+            self._run_length, self._hold = 0, max(0, self._hold - 1)
             return False
         self._run_length += 1
         if self._run_length > 1:  # the frame in which a sound begins is only partly filled by it
             self._run.append(level)
-            self._moving = self._moving or max(self._run) - min(self._run) >= config.energy_steady_db
-        return self._moving
+            if self._hold or max(self._run) - min(self._run) >= config.energy_steady_db:
+                self._hold = HOLD_FRAMES
+        return self._hold > 0
