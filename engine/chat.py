@@ -168,13 +168,14 @@ class Chat:
     def embed(self, prompt: ChatPrompt) -> Tensor:
         """Embeddings [T, hidden] of a prompt with its pictures and sounds in place."""
         model, step = self.model, self.config.audio.pool_step
+        # A prompt that was cut off may have lost the places of its last pictures and sounds.
         pictures: list[Tensor] = []
-        if prompt.images:
+        if len(prompt.row.image_bounds):
             patches, sizes = pad_slices(list(prompt.images))
             seen = model.see(patches.to(model.device, model.dtype), sizes)
             pictures = [seen[: len(prompt.row.image_bounds)]]
         sounds: list[Tensor] = []
-        if prompt.mels:
+        if len(prompt.row.audio_bounds):
             lengths = [mel.shape[1] for mel in prompt.mels]
             mel = pad_sequence([mel.T for mel in prompt.mels], batch_first=True).transpose(1, 2)
             vectors = pool(model.audio_projection_layer(model.apm(mel.to(model.device, model.dtype), lengths)), step)

@@ -20,14 +20,15 @@ RATE = 16_000
 def load_sound(path: str | Path) -> NDArray[np.float32]:
     """The first sound track of a file, mono float32 ``[N]`` at 16 kHz in [−1, 1]. Raises InputError."""
     pieces: list[NDArray[np.float32]] = []
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    # Channels are averaged here: FFmpeg's own way to mono is louder, and clips.
+    resampler = av.AudioResampler(format="fltp", rate=RATE)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise InputError(f"{path} has no sound; give a file with a sound track")
             for frame in container.decode(audio=0):
-                pieces += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-        pieces += [part.to_ndarray()[0] for part in resampler.resample(None)]
+                pieces += [part.to_ndarray().mean(0) for part in resampler.resample(frame)]
+        pieces += [part.to_ndarray().mean(0) for part in resampler.resample(None)]
     except (FFmpegError, OSError) as error:
         raise InputError(f"{path} cannot be read as sound ({error}); check the path and the format") from error
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)

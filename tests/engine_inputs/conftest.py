@@ -19,6 +19,8 @@ from engine.loader import LoadedModel, load_checkpoint
 GOLDENS = Path(__file__).parent.parent / "goldens"
 PUBLIC = GOLDENS / "o26-public"
 
+torch.set_num_threads(1)  # the goldens were made so, and threads gain nothing at their size
+
 
 class GoldenSet:
     """Inputs and expected outputs, read when asked for."""

@@ -1,0 +1,16 @@
+"""The public golden set's model, and a chat with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.chat import Chat
+from engine.loader import LoadedModel
+from tests.engine_inputs.conftest import golden, loaded
+
+__all__ = ["golden", "loaded", "talker"]
+
+
+@pytest.fixture(scope="session")
+def talker(loaded: LoadedModel) -> Chat:
+    return Chat(loaded)

@@ -1,0 +1,163 @@
+"""The command, from its options to its answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from engine.chat import ChatOptions
+from engine.chat_cli import MODES, build_parser, conversation, main
+from engine.processing.prompts import MODES as PROMPT_MODES
+from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, get_sys_prompt
+from tests.engine_chat.test_media import write_video
+from tests.engine_inputs.conftest import PUBLIC
+
+PICTURE = str(PUBLIC / "images" / "img_sliced.png")
+MODEL = [str(PUBLIC), "--device", "cpu", "--greedy"]
+
+
+@pytest.fixture(scope="module")
+def tone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("sounds") / "tone.wav"
+    soundfile.write(path, (np.sin(np.arange(12_000) / 8) * 9_000).astype(np.int16), 16_000)
+    return str(path)
+
+
+def made(*arguments: str) -> tuple[list[Message], ChatOptions]:
+    return conversation(build_parser().parse_args(arguments))
+
+
+def kinds(message: Message) -> list[Any]:
+    return [part if isinstance(part, str) else type(part) for part in message.content]
+
+
+def test_a_question_about_pictures() -> None:
+    messages, options = made("--image", PICTURE, "--image", PICTURE, "--question", "same?")
+    assert [message.role for message in messages] == ["user"]
+    assert kinds(messages[0]) == [Image.Image, Image.Image, "same?"]
+    assert options == ChatOptions()
+
+
+def test_examples_come_first() -> None:
+    messages, _ = made("--system", "Be brief.", "--example", PICTURE, "what?", "A cat.", "--question", "why?")
+    assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
+    assert kinds(messages[1]) == [Image.Image, "what?"]
+    assert messages[2].content == ["A cat."]
+
+
+def test_video_frames_are_cut_less_and_not_numbered(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 3, sound=False)
+    messages, options = made("--video", str(video), "--question", "where?")
+    assert kinds(messages[0]) == [Image.Image] * 3 + ["where?"]
+    assert (options.max_slice_nums, options.use_image_id) == (2, False)
+    assert made("--video", str(video), "--max-slices", "4")[1].max_slice_nums == 4
+
+
+def test_omni_goes_second_by_second(tmp_path: Path, tone: str) -> None:
+    messages, options = made("--mode", "omni", "--video", str(write_video(tmp_path / "a.mp4", 2)), "--voice", tone)
+    assert kinds(messages[0]) == kinds(get_sys_prompt(np.zeros(1, np.float32), "omni", "en"))
+    assert kinds(messages[1]) == [UNIT, Image.Image, np.ndarray] * 2
+    assert options.omni_input
+    assert options.use_tts_template
+    assert (options.max_slice_nums, options.use_image_id) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("assistant", "audio_assistant"), ("roleplay", "audio_roleplay"), ("cloning", "voice_cloning")]
+)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_voices(mode: str, name: str, language: str, tone: str) -> None:
+    messages, _ = made("--mode", mode, "--voice", tone, "--question", "Hello.", "--language", language)
+    assert name in PROMPT_MODES
+    assert kinds(messages[0]) == kinds(get_sys_prompt(np.zeros(1, np.float32), name, language))
+    assert messages[1].content[-1] == "Hello."
+
+
+@pytest.mark.parametrize("mode", TASK_PROMPTS)
+def test_tasks_about_a_sound(mode: str, tone: str) -> None:
+    messages, _ = made("--mode", mode, "--audio", tone, "--language", "zh")
+    assert kinds(messages[0]) == [TASK_PROMPTS[mode]["zh"] + "\n", np.ndarray]
+    assert mode in MODES
+
+
+def test_ways_to_draw() -> None:
+    options = made("--question", "hi", "--beams", "4", "--repetition-penalty", "1.1")[1]
+    assert (options.sampling, options.num_beams, options.repetition_penalty) == (False, 4, 1.1)
+    options = made("--question", "hi", "--greedy", "--max-new-tokens", "5", "--seed", "3", "--top-k", "7")[1]
+    assert (options.do_sample, options.max_new_tokens, options.seed, options.top_k) == (False, 5, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "give a --question"),
+        (["--mode", "transcribe"], "needs --audio"),
+        (["--mode", "cloning", "--question", "hi"], "needs --voice"),
+        (["--mode", "roleplay"], "needs --audio or --question"),
+        (["--mode", "omni"], "needs --video"),
+        (["--question", "hi", "--max-frames", "0"], "--max-frames"),
+        (["--question", "hi", "--mode", "sing"], "invalid choice"),
+    ],
+)
+def test_what_is_missing_is_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_answer_in_writing_is_the_same_streamed(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*MODEL, "--image", PICTURE, "--question", "what is it?", "--max-new-tokens", "12"]
+    assert main(arguments) == 0
+    whole = capsys.readouterr().out
+    assert main([*arguments, "--stream"]) == 0
+    assert capsys.readouterr().out == whole
+    assert whole.strip()
+
+
+def test_a_spoken_answer(
+    tmp_path: Path, tone: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.chat.MAX_CODES", 60)
+    path = tmp_path / "out.wav"
+    arguments = [*MODEL, "--mode", "mimick", "--audio", tone, "--max-new-tokens", "4", "--speak", str(path)]
+    assert main(arguments) == 0
+    wave, rate = soundfile.read(path)
+    assert rate == 24_000
+    assert len(wave) > 2_000
+    assert f"{path}: {len(wave) / 24_000:.1f} s of speech" in capsys.readouterr().err
+
+
+def test_unreadable_files_and_models_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        [*MODEL, "--image", str(tmp_path / "none.png")],
+        [*MODEL, "--audio", str(tmp_path / "none.wav")],
+        [str(tmp_path / "nowhere"), "--question", "hi"],
+        [str(tmp_path), "--question", "hi"],
+    ):
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+
+
+def test_a_model_without_weights_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.json", "preprocessor_config.json", "llm_tokenizer", "tts_tokenizer"):
+        (tmp_path / name).symlink_to(PUBLIC / name)
+    assert main([str(tmp_path), "--device", "cpu", "--question", "hi", "--max-new-tokens", "3"]) == 0
+    assert "holds no weights" in capsys.readouterr().err
+
+
+def test_the_module_runs(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "engine.chat", "--help"], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert all(mode in shown for mode in MODES)
+    assert "examples" in shown
