@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,10 +56,11 @@ async def start() -> AsyncIterator[StartServer]:
     """Start a server with these options (and a scripted engine on the loopback)."""
     sites: list[Site] = []
 
-    async def start(*flags: str, ready: bool = True) -> Site:
+    async def start(*flags: str, ready: bool = True, in_process: bool = True) -> Site:
         usual = ["--engine", "scripted", "--host", "127.0.0.1", "--port", "0", "--ice-hosts", "127.0.0.1"]
         options = Options.parse([*usual, *flags], {})
-        server = await Server(options, create_engine(engine_spec(options))).__aenter__()
+        engine = create_engine(replace(engine_spec(options), in_process=in_process))
+        server = await Server(options, engine).__aenter__()
         await server.listen(None)
         if ready:
             await server.start_engine()

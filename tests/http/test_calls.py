@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.webrtc import channel, peer
 from engine.client import EngineError
+from engine.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller, Camera, until
 from tests.webrtc.test_sdp import OFFER
@@ -173,6 +177,38 @@ async def test_a_flood_ends_the_call_that_makes_it_and_no_other(site: Site) -> N
     await site.free(1)
     quiet.send("ping", nonce="untouched")
     assert (await quiet.receive("pong"))["data"]["nonce"] == "untouched"
+
+
+async def test_a_recorded_call_says_so_and_leaves_a_bundle(start: StartServer, tmp_path: Path) -> None:
+    site = await start("--record", str(tmp_path))
+    caller, answer = await site.call()
+    welcome = await caller.receive("welcome")
+    assert welcome["data"]["recorded"] is True
+    caller.send("input.text", text="Is this written down?")
+    await caller.receive("response.done")
+    await site.hang_up(answer["call_id"])
+    await until(lambda: list(tmp_path.glob(f"*{answer['call_id']}/call.json")), "the bundle")
+    (bundle,) = tmp_path.iterdir()
+    written = "".join(path.read_text() for path in bundle.glob("*.json*"))
+    assert "Is this written down?" in written
+    assert answer["resume_token"] not in written
+
+
+async def test_a_lost_engine_ends_its_calls_with_a_reason_and_comes_back(start: StartServer) -> None:
+    site = await start(in_process=False)
+    caller, _ = await site.call()
+    await caller.receive("welcome")
+    engine = site.server.engine
+    assert isinstance(engine, ProcessEngine)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    caller.send("input.text", text="Are you there?")
+    error = await caller.receive("error")
+    assert (error["data"]["code"], error["data"]["fatal"]) == ("worker_lost", True)
+    assert (await caller.receive("session.ending"))["data"]["reason"]
+    await site.free(0)
+    await until(lambda: site.server.readiness()["ready"], "the engine's return")
+    await site.call()
 
 
 async def test_the_end_of_the_server_is_announced_and_closes_every_peer(start: StartServer) -> None:
