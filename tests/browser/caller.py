@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, Playwright, expect
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_MS = 45_000
@@ -131,34 +131,48 @@ class Caller:
         raise AssertionError(f"no sound arrived; totalAudioEnergy stays at {before}")
 
 
-@asynccontextmanager
-async def browser(*flags: str) -> AsyncIterator[Browser]:
-    """A headless Chromium."""
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
-        try:
-            yield chromium
-        finally:
+class Browsers:
+    """Headless Chromiums, one for each set of flags, kept for the next test: pages open faster than browsers."""
+
+    def __init__(self, playwright: Playwright) -> None:
+        self._playwright = playwright
+        self._open: dict[tuple[str, ...], Browser] = {}
+
+    async def get(self, *flags: str) -> Browser:
+        if flags not in self._open:
+            chromium = self._playwright.chromium
+            self._open[flags] = await chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+        return self._open[flags]
+
+    async def close(self) -> None:
+        for chromium in self._open.values():
             await chromium.close()
 
+    @asynccontextmanager
+    async def visit(
+        self,
+        address: str,
+        microphone: Path | None = None,
+        camera: Path | None = None,
+        *,
+        allow: bool = True,
+        script: str = "",
+        **context_options: Any,
+    ) -> AsyncIterator[Caller]:
+        """The page at ``address`` for a person whose microphone and camera play files; ends without a page error.
 
-@asynccontextmanager
-async def caller(
-    address: str,
-    microphone: Path | None = None,
-    camera: Path | None = None,
-    *flags: str,
-    allow: bool = True,
-    **context_options: Any,
-) -> AsyncIterator[Caller]:
-    """The page at ``address`` in a browser whose microphone and camera play files; ends without a page error."""
-    media = [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
-    media += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
-    media += ["--use-fake-ui-for-media-stream"] if allow else ["--deny-permission-prompts"]
-    async with browser(*media, *flags) as chromium:
+        ``allow``: whether the permission prompt is accepted. ``script`` runs before the page's own scripts.
+        """
+        flags = [f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []
+        flags += [f"--use-file-for-fake-video-capture={camera}"] if camera else []
+        flags += ["--use-fake-ui-for-media-stream"] if allow else ["--deny-permission-prompts"]
+        chromium = await self.get(*flags)
         context = await chromium.new_context(ignore_https_errors=True, **context_options)
-        await context.add_init_script(OBSERVE)
-        person = Caller(await context.new_page())
-        await person.page.goto(address)
-        yield person
-        assert person.faults == []
+        try:
+            await context.add_init_script(OBSERVE + script)
+            person = Caller(await context.new_page())
+            await person.page.goto(address)
+            yield person
+            assert person.faults == []
+        finally:
+            await context.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 pytest.importorskip("playwright.async_api", reason="playwright is not installed (make setup-test)")
+from playwright.async_api import async_playwright
 
-from tests.browser.caller import CHROMIUM
+from tests.browser.caller import CHROMIUM, Browsers
 from tests.browser.media import silence, speech, write_camera, write_microphone
 from tests.browser.server import LONG_ANSWER, Server, write_script
 
@@ -22,6 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
             if CHROMIUM is None and "firefox" not in item.nodeid:
                 item.add_marker(pytest.mark.skip(reason="Chromium is not installed: apt-get install chromium"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browsers() -> AsyncIterator[Browsers]:
+    async with async_playwright() as playwright:
+        chromiums = Browsers(playwright)
+        yield chromiums
+        await chromiums.close()
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,15 @@ ENERGY = """
 """
 
 
+PICTURES = """
+(async () => {
+  for (const report of (await peers.at(-1).getStats()).values())
+    if (report.type === "outbound-rtp" && report.kind === "video") return report.framesEncoded ?? 0;
+  return 0;
+})()
+"""
+
+
 async def call(bidi: str, address: str) -> dict[str, Any]:
     """Make a video call, type a message, hear the answer begin, stop it, hang up; what was seen on the way."""
     async with aiohttp.ClientSession() as http, http.ws_connect(bidi, max_msg_size=0) as socket:
@@ -156,7 +165,7 @@ async def call(bidi: str, address: str) -> dict[str, Any]:
         await page.until(f"{element('state')}.textContent.startsWith('Ready')")
         await page.run(f"{element('start-video')}.click()")
         seen["first"] = await page.until(state("listening", "hearing"))
-        seen["frames"] = await page.until(f"Number({element('frames')}.textContent)")
+        await page.until(f"({PICTURES}).then((sent) => sent > 2)")
         await page.run(f"{element('mute')}.click()")
         seen["muted"] = await page.until(
             f"{element('mute')}.ariaPressed ?? {element('mute')}.getAttribute('aria-pressed')"
@@ -164,6 +173,7 @@ async def call(bidi: str, address: str) -> dict[str, Any]:
         await page.run(f"{element('text-input')}.value = 'Tell me something long.'")
         await page.run(f"{element('send')}.click()")
         seen["answering"] = await page.until(state("speaking"))
+        seen["frames"] = await page.until(f"Number({element('frames')}.textContent)")
         before = await page.run(ENERGY)
         seen["heard"] = await page.until(f"({ENERGY}).then((now) => now > {before} + 1e-5)")
         seen["captions"] = await page.until(f"{element('line-model')}?.querySelector('.heard').textContent")

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
-from tests.browser.caller import Caller, caller
+from tests.browser.caller import Browsers, Caller
 from tests.browser.server import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TRANSCRIPT = """
 async (steps) => {
@@ -33,9 +36,9 @@ async (messages) => {
 """
 
 
-@pytest.fixture
-async def page(scripted: Server) -> AsyncIterator[Caller]:
-    async with caller(scripted.address) as person:
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browsers: Browsers, scripted: Server) -> AsyncIterator[Caller]:
+    async with browsers.visit(scripted.address) as person:
         yield person
 
 

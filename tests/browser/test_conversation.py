@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from playwright.async_api import expect
 
 from app.protocol import check_event, parse_command
-from tests.browser.caller import PATIENCE_MS, caller
+from tests.browser.caller import PATIENCE_MS, Browsers
 from tests.browser.server import LONG_ANSWER, Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_spoken_turn_is_answered_and_talking_again_interrupts_the_answer(
-    scripted: Server, talker: Path, camera: Path
+    browsers: Browsers, scripted: Server, talker: Path, camera: Path
 ) -> None:
-    async with caller(scripted.address, talker, camera) as person:
+    async with browsers.visit(scripted.address, talker, camera) as person:
         await person.shows("engine", "scripted")
         await person.start("video")
         welcome = (await person.everything())[0]
@@ -45,8 +48,10 @@ async def test_a_spoken_turn_is_answered_and_talking_again_interrupts_the_answer
         await expect(person["captions"]).to_contain_text("Assistant")
 
 
-async def test_both_directions_of_the_data_channel_keep_to_the_protocol(scripted: Server, talker: Path) -> None:
-    async with caller(scripted.address, talker) as person:
+async def test_both_directions_of_the_data_channel_keep_to_the_protocol(
+    browsers: Browsers, scripted: Server, talker: Path
+) -> None:
+    async with browsers.visit(scripted.address, talker) as person:
         await person.start("voice")
         await person.events("response.done")
         await person.press("end")
@@ -63,8 +68,8 @@ async def test_both_directions_of_the_data_channel_keep_to_the_protocol(scripted
         assert {"mic.state", "camera.state", "ping", "playback.report"} <= {command.type for command in commands}
 
 
-async def test_stop_ends_the_answer_at_once(scripted: Server, listener: Path) -> None:
-    async with caller(scripted.address, listener) as person:
+async def test_stop_ends_the_answer_at_once(browsers: Browsers, scripted: Server, listener: Path) -> None:
+    async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         await expect(person["stop"]).to_be_disabled()
         await person["text-input"].fill("Tell me something long.")
@@ -81,9 +86,9 @@ async def test_stop_ends_the_answer_at_once(scripted: Server, listener: Path) ->
 
 
 async def test_typed_text_is_answered_and_shown_in_the_order_of_the_conversation(
-    scripted: Server, listener: Path
+    browsers: Browsers, scripted: Server, listener: Path
 ) -> None:
-    async with caller(scripted.address, listener) as person:
+    async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         await person["text-input"].fill("   ")
         await person["text-input"].press("Enter")
@@ -102,8 +107,10 @@ async def test_typed_text_is_answered_and_shown_in_the_order_of_the_conversation
         await expect(lines.nth(0)).to_contain_text("First <b>question</b>")
 
 
-async def test_a_caption_comes_with_its_sound_and_not_before(scripted: Server, listener: Path) -> None:
-    async with caller(scripted.address, listener) as person:
+async def test_a_caption_comes_with_its_sound_and_not_before(
+    browsers: Browsers, scripted: Server, listener: Path
+) -> None:
+    async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         await person["text-input"].fill("Go on")
         await person.press("send")
@@ -121,8 +128,10 @@ async def test_a_caption_comes_with_its_sound_and_not_before(scripted: Server, l
         await person.shows("captions", " ".join(LONG_ANSWER.split()[:6]))
 
 
-async def test_mute_and_camera_are_told_to_the_server_and_shown(scripted: Server, talker: Path, camera: Path) -> None:
-    async with caller(scripted.address, talker, camera) as person:
+async def test_mute_and_camera_are_told_to_the_server_and_shown(
+    browsers: Browsers, scripted: Server, talker: Path, camera: Path
+) -> None:
+    async with browsers.visit(scripted.address, talker, camera) as person:
         await person.start("video")
         await expect(person["self-view"]).to_be_visible()
         await person.press("mute")
@@ -142,8 +151,10 @@ async def test_mute_and_camera_are_told_to_the_server_and_shown(scripted: Server
         assert seen == [False, True, False]
 
 
-async def test_the_camera_can_be_switched_on_during_a_voice_call(scripted: Server, talker: Path, camera: Path) -> None:
-    async with caller(scripted.address, talker, camera) as person:
+async def test_the_camera_can_be_switched_on_during_a_voice_call(
+    browsers: Browsers, scripted: Server, talker: Path, camera: Path
+) -> None:
+    async with browsers.visit(scripted.address, talker, camera) as person:
         await person.start("voice")
         await expect(person["self-view"]).to_be_hidden()
         await person.press("camera")
@@ -151,8 +162,10 @@ async def test_the_camera_can_be_switched_on_during_a_voice_call(scripted: Serve
         await person.events("frame.used")
 
 
-async def test_the_camera_sends_few_pictures(scripted: Server, listener: Path, camera: Path) -> None:
-    async with caller(scripted.address, listener, camera) as person:
+async def test_the_camera_sends_few_pictures(
+    browsers: Browsers, scripted: Server, listener: Path, camera: Path
+) -> None:
+    async with browsers.visit(scripted.address, listener, camera) as person:
         await person.start("video")
         frames_per_s = await person.page.evaluate(
             """async () => {

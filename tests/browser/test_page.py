@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import FloatRect, Locator, expect
 
-from tests.browser.caller import caller
+from tests.browser.caller import Browsers
 from tests.browser.server import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SCREENS = {"desktop": (1280, 800), "tablet": (1180, 820), "upright tablet": (820, 1180), "phone": (390, 844)}
 CONTROLS = ("mute", "camera", "flip", "stop", "end", "text-input", "send")
@@ -22,10 +24,10 @@ OVERFLOW = """
 
 @pytest.mark.parametrize("screen", SCREENS)
 async def test_every_control_is_on_the_screen_uncovered_and_large_enough_to_touch(
-    scripted: Server, listener: Path, screen: str
+    browsers: Browsers, scripted: Server, listener: Path, screen: str
 ) -> None:
     width, height = SCREENS[screen]
-    async with caller(scripted.address, listener, viewport={"width": width, "height": height}) as person:
+    async with browsers.visit(scripted.address, listener, viewport={"width": width, "height": height}) as person:
         await person.shows("state", "Ready when you are")
         for testid in ("start-video", "start-voice", "help"):
             await _fits(person[testid], width, height)
@@ -41,8 +43,8 @@ async def test_every_control_is_on_the_screen_uncovered_and_large_enough_to_touc
         assert await person.page.evaluate(OVERFLOW) == []
 
 
-async def test_a_message_moves_nothing(scripted: Server) -> None:
-    async with caller(scripted.address, allow=False) as person:
+async def test_a_message_moves_nothing(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit(scripted.address, allow=False) as person:
         await person.shows("state", "Ready when you are")
         before = await person["start-video"].bounding_box()
         await person.press("start-video")
@@ -50,8 +52,8 @@ async def test_a_message_moves_nothing(scripted: Server) -> None:
         assert await person["start-video"].bounding_box() == before
 
 
-async def test_a_call_can_be_made_with_the_keyboard_alone(scripted: Server, listener: Path) -> None:
-    async with caller(scripted.address, listener) as person:
+async def test_a_call_can_be_made_with_the_keyboard_alone(browsers: Browsers, scripted: Server, listener: Path) -> None:
+    async with browsers.visit(scripted.address, listener) as person:
         await expect(person["start-voice"]).to_be_visible()
         keyboard = person.page.keyboard
         for _ in range(8):
@@ -74,8 +76,8 @@ async def test_a_call_can_be_made_with_the_keyboard_alone(scripted: Server, list
         await expect(person["start-video"]).to_be_focused()
 
 
-async def test_everything_that_can_be_pressed_has_a_name(scripted: Server) -> None:
-    async with caller(scripted.address) as person:
+async def test_everything_that_can_be_pressed_has_a_name(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit(scripted.address) as person:
         nameless = await person.page.evaluate(
             """() => [...document.querySelectorAll("button, a, input, select")].filter((element) =>
                  !(element.getAttribute("aria-label") || element.textContent.trim() || element.labels?.length))
@@ -86,8 +88,8 @@ async def test_everything_that_can_be_pressed_has_a_name(scripted: Server) -> No
         await expect(person.page.get_by_role("alert")).to_have_count(0)
 
 
-async def test_reduced_motion_leaves_the_orb_still(scripted: Server) -> None:
-    async with caller(scripted.address, reduced_motion="reduce") as person:
+async def test_reduced_motion_leaves_the_orb_still(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit(scripted.address, reduced_motion="reduce") as person:
         await person.shows("state", "Ready when you are")
         picture = "document.querySelector('[data-testid=orb]').toDataURL()"
         first = await person.page.evaluate(picture)
@@ -95,8 +97,8 @@ async def test_reduced_motion_leaves_the_orb_still(scripted: Server) -> None:
         assert await person.page.evaluate(picture) == first
 
 
-async def test_the_help_page_gives_out_the_certificate(scripted: Server) -> None:
-    async with caller(scripted.address) as person:
+async def test_the_help_page_gives_out_the_certificate(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit(scripted.address) as person:
         await person.press("help")
         await person.page.wait_for_url("**/help")
         await expect(person.page.get_by_text("Certificate Trust Settings")).to_be_visible()
@@ -106,8 +108,8 @@ async def test_the_help_page_gives_out_the_certificate(scripted: Server) -> None
         assert await person["ca-download"].get_attribute("href") == "/ca.pem"
 
 
-async def test_nothing_is_loaded_from_elsewhere(scripted: Server) -> None:
-    async with caller("about:blank") as person:
+async def test_nothing_is_loaded_from_elsewhere(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit("about:blank") as person:
         addresses: list[str] = []
         failed: list[str] = []
         person.page.on("request", lambda request: addresses.append(request.url))

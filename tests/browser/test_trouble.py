@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.caller import OBSERVE, Caller, browser, caller
+from tests.browser.caller import OBSERVE, Browsers, Caller
 from tests.browser.conftest import ServerFactory
 from tests.browser.server import Server
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 REJECT = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', '{}'))"
 UNKNOWN_CALL = {"error": {"code": "unknown_call", "message": "There is no such call."}}
 
 
-async def test_a_refused_permission_says_where_to_allow_it(scripted: Server) -> None:
-    async with caller(scripted.address, allow=False) as person:
+async def test_a_refused_permission_says_where_to_allow_it(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit(scripted.address, allow=False) as person:
         await person.press("start-video")
         await person.shows("error", "Allow both for this site")
         await expect(person["error-action"]).to_have_text("Try again")
@@ -35,21 +37,19 @@ async def test_a_refused_permission_says_where_to_allow_it(scripted: Server) -> 
     ],
     ids=["insecure origin", "no WebRTC", "no device", "busy device"],
 )
-async def test_a_browser_that_cannot_call_is_told_why(scripted: Server, missing: str, sentence: str) -> None:
-    async with browser() as chromium:
-        context = await chromium.new_context(ignore_https_errors=True)
-        await context.add_init_script(missing)
-        person = Caller(await context.new_page())
-        await person.page.goto(scripted.address)
+async def test_a_browser_that_cannot_call_is_told_why(
+    browsers: Browsers, scripted: Server, missing: str, sentence: str
+) -> None:
+    async with browsers.visit(scripted.address, script=missing) as person:
         await person.press("start-video")
         await person.shows("error", sentence)
 
 
 async def test_a_full_server_keeps_a_place_in_line_and_the_call_begins_by_itself(
-    start_server: ServerFactory, listener: Path
+    browsers: Browsers, start_server: ServerFactory, listener: Path
 ) -> None:
     server = start_server("--engine", "scripted", "--max-calls", "1")
-    async with caller(server.address, listener) as first:
+    async with browsers.visit(server.address, listener) as first:
         await first.start("voice")
         second = await _another(first)
         await second.press("start-voice")
@@ -61,9 +61,11 @@ async def test_a_full_server_keeps_a_place_in_line_and_the_call_begins_by_itself
         await expect(second["error"]).to_be_hidden()
 
 
-async def test_somebody_who_waits_in_line_can_leave_it(start_server: ServerFactory, listener: Path) -> None:
+async def test_somebody_who_waits_in_line_can_leave_it(
+    browsers: Browsers, start_server: ServerFactory, listener: Path
+) -> None:
     server = start_server("--engine", "scripted", "--max-calls", "1")
-    async with caller(server.address, listener) as first:
+    async with browsers.visit(server.address, listener) as first:
         await first.start("voice")
         second = await _another(first)
         await second.press("start-voice")
@@ -73,8 +75,10 @@ async def test_somebody_who_waits_in_line_can_leave_it(start_server: ServerFacto
         await expect(second["start-voice"]).to_be_enabled()
 
 
-async def test_a_network_that_goes_and_comes_resumes_the_same_call(scripted: Server, listener: Path) -> None:
-    async with caller(scripted.address, listener) as person:
+async def test_a_network_that_goes_and_comes_resumes_the_same_call(
+    browsers: Browsers, scripted: Server, listener: Path
+) -> None:
+    async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         await person["text-input"].fill("Before")
         await person.press("send")
@@ -97,10 +101,10 @@ async def test_a_network_that_goes_and_comes_resumes_the_same_call(scripted: Ser
 
 
 async def test_a_server_that_falls_silent_is_noticed_and_found_again(
-    start_server: ServerFactory, listener: Path
+    browsers: Browsers, start_server: ServerFactory, listener: Path
 ) -> None:
     server = start_server("--engine", "scripted")
-    async with caller(server.address, listener) as person:
+    async with browsers.visit(server.address, listener) as person:
         await person.start("voice")
         os.kill(server.pid, signal.SIGSTOP)
         try:
@@ -112,9 +116,11 @@ async def test_a_server_that_falls_silent_is_noticed_and_found_again(
         await expect(person["error"]).to_be_hidden()
 
 
-async def test_a_server_that_is_gone_ends_the_call_with_a_sentence(start_server: ServerFactory, listener: Path) -> None:
+async def test_a_server_that_is_gone_ends_the_call_with_a_sentence(
+    browsers: Browsers, start_server: ServerFactory, listener: Path
+) -> None:
     server = start_server("--engine", "scripted", "--grace-s", "2")
-    async with caller(server.address, listener) as person:
+    async with browsers.visit(server.address, listener) as person:
         await person.start("voice")
         server.stop()
         await person.state("reconnecting")
@@ -123,8 +129,10 @@ async def test_a_server_that_is_gone_ends_the_call_with_a_sentence(start_server:
         await expect(person["error-action"]).to_be_visible()
 
 
-async def test_a_call_that_the_server_has_forgotten_asks_for_a_new_one(scripted: Server, listener: Path) -> None:
-    async with caller(scripted.address, listener) as person:
+async def test_a_call_that_the_server_has_forgotten_asks_for_a_new_one(
+    browsers: Browsers, scripted: Server, listener: Path
+) -> None:
+    async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         await person.page.route("**/restart", lambda route: route.fulfill(status=404, json=UNKNOWN_CALL))
         await person.page.evaluate("window.dispatchEvent(new Event('online'))")
@@ -132,10 +140,10 @@ async def test_a_call_that_the_server_has_forgotten_asks_for_a_new_one(scripted:
         await person.shows("error", "Start a new one")
 
 
-async def test_the_page_waits_for_an_engine_that_warms_up(scripted: Server, listener: Path) -> None:
+async def test_the_page_waits_for_an_engine_that_warms_up(browsers: Browsers, scripted: Server, listener: Path) -> None:
     loading = {"ready": False, "message": "The model is being loaded.", "progress": 0.4}
     refusal = {"error": {"code": "not_ready", "message": loading["message"]}}
-    async with caller("about:blank", listener) as person:
+    async with browsers.visit("about:blank", listener) as person:
         page = person.page
         await page.route("**/ready", lambda route: route.fulfill(status=503, json=loading))
         await page.route("**/api/calls", lambda route: route.fulfill(status=503, json=refusal))
@@ -149,16 +157,16 @@ async def test_the_page_waits_for_an_engine_that_warms_up(scripted: Server, list
         await person.state("listening")
 
 
-async def test_a_closed_page_frees_its_place(start_server: ServerFactory, listener: Path) -> None:
+async def test_a_closed_page_frees_its_place(browsers: Browsers, start_server: ServerFactory, listener: Path) -> None:
     server = start_server("--engine", "scripted", "--max-calls", "1")
-    async with caller(server.address, listener) as person:
+    async with browsers.visit(server.address, listener) as person:
         await person.start("voice")
         another = await _another(person)
         await person.page.close()
         await another.start("voice")
 
 
-async def test_a_browser_that_blocks_sound_offers_a_tap(scripted: Server, listener: Path) -> None:
+async def test_a_browser_that_blocks_sound_offers_a_tap(browsers: Browsers, scripted: Server, listener: Path) -> None:
     blocked = """
       const play = HTMLMediaElement.prototype.play;
       window.blocked = true;
@@ -167,9 +175,7 @@ async def test_a_browser_that_blocks_sound_offers_a_tap(scripted: Server, listen
         return refuse ? Promise.reject(new DOMException("no gesture", "NotAllowedError")) : play.call(this);
       };
     """
-    async with caller("about:blank", listener) as person:
-        await person.page.add_init_script(blocked)
-        await person.page.goto(scripted.address)
+    async with browsers.visit(scripted.address, listener, script=blocked) as person:
         await person.start("voice")
         await expect(person["tap-to-hear"]).to_be_visible()
         await person.page.evaluate("window.blocked = false")

@@ -28,6 +28,8 @@ const MOODS = {
   paused: { from: [140, 132, 120], to: [160, 150, 136], radius: 0.6, width: 0.03, speed: 0.12, sway: 0.004, reach: 0, alpha: 0.55 },
 };
 
+/** Where no sound moves the ribbon, half the frames do: a screen that waits should not warm the hand. */
+const CALM_MS = 30;
 const LINES = 26;
 const STEPS = 120;
 const TAU = Math.PI * 2;
@@ -71,6 +73,7 @@ export class Orb {
    * @param {number} now ms
    */
   frame(now) {
+    if (now - this.before < (this.target.reach > 0.2 ? 0 : CALM_MS)) return;
     const seconds = Math.min(0.1, (now - this.before) / 1000);
     this.before = now;
     this.#ease(seconds);
