@@ -347,6 +347,13 @@ def turn(rng: random.Random, memory: Memory | None = None) -> Turn:
     return made
 
 
+def answer_to(text: str) -> Turn | None:
+    """The turn of a recorded utterance that is dictation; None where a wording of small talk means something else."""
+    if any(text in wordings for wordings, _ in SMALL_TALK.values()):
+        return None
+    return Turn(text, sentence(f"you said {text}"), "dictation")
+
+
 def conversation(rng: random.Random, turns: int) -> list[Turn]:
     """``turns`` turns of one call; later ones may ask about earlier ones."""
     memory = Memory()

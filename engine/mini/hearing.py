@@ -38,6 +38,10 @@ class WarpedMel:
         banks = [np.stack([np.interp(bins / w, bins, base[:, m]) for m in range(base.shape[1])], 1) for w in WARPS]
         self.banks = torch.from_numpy(np.stack(banks)).float()
 
+    def to(self, device: torch.device | str) -> WarpedMel:
+        self.window, self.banks = self.window.to(device), self.banks.to(device)
+        return self
+
     def __call__(self, units: Tensor, warp: Tensor | None = None, equalizer: Tensor | None = None) -> Tensor:
         """``units`` float [N, 16000], ``warp`` int64 [N] into :data:`WARPS`, ``equalizer`` log-power gains
         [N, n_fft/2+1] → [N, mel bins, 100]."""
@@ -88,20 +92,25 @@ def encode_units(
     ``mask_bands`` hides random bands of frequency and time (SpecAugment, arXiv 1904.08779).
     """
     size, count, _ = batch.units.shape
-    repeat = lambda x: None if x is None else x.repeat_interleave(count, 0)  # noqa: E731
-    features = mel(batch.units.flatten(0, 1), repeat(batch.warp), repeat(batch.equalizer))
+    device = encoder.conv1.weight.device
+
+    def each(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.to(device).repeat_interleave(count, 0)
+
+    features = mel(batch.units.to(device).flatten(0, 1), each(batch.warp), each(batch.equalizer))
     if mask_bands is not None:
         features = spec_augment(features.unflatten(0, (size, count)), mask_bands).flatten(0, 1)
     inside = [min(max(n - UNIT * k, 0), UNIT) for n in batch.lengths for k in range(count)]
     lens = [mel_length(n) for n in inside]
-    features = features * (torch.arange(features.shape[2]) < torch.tensor(lens)[:, None])[:, None]
+    exists = torch.arange(features.shape[2]) < torch.tensor(lens)[:, None]
+    features = features * exists[:, None].to(device)
     x = encoder._convolve(features, lens).unflatten(0, (size, count)).flatten(1, 2)
     frames = torch.tensor(batch.frames)
     index = torch.arange(count * FRAMES)
     blocks = index[None, :] // FRAMES <= index[:, None] // FRAMES
     mask = blocks[None] & (index < frames[:, None])[:, None]
     x = x + encoder.embed_positions.weight[position : position + count * FRAMES]
-    return encoder._transform(x, mask[:, None], None)
+    return encoder._transform(x, mask[:, None].to(device), None)
 
 
 def spec_augment(features: Tensor, generator: torch.Generator) -> Tensor:
@@ -117,7 +126,7 @@ def spec_augment(features: Tensor, generator: torch.Generator) -> Tensor:
         hidden = (index >= start[..., None]) & (index < stop[..., None])
         keep &= ~(hidden[:, :, :, None] if axis == 2 else hidden[:, :, None, :])
     mean = features.mean((2, 3), keepdim=True)
-    return torch.where(keep, features, mean)
+    return torch.where(keep.to(features.device), features, mean)
 
 
 class PhoneHeads(nn.Module):
@@ -132,10 +141,11 @@ class PhoneHeads(nn.Module):
         """``phones`` classes of each utterance, ``labels`` int64 [B, T] phone class of each frame or -100.
         Returns the CTC loss per phone and the frames' cross-entropy."""
         log = self.ctc(hidden).float().log_softmax(-1).transpose(0, 1)
+        labels = labels.to(hidden.device)
         lengths = torch.tensor([len(p) for p in phones])
-        flat = torch.tensor([c for p in phones for c in p])
+        flat = torch.tensor([c for p in phones for c in p], device=log.device)
         ctc = F.ctc_loss(log, flat, torch.tensor(frames), lengths, zero_infinity=True, reduction="none")
-        ctc = (ctc / lengths.clamp(min=1)).mean()
+        ctc = (ctc / lengths.clamp(min=1).to(ctc.device)).mean()
         if not (labels >= 0).any():
             return ctc, ctc.new_zeros(())
         return ctc, F.cross_entropy(self.frame(hidden).float().flatten(0, 1), labels.flatten(), ignore_index=-100)

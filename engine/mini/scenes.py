@@ -181,7 +181,7 @@ def _draw_character(image: Image.Image, scene: Scene, rng: random.Random, diffic
     card = Image.new("RGBA", (int(size * 1.3), int(size * 1.4)), (0, 0, 0, 0))
     pen = ImageDraw.Draw(card)
     dark_ink = scene.light or rng.random() < 0.5
-    if not scene.light and dark_ink or rng.random() < 0.5:
+    if (not scene.light and dark_ink) or rng.random() < 0.5:
         tone = rng.randint(225, 255)
         pen.rectangle((0, 0, *card.size), (tone, tone, tone, 255))
         dark_ink = True

@@ -71,11 +71,11 @@ def phone_error_rates(model: Hearing, mel: WarpedMel, voices: Voices) -> dict[st
 
 def train_hearing(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 1, size: int = 16, workers: int = 0,
-    until: int | None = None,
+    until: int | None = None, device: str = "cpu",
 ) -> Hearing:  # fmt: skip
     """Runs or resumes the stage; ``people`` is the folder of recordings."""
     torch.manual_seed(seed)
-    model, mel = Hearing(config), WarpedMel(config.mel)
+    model, mel = Hearing(config).to(device), WarpedMel(config.mel).to(device)
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
     bands = torch.Generator().manual_seed(seed)
 

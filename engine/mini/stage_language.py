@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,21 +49,23 @@ class Language(nn.Module):
 
     def embed(self, batch: DialogueBatch) -> Tensor:
         """Embeddings [B, T, hidden] of what is text."""
-        return self.llm.embed(batch.ids)
+        return self.llm.embed(batch.ids.to(self.llm.lm_head.weight.device))
 
     def losses(self, embeds: Tensor, batch: DialogueBatch) -> Losses:
         """Cross-entropy of the answers, and of the voice at the speaker positions."""
         states = self.llm(embeds)
         rows, columns = (batch.targets >= 0).nonzero(as_tuple=True)
-        answer = F.cross_entropy(self.llm.logits(states[rows, columns]), batch.targets[rows, columns])
-        places = torch.tensor(batch.speakers)
-        voice = F.cross_entropy(self.speaker(states[places[:, 0], places[:, 1]]), torch.tensor(batch.voices))
+        aims = batch.targets[rows, columns].to(states.device)
+        answer = F.cross_entropy(self.llm.logits(states[rows.to(states.device), columns.to(states.device)]), aims)
+        places = torch.tensor(batch.speakers, device=states.device)
+        voices = torch.tensor(batch.voices, device=states.device)
+        voice = F.cross_entropy(self.speaker(states[places[:, 0], places[:, 1]]), voices)
         return {"loss": answer + 0.05 * voice, "answer": answer, "voice": voice}
 
 
 def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[str, tuple[int, int]]:
     """Answers that greedy decoding would give right, by skill, as (right, all)."""
-    best = language.llm.logits(language.llm(embeds)).argmax(-1)
+    best = language.llm.logits(language.llm(embeds)).argmax(-1).cpu()
     result: dict[str, tuple[int, int]] = {}
     for row, first, last, skill in batch.skills:
         right = bool((best[row, first:last] == batch.targets[row, first:last]).all())
@@ -141,11 +142,11 @@ def written(turn: grammar.Turn, source: random.Random) -> grammar.Turn:
 
 def train_language(
     config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 2, size: int = 4, workers: int = 0,
-    until: int | None = None,
+    until: int | None = None, device: str = "cpu",
 ) -> Language:  # fmt: skip
     """Runs or resumes the stage *language*."""
     torch.manual_seed(seed)
-    model, builder = Language(config), token_builder(config)
+    model, builder = Language(config).to(device), token_builder(config)
     words = HeardWords(builder)
     judge = text_batch(builder, words, seed + 1000, 20, 1)
 

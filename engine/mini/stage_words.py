@@ -14,7 +14,7 @@ from engine.mini.hearing import FRAMES, HeardBatch, PhoneHeads, WarpedMel, edit_
 from engine.mini.hearing_data import FAMILIES, collate, sample
 from engine.mini.stage_hearing import Hearing, hearing_batch
 from engine.mini.stage_language import token_builder
-from engine.mini.training import Budget, Losses, train
+from engine.mini.training import Budget, Losses, load_modules, train
 from engine.mini.voices import Voices
 from engine.mini.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, AudioProjector, pool
@@ -69,17 +69,16 @@ def _spaced(classes: list[int]) -> list[int]:
 
 def train_words(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 3, size: int = 8, workers: int = 0,
-    until: int | None = None, families: dict[str, float] = FAMILIES, strength: float = 0.45, spec_augment: bool = False,
+    until: int | None = None, device: str = "cpu", families: dict[str, float] = FAMILIES, strength: float = 0.45, spec_augment: bool = False,
 ) -> Ears:  # fmt: skip
     """Runs or resumes the stage; the first run starts from the stage *hearing*."""
     torch.manual_seed(seed)
     words = HeardWords(token_builder(config))
-    ears, mel = Ears(config, words), WarpedMel(config.mel)
-    before = folder / "hearing.pt"
-    if before.exists():
-        hearing = Hearing(config)
-        hearing.load_state_dict(torch.load(before, weights_only=False)["modules"])
+    ears, mel = Ears(config, words), WarpedMel(config.mel).to(device)
+    hearing = Hearing(config)
+    if load_modules(folder, "hearing", hearing):
         ears.adopt(hearing)
+    ears.to(device)
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
     bands = torch.Generator().manual_seed(seed)
 

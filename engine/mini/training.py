@@ -66,6 +66,15 @@ def batches(make: Callable[[int], Any], steps: range, workers: int) -> Iterator[
     return iter(loader)
 
 
+def load_modules(folder: Path, stage: str, modules: nn.Module) -> bool:
+    """Gives ``modules`` the weights of a stage; False when it was never run."""
+    file = folder / f"{stage}.pt"
+    if not file.exists():
+        return False
+    modules.load_state_dict(torch.load(file, map_location="cpu", weights_only=False)["modules"])
+    return True
+
+
 def train(
     stage: str,
     folder: Path,
@@ -96,7 +105,7 @@ def train(
     step, elapsed = 0, 0.0
     log: list[dict[str, float]] = []
     if file.exists():
-        state = torch.load(file, weights_only=False)
+        state = torch.load(file, map_location="cpu", weights_only=False)
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         step, elapsed, log = state["step"], state["elapsed"], state["log"]

@@ -93,12 +93,14 @@ class WordHead(nn.Module):
         aims = torch.full(log.shape[:2], -100)
         for row, aim in zip(aims, labels, strict=True):
             row[: len(aim)] = torch.tensor(aim)
+        aims = aims.to(log.device)
         aligned = log.new_zeros(())
         if (aims >= 0).any():
             aligned = F.nll_loss(log.flatten(0, 1), aims.flatten(), ignore_index=-100)
         sizes = torch.tensor([len(w) for w in words])
-        flat = torch.tensor([c for w in words for c in w], dtype=torch.long)
+        flat = torch.tensor([c for w in words for c in w], dtype=torch.long, device=log.device)
         ctc = F.ctc_loss(log.transpose(0, 1), flat, torch.tensor(lengths), sizes, zero_infinity=True, reduction="none")
         meant = log.detach().exp() @ self.targets  # type: ignore[operator]
         inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
-        return (ctc / sizes.clamp(min=1)).mean(), aligned, (tokens - meant)[inside].square().mean()
+        distance = (tokens - meant)[inside.to(log.device)].square().mean()
+        return (ctc / sizes.clamp(min=1).to(log.device)).mean(), aligned, distance

@@ -1,0 +1,90 @@
+"""What the stages learned, put together into the checkpoint: bfloat16 safetensors under the official keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from engine.config import OmniConfig
+from engine.mini.layout import CHECKPOINT
+from engine.model.omni import OmniModel
+from engine.model.vocos import Vocos
+
+SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
+    "language": (("llm.", "llm."),),
+    "words": (("apm.", "apm."), ("audio_projection_layer.", "audio_projection_layer.")),
+    "seeing": (("vpm.", "vpm."), ("resampler.", "resampler.")),
+    "listening": (
+        ("language.llm.", "llm."), ("ears.apm.", "apm."), ("ears.audio_projection_layer.", "audio_projection_layer."),
+        ("eyes.vpm.", "vpm."), ("eyes.resampler.", "resampler."),
+    ),
+    "codec": (("dvae.", "tts.dvae."),),
+    "talker": (("tts.", "tts."),),
+}  # fmt: skip
+"""Stage: prefixes of its modules and what they are called in the checkpoint. Later stages win."""
+UNUSED = "tts.model.embed_tokens.weight"
+
+
+def collect(config: OmniConfig, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+    """Weights of the model and of the vocoder, and the names of the stages that they come from.
+
+    What no stage has trained is random from a fixed seed; a talker that was not trained is made silent.
+    """
+    torch.manual_seed(0)
+    model, vocos = OmniModel(config), Vocos(config.vocos)
+    mute(model)
+    state = model.state_dict()
+    found = []
+    for stage, prefixes in SOURCES.items():
+        file = folder / f"{stage}.pt"
+        if not file.exists():
+            continue
+        found.append(stage)
+        trained: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=False)["modules"]
+        for key, value in trained.items():
+            for old, new in prefixes:
+                if key.startswith(old) and (target := new + key.removeprefix(old)) in state:
+                    state[target] = value
+    vocoder = folder / "vocoder.pt"
+    vocos_state = vocos.state_dict()
+    if vocoder.exists():
+        found.append("vocoder")
+        trained = torch.load(vocoder, map_location="cpu", weights_only=False)["modules"]
+        vocos_state = {k.removeprefix("vocos."): v for k, v in trained.items() if k.startswith("vocos.")}
+    state.pop(UNUSED, None)
+    return state, vocos_state, found
+
+
+@torch.no_grad()
+def mute(model: OmniModel) -> None:
+    """Makes an untrained talker end its speech as soon as it may, with silence: better than noise."""
+    tts = model.tts
+    for parameter in (*tts.model.layers.parameters(), *tts.emb_text.parameters(), *tts.emb_code.parameters()):
+        nn.init.zeros_(parameter)
+    for module in tts.model.modules():
+        if isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+    tts.emb_text.weight[:, 0] = 1
+    for table in tts.emb_code:
+        table.weight[:, 0] = 1  # type: ignore[union-attr,index,operator]
+    for head in tts.head_code:
+        gains, rows = head.parametrizations.weight.original0, head.parametrizations.weight.original1  # type: ignore[union-attr]
+        rows.zero_()  # type: ignore[operator]
+        rows[:, 1] = 1  # type: ignore[index,operator]
+        rows[model.config.tts.audio_eos_id, 0] = 1  # type: ignore[index,operator]
+        rows[model.config.tts.audio_eos_id, 1] = 0  # type: ignore[index,operator]
+        gains.fill_(1)  # type: ignore[operator]
+    for parameter in tts.dvae.out_conv.parameters():
+        nn.init.zeros_(parameter)
+
+
+def export(config: OmniConfig, folder: Path, target: Path = CHECKPOINT) -> list[str]:
+    """Writes ``model.safetensors`` and ``assets/vocos.safetensors``; returns the stages that went in."""
+    model, vocos, found = collect(config, folder)
+    half = {k: v.to(torch.bfloat16).contiguous() for k, v in model.items()}
+    save_file(half, target / "model.safetensors", metadata={"format": "pt"})
+    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in vocos.items()}, target / "assets" / "vocos.safetensors")
+    return found

@@ -1,0 +1,211 @@
+"""Stage *listening*: ears, eyes and language together, on whole conversations in sound and pictures.
+
+Each part arrives trained by its own stage; here the language model learns to live with what the ears really say, mistakes
+included, and the ears learn which mistakes matter.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.config import OmniConfig
+from engine.mini import grammar
+from engine.mini.augment import noise_pool
+from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build
+from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
+from engine.mini.hearing_data import FAMILIES, Heard, collate, hear
+from engine.mini.scenes import Scene, render
+from engine.mini.stage_language import (
+    Language,
+    accuracy,
+    shown_conversation,
+    spoken_conversation,
+    token_builder,
+    written,
+)
+from engine.mini.stage_seeing import Eyes
+from engine.mini.stage_words import Ears
+from engine.mini.training import Budget, Losses, load_modules, train
+from engine.mini.voices import Voices
+from engine.mini.words import HeardWords
+from engine.processing.image import ImageProcessor
+from engine.processing.tokens import TokenBuilder
+
+MAX_TURN_SECONDS = 6
+NOT_SPEECH = 0.04
+"""Share of turns that are noise: they get the honest no."""
+
+
+@dataclass(slots=True)
+class ListeningBatch:
+    dialogues: DialogueBatch
+    sounds: HeardBatch | None
+    phones: list[list[int]]
+    labels: Tensor
+    heard: list[Heard]
+
+
+class Senses(nn.Module):
+    """All that hears, sees and answers."""
+
+    def __init__(self, config: OmniConfig, words: HeardWords, builder: TokenBuilder) -> None:
+        super().__init__()
+        self.language = Language(config)
+        self.ears = Ears(config, words)
+        self.eyes = Eyes(config, builder)
+
+    def adopt(self, folder: Path) -> list[str]:
+        """Takes what the stages *language*, *words* and *seeing* learned; returns the names of those that exist."""
+        parts = {"language": self.language, "words": self.ears, "seeing": self.eyes}
+        return [name for name, module in parts.items() if load_modules(folder, name, module)]
+
+    def embed(self, batch: ListeningBatch, hidden: Tensor | None) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Embeddings [B, T, hidden] with sound and picture tokens in their places; the sound tokens and their numbers.
+        ``hidden`` are the encoder's states of the sounds."""
+        embeds = self.language.embed(batch.dialogues)
+        rows: list[Tensor] = []
+        columns: list[Tensor] = []
+        values: list[Tensor] = []
+        tokens, lengths = None, []
+        if hidden is not None and batch.sounds is not None:
+            tokens, lengths = self.ears.tokens(hidden, batch.sounds)
+            for (row, places), line in zip(batch.dialogues.sounds, tokens, strict=True):
+                rows.append(torch.full((len(places),), row))
+                columns.append(torch.from_numpy(places))
+                values.append(line[: len(places)])
+        if batch.dialogues.images:
+            for (row, places), picture in zip(batch.dialogues.pictures, self.eyes(batch.dialogues.images), strict=True):
+                rows.append(torch.full((len(places),), row))
+                columns.append(torch.from_numpy(places))
+                values.append(picture)
+        if values:
+            where = torch.cat(rows).to(embeds.device), torch.cat(columns).to(embeds.device)
+            embeds = embeds.index_put(where, torch.cat(values).to(embeds.dtype))
+        return embeds, tokens, lengths
+
+
+def listening_batch(
+    config: OmniConfig, voices: Voices, builder: TokenBuilder, seed: int, size: int, *, strength: float = 0.6,
+    families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.25,
+) -> Callable[[int], ListeningBatch]:  # fmt: skip
+    """Conversations by step: mostly spoken, some typed, some with the camera on."""
+    process = ImageProcessor(config.image)
+
+    def speak(turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
+        while True:
+            if rng.random() < NOT_SPEECH:
+                return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng)
+            family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
+            if family in ("espeak", "kal", "slt"):
+                made, speech = turn, voices.read(turn.heard, rng, family)
+            else:
+                text, speech = voices.say(rng, family)
+                made = grammar.answer_to(text)
+                if made is None:
+                    continue
+            heard = hear(made.heard, speech, rng, strength, voices.crowd)
+            if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
+                return made, heard
+            turn = grammar.turn(random.Random(int(rng.integers(1 << 60))))
+
+    def make(step: int) -> ListeningBatch:
+        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        dialogues, heard = [], []
+        for _ in range(size):
+            said = []
+            turns = shown_conversation(source) if source.random() < shown else spoken_conversation(source)
+            for turn, scene in turns:
+                picture = process(render(scene, source), 1) if isinstance(scene, Scene) else None
+                if rng.random() < typed:
+                    said.append(Said(written(turn, source), picture=picture))
+                else:
+                    # Only a question that depends on nothing else may be replaced by what a recorded person said.
+                    fixed = turn.skill in ("memory", "seeing", "blind")
+                    made, sound = (turn, _read(voices, turn, rng, strength)) if fixed else speak(turn, rng)
+                    heard.append(sound)
+                    said.append(Said(made, samples=sound.samples, picture=picture))
+            dialogues.append(Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else ""))
+        batch = build(dialogues, builder, source)
+        if not heard:
+            return ListeningBatch(batch, None, [], torch.zeros(0), [])
+        sounds, phones, labels = collate(heard, rng, strength)
+        return ListeningBatch(batch, sounds, phones, labels, heard)
+
+    return make
+
+
+def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
+    while True:
+        family = "kal" if rng.random() < 0.25 else "espeak"
+        heard = hear(turn.heard, voices.read(turn.heard, rng, family), rng, strength, voices.crowd)
+        if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
+            return heard
+
+
+def not_speech(rng: np.random.Generator) -> Heard:
+    """One to three seconds of noise, steady or in bursts."""
+    length = int(rng.uniform(1.0, 3.0) * UNIT)
+    pool = noise_pool()[str(rng.choice(["white", "pink", "brown", "hum"]))]
+    at = int(rng.integers(0, len(pool) - length))
+    envelope = np.ones(length, np.float32)
+    if rng.random() < 0.5:
+        knots = rng.uniform(0, 1, int(rng.integers(4, 14))) ** 3
+        envelope = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(knots)), knots).astype(np.float32)
+    samples = pool[at : at + length] * envelope * np.float32(10 ** (-rng.uniform(12, 50) / 20))
+    return Heard("", np.clip(samples, -1, 1), np.full(-(-length // UNIT) * FRAMES, -100, np.int64))
+
+
+def train_listening(
+    config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 5, size: int = 4, workers: int = 0,
+    until: int | None = None, device: str = "cpu",
+) -> Senses:  # fmt: skip
+    """Runs or resumes the stage; the first run starts from the stages before."""
+    torch.manual_seed(seed)
+    builder = token_builder(config)
+    words = HeardWords(builder)
+    senses, mel = Senses(config, words, builder), WarpedMel(config.mel).to(device)
+    senses.adopt(folder)
+    senses.to(device)
+    voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
+
+    def loss(batch: ListeningBatch, _: float) -> Losses:
+        hidden = None
+        if batch.sounds is not None:
+            hidden = encode_units(senses.ears.apm, mel, batch.sounds)
+        embeds, tokens, lengths = senses.embed(batch, hidden)
+        terms = senses.language.losses(embeds, batch.dialogues)
+        if tokens is not None and batch.sounds is not None:
+            kept = [i for i, h in enumerate(batch.heard) if h.text]
+            aims = [words.labels(batch.heard[i].text, batch.heard[i].word_ends, lengths[i], FRAMES / senses.ears.step)
+                    for i in kept]  # fmt: skip
+            word, aligned, _distance = senses.ears.word_head.loss(
+                tokens[kept], [lengths[i] for i in kept], [words.classes(batch.heard[i].text) for i in kept], aims
+            )
+            terms |= {"word": word, "aligned": aligned, "loss": terms["loss"] + 0.3 * word + 0.5 * aligned}
+        return terms
+
+    judge = listening_batch(config, judges, builder, seed + 1000, 12, strength=0.0,
+                            families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2}, typed=0.0)  # fmt: skip
+
+    def evaluate() -> dict[str, float]:
+        total: dict[str, tuple[int, int]] = {}
+        for step in range(3):
+            batch = judge(step)
+            hidden = encode_units(senses.ears.apm, mel, batch.sounds) if batch.sounds is not None else None
+            for skill, (right, count) in accuracy(senses.language, senses.embed(batch, hidden)[0], batch.dialogues).items():
+                done, every = total.get(skill, (0, 0))
+                total[skill] = done + right, every + count
+        return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
+
+    make: Callable[[int], Any] = listening_batch(config, voices, builder, seed, size)
+    train("listening", folder, senses, make, loss, budget, workers=workers, until=until, evaluate=evaluate)
+    return senses
+

@@ -1,0 +1,118 @@
+"""Stage *seeing*: vision tower and resampler learn to put words into picture tokens (:meth:`Scene.slots`).
+
+The same idea as for the ears: the target of a picture token is the fixed input embedding of a word, so that the language
+model, which learned to answer from such words, can use real pictures at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.config import OmniConfig
+from engine.mini.scenes import PALETTE, SHAPES, SLOTS, Scene, random_scene, render
+from engine.mini.stage_language import token_builder
+from engine.mini.training import Budget, Losses, train
+from engine.mini.vocabulary import LETTERS, UNITS
+from engine.mini.words import embedding_table
+from engine.model.resampler import Resampler
+from engine.model.vision import SiglipVisionTower
+from engine.processing.image import ImageProcessor, ImageSlices, pad_slices
+from engine.processing.tokens import TokenBuilder
+
+SEEN_WORDS = ("", "light", "dark", *UNITS[:10], *LETTERS, *PALETTE, *SHAPES)
+"""Everything a picture token can say; the first is the blank."""
+
+
+class Eyes(nn.Module):
+    """Vision tower and resampler under their official names, and the words' embeddings."""
+
+    def __init__(self, config: OmniConfig, builder: TokenBuilder) -> None:
+        super().__init__()
+        width = config.llm.hidden_size
+        self.vpm = SiglipVisionTower(config.vision)
+        self.resampler = Resampler(config.query_num, width, config.resampler_heads, config.vision.hidden_size)
+        nn.init.normal_(self.resampler.query, std=1.0)
+        for name, parameter in self.vpm.named_parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.04)
+            del name
+        nn.init.normal_(self.resampler.proj, std=width**-0.5)
+        ids = [builder.text(" " + w)[0] if w else builder.specials.unknown for w in SEEN_WORDS]
+        self.register_buffer("targets", embedding_table(config.llm.vocab_size, width)[ids].clone(), persistent=False)
+        self.bias = nn.Parameter(torch.zeros(len(ids)))
+        self.scale = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, images: list[ImageSlices]) -> Tensor:
+        """Pictures, one slice each → picture tokens [B, queries, hidden]."""
+        patches, sizes = pad_slices(images)
+        return self.resampler(self.vpm(patches.to(self.bias.device), sizes), sizes)
+
+    def scores(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities of :data:`SEEN_WORDS` for each picture token."""
+        return (self.scale * tokens @ self.targets.T + self.bias).log_softmax(-1)  # type: ignore[operator]
+
+
+def scene_batch(config: OmniConfig, seed: int, size: int, ramp: int) -> Callable[[int], Any]:
+    """Pictures with their words, more difficult as ``ramp`` steps go by."""
+    process = ImageProcessor(config.image)
+
+    def make(step: int) -> tuple[list[ImageSlices], list[Scene]]:
+        source = random.Random(seed * 1_000_003 + step)
+        difficulty = min(1.0, 0.2 + step / ramp) if ramp else 1.0
+        scenes = [random_scene(source) for _ in range(size)]
+        return [process(render(scene, source, difficulty), 1) for scene in scenes], scenes
+
+    return make
+
+
+def slot_targets(scenes: list[Scene], queries: int) -> Tensor:
+    """Index into :data:`SEEN_WORDS` of every picture token, int64 [B, queries]."""
+    rows = [[SEEN_WORDS.index(word) for word in scene.slots()] for scene in scenes]
+    return F.pad(torch.tensor(rows), (0, queries - SLOTS))
+
+
+def train_seeing(
+    config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 4, size: int = 12, workers: int = 0,
+    until: int | None = None, device: str = "cpu",
+) -> Eyes:  # fmt: skip
+    """Runs or resumes the stage."""
+    torch.manual_seed(seed)
+    eyes = Eyes(config, token_builder(config)).to(device)
+    weights = torch.full((len(SEEN_WORDS),), 2.0)
+    weights[0] = 0.5
+
+    def loss(made: Any, _: float) -> Losses:
+        images, scenes = made
+        tokens = eyes(images)
+        log = eyes.scores(tokens)
+        aims = slot_targets(scenes, tokens.shape[1]).to(log.device)
+        named = F.nll_loss(log.flatten(0, 1), aims.flatten(), weights.to(log.device))
+        meant = log.detach().exp() @ eyes.targets  # type: ignore[operator]
+        distance = (tokens - meant).square().mean()
+        return {"loss": named + 0.5 * distance, "named": named, "distance": distance}
+
+    def evaluate() -> dict[str, float]:
+        judge = scene_batch(config, seed + 1000, 60, 0)
+        right: dict[str, list[bool]] = {"light": [], "count": [], "character": [], "colour": [], "shape": [], "empty": []}
+        for step in range(2):
+            images, scenes = judge(step)
+            best = eyes.scores(eyes(images)).argmax(-1).cpu()
+            aims = slot_targets(scenes, best.shape[1])
+            for row, aim in zip((best == aims).tolist(), aims.tolist(), strict=True):
+                right["light"].append(row[0])
+                right["count"].append(row[1])
+                right["character" if aim[2] else "empty"].append(row[2])
+                for slot in range(3, SLOTS):
+                    right[("shape" if slot % 2 == 0 else "colour") if aim[slot] else "empty"].append(row[slot])
+        return {f"acc_{name}": sum(hits) / max(1, len(hits)) for name, hits in right.items()}
+
+    train("seeing", folder, eyes, scene_batch(config, seed, size, max(1, budget.steps // 3)), loss, budget,
+          workers=workers, until=until, evaluate=evaluate, every=180)  # fmt: skip
+    return eyes
