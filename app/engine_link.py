@@ -42,6 +42,14 @@ class UnitRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationBegun:
+    """The engine is asked for the answer of ``epoch`` now. A result, so that a replay knows which of the answers that
+    were cancelled early had been begun: the session's memory may differ."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkArrived:
     chunk: Chunk
 
@@ -59,7 +67,7 @@ class GenerationStopped:
     epoch: int
 
 
-Result = UnitPrefilled | UnitRefused | ChunkArrived | GenerationFailed | GenerationStopped
+Result = UnitPrefilled | UnitRefused | GenerationBegun | ChunkArrived | GenerationFailed | GenerationStopped
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -127,8 +135,8 @@ class EngineLink:
         return self._units
 
     def generate(self, epoch: int) -> None:
-        """Queue an answer. Answered by ChunkArrived up to the finishing one, or by GenerationFailed, or, once it is
-        cancelled, by nothing but GenerationStopped."""
+        """Queue an answer. Answered by GenerationBegun, ChunkArrived up to the finishing one, or GenerationFailed, and
+        from its cancellation on by nothing but GenerationStopped."""
         self._submit(_Generate(epoch))
 
     def cancel(self, epoch: int) -> None:
@@ -237,6 +245,9 @@ class EngineLink:
         """Hand over the chunks of one answer; from its cancellation on, only wait for its end."""
         if self._failure is not None:
             raise self._failure
+        await self._hand_over(GenerationBegun(epoch))
+        if epoch in self._cancelled:
+            return
         chunks = self._session.generate(epoch)
         while True:
             await self._until(lambda: self._has_room() or epoch in self._cancelled)
@@ -281,7 +292,7 @@ class EngineLink:
         """Whether the call has cancelled the answer that ``result`` belongs to."""
         if isinstance(result, ChunkArrived):
             return result.chunk.epoch in self._cancelled
-        return isinstance(result, GenerationFailed) and result.epoch in self._cancelled
+        return isinstance(result, GenerationBegun | GenerationFailed) and result.epoch in self._cancelled
 
     def _apply(self, result: Result) -> None:
         n = self._results

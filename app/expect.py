@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -47,7 +47,7 @@ class TurnOutcome:
     """What became of one turn of the person."""
 
     turn: int
-    end_s: float | None = None
+    end_s: float
     """Media time at which the turn was found to be over."""
     answered: bool = False
     text: str = ""
@@ -67,46 +67,28 @@ class Outcome:
         """Read the server's events (envelopes) in order. Unknown types are passed over."""
         outcome = cls()
         for event in events:
-            kind, data = event["type"], event.get("data", {})
-            if kind == "frame.used":
-                outcome.frames += 1
-                continue
-            if (number := event.get("turn")) is None or kind not in _READERS:
-                continue
-            _READERS[kind](outcome.turns.setdefault(number, TurnOutcome(number)), event, data)
+            data = event["data"]
+            match event["type"]:
+                case "frame.used":
+                    outcome.frames += 1
+                case "turn.state" if data["state"] == "thinking":
+                    outcome._turn(event)
+                case "response.started":
+                    outcome._turn(event).answered = True
+                case "assistant.text":
+                    outcome._turn(event).text += data["delta"]
+                case "response.done":
+                    outcome._turn(event).status = data["status"]
         return outcome
+
+    def _turn(self, event: Mapping[str, Any]) -> TurnOutcome:
+        """The turn that ``event`` is about, which is over by then."""
+        return self.turns.setdefault(event["turn"], TurnOutcome(event["turn"], end_s=event["t"]))
 
     @property
     def answered(self) -> list[TurnOutcome]:
         """The turns that were answered, in order."""
         return [turn for _, turn in sorted(self.turns.items()) if turn.answered]
-
-
-def _state(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    if data.get("state") == "thinking" and turn.end_s is None:
-        turn.end_s = event["t"]
-
-
-def _started(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    turn.answered = True
-    if turn.end_s is None:
-        turn.end_s = event["t"]
-
-
-def _text(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    turn.text += data.get("delta", "")
-
-
-def _done(turn: TurnOutcome, event: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    turn.status = data.get("status")
-
-
-_READERS: dict[str, Callable[[TurnOutcome, Mapping[str, Any], Mapping[str, Any]], None]] = {
-    "turn.state": _state,
-    "response.started": _started,
-    "assistant.text": _text,
-    "response.done": _done,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +169,9 @@ def _check(expectation: Expectation, outcome: Outcome) -> Verdict:
     else:
         about = [outcome.turns[expectation.turn]] if expectation.turn in outcome.turns else []
     if key == "end_between_s":
-        end = about[0].end_s if about else None
-        passed = end is not None and value[0] <= end <= value[1]
-        return Verdict(expectation, passed, "no end of this turn" if end is None else f"{end:.3f} s")
+        if not about:
+            return Verdict(expectation, False, "no end of this turn")
+        return Verdict(expectation, value[0] <= about[0].end_s <= value[1], f"{about[0].end_s:.3f} s")
     text = " ".join(turn.text.strip() for turn in about if turn.text.strip())
     if key == "no_answer":
         return Verdict(expectation, (not words(text)) == value, repr(text) if words(text) else "no words")

@@ -129,6 +129,7 @@ async def _play_recording(call: Call, bundle: Bundle, timing: Sequence[TimedInpu
                 case "result":
                     if not await call.link.release(timed.value):
                         return False
+                    await call.link.idle()  # what follows from it in the engine happens before the next input
                 case "pull":
                     call.output.pull(timed.value)
                 case "command":
