@@ -58,9 +58,12 @@ class SpeechQueue:
     def pull(self, n: int) -> NDArray[np.int16]:
         """The next ``n`` samples: int16 [n], filled up with silence. Never waits."""
         out = np.zeros(n, np.int16)
-        faded = min(n, len(self._tail))
-        out[:faded], self._tail = self._tail[:faded], self._tail[faded:]
-        taken = self._take(out[faded:])
+        taken = self._read(out)
+        self.played += taken
+        if len(self._tail):
+            fading, self._tail = self._tail[:n], self._tail[n:]
+            mixed = out[: len(fading)].astype(np.int32) + fading  # on top, so that it takes no time from what follows
+            out[: len(fading)] = np.clip(mixed, -32768, 32767)
         if self._on_pulled is not None:
             self._on_pulled(out)
         if taken:
@@ -78,12 +81,6 @@ class SpeechQueue:
         self._pieces.clear()
         self.buffered = 0
         return Flushed(self.played, dropped)
-
-    def _take(self, out: NDArray[np.int16]) -> int:
-        """Play into ``out``; how many samples it was."""
-        taken = self._read(out)
-        self.played += taken
-        return taken
 
     def _read(self, out: NDArray[np.int16]) -> int:
         done = 0

@@ -1,0 +1,1 @@
+"""Tests of the call: media in, turns, media out, events."""

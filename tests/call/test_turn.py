@@ -1,0 +1,288 @@
+"""The turn machine: scripted conversations in virtual time, and what holds in any order of events."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import turn
+from app.config import CallConfig
+from engine.client import INPUT_RATE, Chunk
+
+CONFIG = CallConfig()
+PUSH_TO_TALK = CallConfig.from_mapping({"turn": {"detection": "push_to_talk"}})
+
+
+class Talk:
+    """A conversation in virtual time. Every method is one thing that happens; ``log`` tells what followed."""
+
+    def __init__(self, config: CallConfig = CONFIG) -> None:
+        self.config = config
+        self.state = turn.TurnState(muted=config.turn.detection == "push_to_talk")
+        self.now = 0
+        self.log: list[str] = []
+        self.wait(20)
+        self.log.clear()
+
+    @property
+    def phase(self) -> str:
+        return self.state.phase(self.config.turn.detection == "push_to_talk")
+
+    def tell(self, event: turn.Event) -> Talk:
+        self.state, actions = turn.step(self.state, event, self.now, self.config)
+        self.log += [word for action in actions if (word := describe(action))]
+        return self
+
+    def wait(self, ms: int, voiced_ms: int | None = None) -> Talk:
+        for i in range(ms // 20):
+            self.now += 320
+            self.tell(turn.Tick(0 if voiced_ms is None else voiced_ms + 20 * i))
+        return self
+
+    def speak(self, ms: int) -> Talk:
+        """Speech that goes on for ``ms`` after the VAD has noticed it, 100 ms into it."""
+        self.now += 320
+        self.tell(turn.SpeechStarted(self.now - 1_600)).wait(ms, 100)
+        return self
+
+    def fall_silent(self, voiced_ms: int = 1_000) -> Talk:
+        for _ in range(28):  # in the silence before the VAD is sure, nothing is voiced any more
+            self.now += 320
+            self.tell(turn.Tick(voiced_ms))
+        return self.tell(turn.SpeechEnded(self.now - 560 * 16, voiced_ms))
+
+    def say(self, ms: int = 1_000) -> Talk:
+        return self.speak(ms).fall_silent(ms)
+
+    def answer(self, text: str = "yes", epoch: int | None = None, finish: bool = False) -> Talk:
+        epoch = self.state.epoch if epoch is None else epoch
+        return self.tell(turn.AnswerChunk(Chunk(epoch, 0, text, finish="stop" if finish else None)))
+
+    def drain(self) -> Talk:
+        return self.tell(turn.Drained(self.state.epoch))
+
+    def take(self) -> list[str]:
+        log, self.log = self.log, []
+        return log
+
+
+def describe(action: turn.Action) -> str:
+    match action:
+        case turn.Show(phase, _):
+            return phase
+        case turn.Generate(number, epoch):
+            return f"generate {number}/{epoch}"
+        case turn.Done(number, epoch, status, reason):
+            return f"{status} {number}/{epoch} {reason}"
+        case turn.Play(chunk):
+            return f"play {chunk.text}"
+        case turn.CancelGeneration(epoch):
+            return f"cancel {epoch}"
+        case turn.DropTurn(reason):
+            return f"drop {reason}"
+        case turn.OpenTurn() | turn.CloseTurn() | turn.Flush() | turn.PrefillText():
+            return type(action).__name__.removesuffix("Turn").lower()
+
+
+def test_question_and_answer() -> None:
+    talk = Talk().say()
+    assert talk.take() == ["open", "hearing", "close", "generate 1/1", "thinking"]
+    assert talk.answer().answer("", finish=True).take() == ["play yes", "speaking", "play "]
+    assert talk.drain().take() == ["completed 1/1 completed", "listening"]
+
+
+def test_barge_in_cuts_in_the_right_order() -> None:
+    talk = Talk().say().answer()
+    talk.take()
+    assert talk.speak(140).take() == []
+    assert talk.wait(20, 260).take() == [
+        "flush", "cancel 1", "cancelled 1/1 barge_in", "interrupted", "open", "hearing",
+    ]  # fmt: skip
+    assert talk.answer("late", epoch=1).tell(turn.AnswerStopped(1)).take() == []
+    assert talk.fall_silent().take() == ["close", "generate 2/3", "thinking"]
+
+
+def test_a_cough_does_not_cut_the_answer() -> None:
+    talk = Talk().say().answer()
+    talk.take()
+    assert talk.speak(100).fall_silent(voiced_ms=120).take() == []
+    assert talk.phase == "speaking"
+
+
+def test_without_barge_in_speech_counts_from_the_end_of_the_answer() -> None:
+    talk = Talk(CallConfig.from_mapping({"barge_in": False})).say().answer("all", finish=True)
+    talk.take()
+    assert talk.speak(1_000).take() == []
+    assert talk.drain().take() == ["completed 1/1 completed", "open", "hearing"]
+    assert talk.state.opened == talk.now
+
+
+def test_speech_that_began_under_the_answer_is_kept() -> None:
+    talk = Talk().say().answer("all", finish=True).speak(60)
+    onset = talk.state.speech
+    talk.drain()
+    assert talk.phase == "hearing"
+    assert talk.state.opened == onset
+
+
+def test_a_click_is_no_turn() -> None:
+    talk = Talk().speak(20).fall_silent(voiced_ms=120)
+    assert talk.take() == ["open", "hearing", "drop too_short", "listening"]
+    assert talk.say().take()[-2:] == ["generate 1/1", "thinking"]
+
+
+def test_typing_interrupts_an_answer() -> None:
+    talk = Talk().say().answer()
+    talk.take()
+    assert talk.tell(turn.Typed("stop that")).take() == [
+        "flush", "cancel 1", "cancelled 1/1 typed", "interrupted", "prefilltext", "generate 2/3", "thinking",
+    ]  # fmt: skip
+
+
+def test_typing_while_speaking_is_one_turn() -> None:
+    talk = Talk().speak(600).tell(turn.Typed("this"))
+    assert talk.take() == ["open", "hearing", "close", "prefilltext", "generate 1/1", "thinking"]
+    assert talk.wait(400, 700).take() == []  # the same breath does not interrupt what it asked for
+
+
+def test_the_stop_button_leaves_time_to_the_engine() -> None:
+    talk = Talk().say().answer().tell(turn.CancelAnswer())
+    assert talk.phase == "interrupted"
+    assert talk.tell(turn.AnswerStopped(1)).phase == "listening"
+    assert talk.tell(turn.CancelAnswer()).take()[-1] == "listening"
+
+
+def test_the_stop_button_after_the_last_chunk() -> None:
+    talk = Talk().say().answer(finish=True)
+    talk.take()
+    talk.tell(turn.CancelAnswer())
+    assert "cancel 1" not in talk.take()
+    assert talk.phase == "listening"
+
+
+def test_a_failed_answer_ends_its_turn() -> None:
+    talk = Talk().say()
+    talk.take()
+    assert talk.tell(turn.AnswerFailed(1)).take() == ["flush", "failed 1/1 engine_error", "listening"]
+
+
+@pytest.mark.parametrize(("choice", "follows"), [("answer", "thinking"), ("drop", "listening")])
+def test_noise_that_never_ends_is_a_turn_of_bounded_length(choice: str, follows: str) -> None:
+    talk = Talk(CallConfig.from_mapping({"turn": {"max_turn_s": 5, "on_max_turn": choice}})).speak(6_000)
+    assert talk.phase == follows
+    talk.answer(finish=True).drain().wait(10_000, 6_000)
+    assert talk.phase == "listening"  # the noise goes on and is no new turn
+
+
+def test_muting_ends_the_turn_and_pauses() -> None:
+    talk = Talk().speak(600).tell(turn.Muted(True))
+    assert talk.phase == "thinking"
+    assert talk.answer(finish=True).drain().phase == "paused"
+    assert talk.tell(turn.Muted(False)).phase == "listening"
+
+
+def test_a_lost_microphone_holds_the_turn() -> None:
+    talk = Talk().speak(600).tell(turn.MicrophoneLost())
+    assert talk.phase == "paused"
+    talk.wait(20, 700)
+    assert talk.phase == "hearing"
+    assert talk.fall_silent().phase == "thinking"
+
+
+def test_push_to_talk() -> None:
+    talk = Talk(PUSH_TO_TALK)
+    assert talk.phase == "idle"
+    assert talk.speak(500).take() == []
+    assert talk.tell(turn.Muted(False)).wait(500).tell(turn.Commit()).take() == [
+        "open", "hearing", "close", "generate 1/1", "thinking",
+    ]  # fmt: skip
+    assert talk.tell(turn.Muted(True)).answer().tell(turn.Muted(False)).phase == "hearing"
+    assert talk.wait(500).tell(turn.Discard()).phase == "interrupted"
+    assert talk.tell(turn.AnswerStopped(1)).phase == "idle"
+
+
+def test_closing_ends_everything() -> None:
+    talk = Talk().say().answer()
+    talk.take()
+    assert talk.tell(turn.Close("bye")).take()[2:] == ["cancelled 1/1 bye", "interrupted", "idle"]
+    assert talk.say().take() == []
+
+
+def chunks(epoch: int) -> st.SearchStrategy[turn.Event]:
+    pcm = np.zeros(0, np.int16)
+    finishes = st.sampled_from([None, None, "stop"])
+    return st.builds(lambda text, finish: turn.AnswerChunk(Chunk(epoch, 0, text, pcm, finish=finish)),
+                     st.sampled_from(["", "a"]), finishes)  # fmt: skip
+
+
+EPOCHS = st.integers(0, 12)
+EVENTS = st.one_of(
+    st.just("speak"), st.just("silence"), st.just("tick"), st.just("tick"), st.just("long tick"),
+    st.builds(turn.MicrophoneLost), st.builds(turn.Muted, st.booleans()), st.just(turn.Typed("hello")),
+    st.just(turn.Commit()), st.just(turn.Discard()), st.just(turn.CancelAnswer()), EPOCHS.flatmap(chunks),
+    st.just("chunk"), st.just("finish"), st.just("drained"), st.builds(turn.AnswerFailed, EPOCHS),
+    st.builds(turn.AnswerStopped, EPOCHS), st.builds(turn.Drained, EPOCHS),
+)  # fmt: skip
+
+
+@given(st.lists(EVENTS, max_size=60), st.booleans(), st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push_to_talk: bool) -> None:
+    detection = "push_to_talk" if push_to_talk else "vad"
+    config = CallConfig.from_mapping({"barge_in": barge_in, "turn": {"detection": detection, "max_turn_s": 20}})
+    state, now, speaking, voiced = turn.TurnState(muted=push_to_talk), 0, False, 0
+    answering: int | None = None
+    turn_open = False
+    used: set[int] = set()
+    shown = state.phase(push_to_talk)
+    for item in [*events, turn.Close()]:
+        now += 320
+        event: turn.Event
+        match item:
+            case "speak":
+                voiced = voiced if speaking else 100
+                event = turn.Tick(voiced) if speaking else turn.SpeechStarted(now - 1_600)
+                speaking = True
+            case "silence":
+                event = turn.SpeechEnded(now, voiced) if speaking else turn.Tick(0)
+                speaking, voiced = False, 0
+            case "tick" | "long tick":
+                now += 0 if item == "tick" else 7 * INPUT_RATE
+                voiced = voiced + 200 if speaking else 0
+                event = turn.Tick(voiced)
+            case "chunk" | "finish":
+                event = turn.AnswerChunk(Chunk(state.epoch, 0, "b", finish="stop" if item == "finish" else None))
+            case "drained":
+                event = turn.Drained(state.epoch)
+            case _:
+                event = item  # type: ignore[assignment]
+        state, actions = turn.step(state, event, now, config)
+        for action in actions:
+            match action:
+                case turn.Generate(_, epoch):
+                    assert answering is None, "two answers at once"
+                    assert epoch not in used, "an epoch is used twice"
+                    assert not turn_open, "the person still has the turn"
+                    answering = epoch
+                    used.add(epoch)
+                case turn.Done(_, epoch):
+                    assert answering == epoch, "done without an answer, or twice"
+                    answering = None
+                case turn.Play(chunk):
+                    assert chunk.epoch == answering, "a chunk of an old epoch passed"
+                case turn.OpenTurn():
+                    assert not turn_open
+                    assert answering is None
+                    turn_open = True
+                case turn.CloseTurn() | turn.DropTurn():
+                    assert turn_open
+                    turn_open = False
+                case turn.Show(phase):
+                    assert phase != shown, "the same phase is shown twice"
+                    shown = phase
+        assert shown == state.phase(push_to_talk)
+        assert (state.answer is not None) == (answering is not None)
+    assert answering is None, "an answer never ended"
+    assert not turn_open, "a turn never ended"

@@ -1,0 +1,109 @@
+"""What is speech and what is not: recorded people, noise, hum, clipping, silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from app.config import CallConfig, VadConfig
+from app.vad import SpeechEnded, SpeechStarted, SpeechTracker, create_detector, create_tracker, level_dbfs
+
+SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").rglob("*.flac"))
+KINDS = ["webrtc", "silero"]
+
+
+def events(kind: str, wave: np.ndarray) -> list[SpeechStarted | SpeechEnded]:
+    config = CallConfig.from_mapping({"vad": {"kind": kind}}).vad
+    detector, tracker = create_detector(config), create_tracker(config)
+    pcm = np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
+    found = (tracker.push(detector.push(pcm[i : i + 320])) for i in range(0, len(pcm) - 319, 320))
+    return [event for event in found if event is not None]
+
+
+def after_silence(sound: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(48_000), sound])
+
+
+TIME = np.arange(80_000) / 16_000
+NOISE = np.random.default_rng(7).standard_normal(80_000)
+NO_SPEECH = {
+    "digital silence": TIME * 0,
+    "offset": TIME * 0 + 9_000,
+    "rail": TIME * 0 + 32_767,
+    "step": np.where(TIME > 2, 20_000, 0),
+    "quiet noise": 30 * NOISE,
+    "loud noise": after_silence(3_000 * NOISE),
+    "clipped noise": after_silence(90_000 * NOISE),
+    "clipped hum": after_silence(90_000 * np.sin(2 * np.pi * 100 * TIME)),
+    "buzz": after_silence(np.sum([2_000 / k * np.sin(2 * np.pi * 50 * k * TIME) for k in range(1, 12)], axis=0)),
+    **{f"hum {f} Hz": after_silence(3_000 * np.sin(2 * np.pi * f * TIME)) for f in (50, 60, 120, 440, 1_000)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NO_SPEECH)
+def test_no_turn_without_speech(kind: str, name: str) -> None:
+    assert events(kind, NO_SPEECH[name]) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.skipif(not SPEECH, reason="no recorded speech in tests/data/speech")
+def test_recorded_people_are_heard_once(kind: str) -> None:
+    """Each recording, in a little room noise, is one stretch of speech or two (a pause inside), and it ends."""
+    for path in SPEECH[:10]:
+        speech, rate = soundfile.read(path, dtype="int16")
+        assert rate == 16_000
+        room = 10 * np.random.default_rng(1).standard_normal(len(speech) + 56_000)
+        room[24_000 : 24_000 + len(speech)] += speech
+        found = events(kind, room)
+        assert 2 <= len(found) <= 4, path.name
+        assert isinstance(found[0], SpeechStarted)
+        assert isinstance(found[-1], SpeechEnded)
+        assert 22_000 < found[0].onset < 24_000 + len(speech)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_frames_give_the_same_answers(kind: str) -> None:
+    config = CallConfig.from_mapping({"vad": {"kind": kind}}).vad
+    frames = (2_000 * NOISE[:32_000]).astype(np.int16).reshape(-1, 320)
+    first, second = create_detector(config), create_detector(config)
+    assert [first.push(frame) for frame in frames] == [second.push(frame) for frame in frames]
+
+
+def track(flags: str) -> list[str]:
+    """Runs the tracker over frames: x voiced, . silent; answers with what it found at which frame."""
+    tracker = SpeechTracker(
+        on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, end_silence_ms=200, end_voiced_share=0.1
+    )  # fmt: skip
+    found = []
+    for i, flag in enumerate(flags):
+        match tracker.push({"x": 1.0, "~": 0.4, ".": 0.0}[flag]):
+            case SpeechStarted(onset):
+                found.append(f"start {onset // 320} at {i}")
+            case SpeechEnded(end, voiced_ms):
+                found.append(f"end {end // 320} at {i}, {voiced_ms} ms")
+    return found
+
+
+def test_onset_needs_enough_voiced_time() -> None:
+    assert track(".x.x...x..x..") == []
+    assert track("..x.xx....") == ["start 2 at 5"]
+
+
+def test_one_click_does_not_hold_a_turn_open() -> None:
+    assert track("xxxx" + "." * 4 + "x" + "." * 20) == ["start 0 at 2", "end 9 at 13, 100 ms"]
+
+
+def test_probabilities_have_hysteresis() -> None:
+    assert track("~~~~~~") == []
+    assert track("xxx~~~" + "." * 12) == ["start 0 at 2", "end 6 at 14, 120 ms"]
+
+
+def test_level() -> None:
+    assert level_dbfs(np.full(320, 20_000, np.int16)) == -96.0
+    tone = np.round(32_767 * np.sin(2 * np.pi * np.arange(320) / 32)).astype(np.int16)
+    assert level_dbfs(tone) == pytest.approx(-3.01, abs=0.01)
+    assert VadConfig().kind == "webrtc"
