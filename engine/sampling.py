@@ -94,8 +94,9 @@ def pick(probabilities: Tensor, uniform: Tensor | None) -> Tensor:
     if uniform is None:
         return probabilities.argmax(-1)
     climb = probabilities.cumsum(-1)
-    target = uniform[..., None].to(climb) * climb[..., -1:]
-    return (climb <= target).sum(-1).clamp(max=probabilities.shape[-1] - 1)
+    total = climb[..., -1:]
+    # Rounding can bring the target up to the total: the last id that is possible at all is then meant.
+    return torch.minimum((climb <= uniform[..., None].to(climb) * total).sum(-1), (climb < total).sum(-1))
 
 
 def text_token(scores: Tensor, seen: Tensor, sampling: TextSampling, uniform: Tensor | None) -> Tensor:

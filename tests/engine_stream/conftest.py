@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from engine.session import SessionState
 from engine.speech import TextItem
 from engine.stream import Fed, Stream
 from engine.work import Step, Work
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 PUBLIC = Path(__file__).parent.parent / "goldens" / "o26-public"
 
