@@ -29,7 +29,7 @@ from tests.replay.conftest import RATE, picture, silence, speechlike
 SCRIPT = Script(prefill_s=0.004, first_chunk_s=0.003, chunk_s=0.002)
 COMMANDS: list[dict[str, Any]] = [
     {"type": "hello", "data": {"protocol": 1, "resume_token": "secret-token", "last_seq": 3}},
-    {"type": "input.text", "data": {"text": "line\u2028separator and \"quotes\""}},
+    {"type": "input.text", "data": {"text": 'line\u2028separator and "quotes"'}},
     {"type": "response.cancel", "data": {"reason": "button"}},
     {"type": "mic.state", "data": {"muted": True}},
     {"type": "mic.state", "data": {"muted": False}},
@@ -54,7 +54,7 @@ def _no_warnings() -> None:
     WARNINGS.clear()
 
 
-async def live_call(folder: Path, seed: int, seconds: float = 12.0, script: Script = SCRIPT) -> None:
+async def live_call(folder: Path, seed: int, seconds: float = 12.0, script: Script = SCRIPT) -> Path:
     """A call as the network would make it, thirty times as fast and in an order that depends on ``seed``;
     recorded."""
     dice = random.Random(seed)
@@ -95,6 +95,7 @@ async def live_call(folder: Path, seed: int, seconds: float = 12.0, script: Scri
     call.output.pull(480)
     await engine.stop()
     assert await asyncio.to_thread(recordings.finish, 10)
+    return recorder.folder
 
 
 def events_of(folder: Path) -> list[dict[str, Any]]:
@@ -103,8 +104,7 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_recorded_call_replays_to_the_identical_events(tmp_path: Path, seed: int) -> None:
-    await live_call(tmp_path, seed)
-    (folder,) = tmp_path.iterdir()
+    folder = await live_call(tmp_path, seed)
     recorded = events_of(folder)
     engine = ScriptedEngine(Script())  # as fast as it can: the timing comes from the recording
     await engine.start()
@@ -119,8 +119,7 @@ async def test_a_recorded_call_replays_to_the_identical_events(tmp_path: Path, s
 
 
 async def test_a_recording_keeps_no_secret(tmp_path: Path) -> None:
-    await live_call(tmp_path, seed=1)
-    (folder,) = tmp_path.iterdir()
+    folder = await live_call(tmp_path, seed=1)
     assert '"hello"' in (folder / "commands.jsonl").read_text()
     for path in folder.rglob("*.json*"):
         assert "secret-token" not in path.read_text(encoding="utf-8")
@@ -140,8 +139,7 @@ def test_a_token_is_taken_out_of_every_message(raw: str) -> None:
 
 
 async def test_another_engine_replays_a_recording_without_its_timing(tmp_path: Path) -> None:
-    await live_call(tmp_path, seed=2)
-    (folder,) = tmp_path.iterdir()
+    folder = await live_call(tmp_path, seed=2)
     engine = ScriptedEngine(Script(answers=("Yes.",)))
     await engine.start()
     replayed = await replay_call(read_bundle(folder), engine)
@@ -280,5 +278,5 @@ async def test_a_folder_that_vanished_is_said_once(tmp_path: Path) -> None:
 
 def test_a_folder_for_recordings_must_be_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StartError, match="RECORD=.*name a folder that can be"):
+    with pytest.raises(StartError, match=r"RECORD=.*name a folder that can be"):
         Recordings(tmp_path / "file")
