@@ -16,8 +16,10 @@ def decoder(seed: int = 0) -> Decoder:
     return Decoder(sizes).eval()
 
 
-def arena(**limits: int) -> KVArena:
-    return KVArena(2, 2, 8, **limits)
+def arena(
+    slots: int = 1, capacity: int = 256, max_slots: int | None = None, max_capacity: int | None = None
+) -> KVArena:
+    return KVArena(2, 2, 8, slots=slots, capacity=capacity, max_slots=max_slots, max_capacity=max_capacity)
 
 
 def plain(model: Decoder, embeds: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ def ask(stream: Stream, seed: int = 0, **options: int) -> LiveAnswer:
 
 def run(stream: Stream, answer: LiveAnswer) -> tuple[list[SpeechChunk], list[Work]]:
     """All chunks, and all work that was asked for before the first sound."""
-    task, works, chunks = answer.task(), [], []
+    task, works = answer.task(), []
+    chunks: list[SpeechChunk] = []
     item = next(task)
     try:
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -91,7 +93,7 @@ def test_a_cancelled_answer_is_cut_to_what_was_heard(loaded: LoadedModel, works:
         act(stream, session, step)
     answer = stream.generate(state, SPOKEN)
     task = answer.task()
-    item = next(task)
+    item: Any = next(task)
     for _ in range(works):
         result = stream.executor.run([item])[0]
         item = task.send(result)
@@ -116,7 +118,7 @@ def test_a_prefill_that_is_closed_half_way_leaves_the_session_as_it_was(stream: 
     state, fresh = begin(stream), begin(stream)
     for stop in range(3):
         task = stream.prefill(state, unit(0))
-        item = next(task)
+        item: Any = next(task)
         for _ in range(stop):
             item = task.send(stream.executor.run([item])[0])
         task.close()
