@@ -102,8 +102,11 @@ class CallRegistry:
             entry = await self._new_call(config)
             try:
                 sdp = await self._connect(entry, offer)
+                self._require_running()
             except BaseException:
                 await entry.call.close("not_connected")
+                if entry.peer is not None:
+                    await entry.peer.close()
                 raise
         except BaseException:
             self._taken -= 1
@@ -126,6 +129,9 @@ class CallRegistry:
         offer = self._check(offer)
         async with entry.moving:
             sdp = await self._connect(entry, offer)
+        if call_id not in self._calls and entry.peer is not None:  # it ended meanwhile
+            await entry.peer.close()
+        self._find(call_id)
         log.info("call %s: has a new peer", call_id)
         return Answered(call_id, sdp, entry.resume_token)
 
@@ -154,8 +160,7 @@ class CallRegistry:
     # Beginning
 
     def _check(self, offer: str) -> str:
-        if self._closing:
-            raise RequestError("shutting_down", "The server is being stopped.", retry_after=10)
+        self._require_running()
         behind_turn = any("turn" in str(server.urls) for server in self._peers.ice_servers)
         return check_offer(offer, keep_candidates=behind_turn)
 
@@ -164,6 +169,10 @@ class CallRegistry:
             return self._defaults.updated(options)
         except ConfigError as error:
             raise RequestError("bad_options", str(error)) from None
+
+    def _require_running(self) -> None:
+        if self._closing:
+            raise RequestError("shutting_down", "The server is being stopped.", retry_after=10)
 
     def _require_engine(self) -> None:
         if self._engine.info is None:

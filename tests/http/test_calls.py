@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from engine.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller, Camera, until
 from tests.webrtc.test_sdp import OFFER
+
+
+def all_text(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("*/*.json*"))
 
 
 async def test_a_call_begins_with_everything_that_the_client_needs(site: Site) -> None:
@@ -137,6 +143,22 @@ async def test_a_resumed_call_repeats_what_was_missed_without_a_gap(site: Site) 
     assert again.of_type("welcome")[0]["data"]["resumed"]
 
 
+async def test_a_restart_that_meets_the_end_of_its_call_leaves_no_peer(site: Site) -> None:
+    _, answer = await site.call()
+    again = Caller()
+    site.callers.append(again)
+    body = {"type": "offer", "sdp": await again.offer(), "resume_token": answer["resume_token"]}
+    restart, end = await asyncio.gather(
+        site.post(f"/api/calls/{answer['call_id']}/restart", body), site.hang_up(answer["call_id"])
+    )
+    assert end == 204
+    assert restart[0] in (200, 404)
+    if restart[0] == 200:
+        await again.accept(restart[1]["sdp"])
+    await site.free(0)
+    await until(lambda: not [t for t in threading.enumerate() if t.name.endswith("-decoder")], "the decoders' end")
+
+
 async def test_a_second_peer_takes_over_from_one_that_is_still_there(site: Site) -> None:
     caller, answer = await site.call()
     again = Caller()
@@ -188,8 +210,7 @@ async def test_a_recorded_call_says_so_and_leaves_a_bundle(start: StartServer, t
     await caller.receive("response.done")
     await site.hang_up(answer["call_id"])
     await until(lambda: list(tmp_path.glob(f"*{answer['call_id']}/call.json")), "the bundle")
-    (bundle,) = tmp_path.iterdir()
-    written = "".join(path.read_text() for path in bundle.glob("*.json*"))
+    written = all_text(tmp_path)
     assert "Is this written down?" in written
     assert answer["resume_token"] not in written
 

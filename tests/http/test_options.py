@@ -13,7 +13,7 @@ from app.server import engine_spec, ice_servers
 
 def test_the_defaults_need_nothing() -> None:
     options = Options.parse([], {})
-    assert (options.host, options.port, options.engine, options.max_calls) == ("0.0.0.0", 8443, "mini", 4)
+    assert (options.host, options.port, options.engine, options.max_calls) == ("0.0.0.0", 8443, "mini", 8)
     assert ice_servers(options) == ()
 
 
