@@ -22,11 +22,15 @@ from engine.sampling import Noise, TextSampling
 from engine.scheduler import Cancelled, Job, Scheduler, Urgency
 from engine.session import SessionState
 from engine.speech import SpeechChunk
+from engine.speech_live import LiveOptions
 from engine.stream import Fed, Prepared, Stream
 from engine.text import AnswerOptions
 
 HD_SLICES = 6
 """Pieces that the last picture of a turn is cut into, at most."""
+
+PACE = LiveOptions(first_text=4, text=4, first_codes=10)
+"""Small first blocks: the sooner the first sound. 10 codes give 128 ms of it, in which the next block is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ class LiveSession:
         state, options = self._memory(), self._options
         state.noise = Noise(options.seed * 1_000_003 + answer.number)
         how = AnswerOptions(max_new_tokens=options.max_new_tokens, speak=options.speak, text=self._runtime.sampling)
-        answer.live, self._last = self._stream.generate(state, how), answer
+        answer.live, self._last = self._stream.generate(state, how, PACE), answer
         return answer.live.task()
 
     def _push(self, answer: Answer, piece: SpeechChunk) -> None:

@@ -52,6 +52,7 @@ class LiveOptions:
     first_codes: int = 12
     """Audio codes of the first block: 12 give 171 ms of sound besides the overlap."""
     codes: int = BLOCK_CODES
+    """Audio codes of a block at most. Blocks grow to it, so that none takes longer than the sound before it lasts."""
     codes_per_token: int = 14
     """Audio codes that a text token usually takes: tells about when a word is spoken before that is known."""
     max_codes_per_token: int = 50
@@ -189,7 +190,7 @@ class LiveSpeech:
         config, head = self.tokens.config, len(self.tokens.head)
         options, read, own = self.options, 0, 0
         while True:
-            steps = options.codes if len(self.codes) else options.first_codes
+            steps = min(options.codes, options.first_codes + len(self.codes) // 2)
             while not self._closed and len(self._ids) < self._window(voice, steps):
                 yield from self._pull()
             if len(self._ids) == carried:

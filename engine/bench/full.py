@@ -1,0 +1,35 @@
+"""The model at its official size with random weights, made where it runs: speed does not ask what the weights say."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.config import OmniConfig
+from engine.live_engine import MINI
+from engine.loader import LoadedModel, build_untrained
+from engine.model.omni import OmniModel
+from engine.model.vocos import Vocos
+
+OFFICIAL = {
+    "model_type": "minicpmo", "version": "2.6", "vocab_size": 151_700, "drop_vision_last_layer": False,
+    "chunk_input": True, "slice_config": {"max_slice_nums": 9, "patch_size": 14, "scale_resolution": 448},
+    "vision_config": {}, "audio_config": {}, "tts_config": {"llm_dim": 3584},
+}  # fmt: skip
+"""What differs from the sizes that :mod:`engine.config` takes for granted."""
+
+
+def random_model(device: torch.device, config: OmniConfig | None = None) -> LoadedModel:
+    """Random weights, bfloat16 on an accelerator. Without a ``config`` of the official size. The tokenizers are mini's:
+    their ids are ids of the big model too."""
+    small = build_untrained(MINI, device="cpu")
+    config = config or OmniConfig.from_dicts(OFFICIAL)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    with torch.device("meta"):
+        model, vocos = OmniModel(config), Vocos(config.vocos)
+    model, vocos = model.to(dtype).to_empty(device=device), vocos.to_empty(device=device)
+    with torch.no_grad():
+        for module in (model, vocos):
+            for name, weight in module.named_parameters():
+                weight.fill_(1.0) if "norm" in name and name.endswith("weight") else weight.normal_(0, 0.02)
+    model, vocos = model.requires_grad_(False).eval(), vocos.requires_grad_(False).eval()
+    return LoadedModel(model, vocos, small.tokenizer, small.tts_tokenizer, config, trained=False)
