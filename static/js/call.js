@@ -13,7 +13,7 @@ const CONNECT_MS = 12_000;
 /** ICE may recover by itself for so long, ms. */
 const UNSTABLE_MS = 2_500;
 /** Without any word of the server for so long the connection counts as lost, ms. It speaks once a second. */
-const SILENCE_MS = 7_000;
+const SILENCE_MS = 5_000;
 const PING_MS = 2_000;
 /** From the goodbye to the end of the connection, ms. */
 const FAREWELL_MS = 1_000;

@@ -117,9 +117,9 @@ function onOver(error) {
 
 /** @param {Capture} changed */
 function onCaptureChange(changed) {
-  const before = store.state;
-  const { muted, camera } = before;
-  store.set({ muted: changed.muted, camera: Boolean(changed.camera), mirrored: changed.mirrored, microphones: changed.microphones, cameras: changed.cameras });
+  const { muted, camera } = store.state;
+  const { microphones, cameras, speakers, mirrored } = changed;
+  store.set({ muted: changed.muted, camera: Boolean(changed.camera), mirrored, microphones, cameras, speakers });
   controls.markDevices(changed.microphone?.getSettings().deviceId, changed.camera?.getSettings().deviceId);
   if (changed.interrupted) store.set({ notice: "Another app holds the microphone. The call goes on when it lets go." });
   if (muted !== changed.muted || changed.interrupted) conversation?.tellMicrophone(changed);

@@ -33,6 +33,8 @@ export class Capture {
     this.microphones = [];
     /** @type {MediaDeviceInfo[]} */
     this.cameras = [];
+    /** @type {MediaDeviceInfo[]} */
+    this.speakers = [];
     this.closed = true;
     this.refreshDevices = this.refreshDevices.bind(this);
   }
@@ -91,6 +93,8 @@ export class Capture {
     const devices = await navigator.mediaDevices.enumerateDevices();
     this.microphones = devices.filter((device) => device.kind === "audioinput" && device.deviceId !== "communications");
     this.cameras = devices.filter((device) => device.kind === "videoinput");
+    const selectable = "setSinkId" in HTMLMediaElement.prototype;
+    this.speakers = selectable ? devices.filter((device) => device.kind === "audiooutput" && device.deviceId !== "communications") : [];
     this.on.change();
   }
 

@@ -18,6 +18,7 @@
  * @property {boolean} mirrored the self view is mirrored for a camera that faces the person
  * @property {MediaDeviceInfo[]} microphones
  * @property {MediaDeviceInfo[]} cameras
+ * @property {MediaDeviceInfo[]} speakers empty where the browser cannot choose one
  * @property {Ready|null} ready the last /ready answer
  * @property {boolean} recorded this call is written to disk by the server
  * @property {{used: number, limit: number}|null} context tokens in the model's memory
@@ -55,6 +56,7 @@ export function initialState() {
     mirrored: true,
     microphones: [],
     cameras: [],
+    speakers: [],
     ready: null,
     recorded: false,
     context: null,

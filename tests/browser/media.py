@@ -33,17 +33,22 @@ def write_microphone(path: Path, *parts: NDArray[np.float32]) -> Path:
     return path
 
 
-def write_camera(path: Path, seconds: float = 2.0, rate: int = 15) -> Path:
-    """A Motion-JPEG file of a bright disc that crosses a dark picture, 640×480, for the fake camera."""
+def write_camera(path: Path, seconds: float = 4.0, rate: int = 15) -> Path:
+    """A Motion-JPEG file, 640×480, of somebody who sways before a bright wall, for the fake camera."""
     rows, columns = np.mgrid[0:480, 0:640]
+    light = (1.15 - columns / 900 - rows / 1600)[..., None]
+    wall = np.clip(np.array([214, 190, 160]) * light, 0, 255)
     with av.open(str(path), "w", format="mjpeg") as container:
         stream = container.add_stream("mjpeg", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
         total = round(seconds * rate)
         for index in range(total):
-            picture = np.full((480, 640, 3), (30, 40, 60), np.uint8)
-            picture[np.hypot(columns - 640 * index / total, rows - 240) < 90] = (240, 180, 60)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            middle = 320 + 40 * np.sin(2 * np.pi * index / total)
+            picture = wall.copy()
+            picture[((columns - middle) / 185) ** 2 + ((rows - 500) / 170) ** 2 < 1] = (58, 72, 92)
+            picture[((columns - middle) / 78) ** 2 + ((rows - 235) / 98) ** 2 < 1] = (96, 66, 52)
+            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            for packet in stream.encode(frame):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

@@ -69,7 +69,7 @@ export class ControlsView {
       $("self").toggleAttribute("data-off", !state.camera);
       $("self").toggleAttribute("data-mirrored", state.mirrored);
     }
-    if (has("microphones", "cameras", "phase")) this.#devices(state);
+    if (has("microphones", "cameras", "speakers", "phase")) this.#devices(state);
     if (has("error")) this.#error(state);
     if (has("notice")) this.#notice(state.notice);
   }
@@ -88,12 +88,6 @@ export class ControlsView {
     if (camera) $("camera-select").value = camera;
   }
 
-  /** @param {MediaDeviceInfo[]} speakers */
-  showSpeakers(speakers) {
-    fill($("speaker-select"), speakers, "Speaker");
-    $("speaker-row").hidden = speakers.length < 2;
-  }
-
   /** Focus goes where the person would look next. @param {State} state */
   #onPhase({ phase }) {
     const started = !["start", "ended"].includes(phase);
@@ -107,12 +101,14 @@ export class ControlsView {
   }
 
   /** @param {State} state */
-  #devices({ microphones, cameras, phase }) {
-    const choice = microphones.length > 1 || cameras.length > 1;
+  #devices({ microphones, cameras, speakers, phase }) {
+    const choice = [microphones, cameras, speakers].some((devices) => devices.length > 1);
     $("devices").hidden = !choice || ["start", "asking", "ended"].includes(phase);
     fill($("microphone-select"), microphones, "Microphone");
     fill($("camera-select"), cameras, "Camera");
     $("camera-select").disabled = cameras.length === 0;
+    fill($("speaker-select"), speakers, "Speaker");
+    $("speaker-row").hidden = speakers.length < 2;
   }
 
   /** @param {State} state */

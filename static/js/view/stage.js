@@ -95,6 +95,7 @@ export class StageView {
   #badges({ ready, recorded, phase }) {
     $("engine-badge").hidden = !ready?.name;
     $("engine-badge").textContent = ready?.name ?? "";
+    $("engine-badge").title = ready?.note ?? "";
     $("untrained-badge").hidden = ready?.trained !== false;
     const willRecord = phase === "start" || phase === "ended" ? Boolean(ready?.recording) : recorded;
     $("recorded-badge").hidden = !willRecord;

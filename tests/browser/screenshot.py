@@ -1,0 +1,61 @@
+"""Take the picture of the README from a real call: ``python -m tests.browser.screenshot [flags of python -m app]``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.async_api import async_playwright
+
+from tests.browser.caller import Browsers
+from tests.browser.media import silence, speech, write_camera, write_microphone
+from tests.browser.server import ROOT, Server
+
+PICTURE = ROOT / "static" / "img" / "screenshot.png"
+
+
+async def take(address: str, folder: Path) -> None:
+    """A spoken turn, a written one, and the picture while the next spoken turn is answered."""
+    microphone = write_microphone(
+        folder / "microphone.wav",
+        silence(1.5),
+        speech("command-woman"),
+        silence(9.0),
+        speech("digits-woman"),
+        silence(9.0),
+    )
+    camera = write_camera(folder / "camera.mjpeg")
+    async with async_playwright() as playwright:
+        browsers = Browsers(playwright)
+        size = {"width": 1280, "height": 800}
+        async with browsers.visit(address, microphone, camera, viewport=size, color_scheme="light") as person:
+            await person.start("video")
+            await person.events("response.done")
+            await person["text-input"].fill("Can you read this, too?")
+            await person.press("send")
+            await person.events("response.done", at_least=2)
+            await person.state("hearing")
+            await person.state("speaking")
+            await person.page.wait_for_timeout(1_200)
+            await person.page.screenshot(path=PICTURE)
+        await browsers.close()
+    Image.open(PICTURE).convert("RGB").quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(
+        PICTURE, optimize=True
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        server = Server(Path(name), *(sys.argv[1:] or ("--engine", "scripted"))).start()
+        try:
+            asyncio.run(take(server.address, Path(name)))
+        finally:
+            server.stop()
+    print(f"{PICTURE}: {PICTURE.stat().st_size / 1024:.0f} KB")
+
+
+if __name__ == "__main__":
+    main()
