@@ -7,6 +7,7 @@ who shares the batch changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def penalize_counts(scores: Tensor, history: Tensor, penalty: float, window: int
     recent = history[..., -window:]
     size = scores.shape[-1]
     counts = F.one_hot(torch.where(recent < 0, size, recent), size + 1)[..., :size].sum(-2)
-    factor = torch.pow(torch.as_tensor(penalty, device=scores.device), counts)
+    factor = torch.pow(penalty, counts)
     return torch.where(scores < 0, scores * factor, scores / factor)
 
 
@@ -109,6 +110,12 @@ def text_token(scores: Tensor, seen: Tensor, sampling: TextSampling, uniform: Te
     return ids.gather(-1, choice[:, None])[:, 0]
 
 
+@lru_cache(maxsize=16)
+def _temperatures(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[num_vq, 1] on the device, where it stays: copying it there for every step would make the host wait."""
+    return torch.tensor(values, device=device)[:, None]
+
+
 def speech_probabilities(
     logits: Tensor, history: Tensor, sampling: SpeechSampling, *, warp: Tensor, allow_end: Tensor
 ) -> Tensor:
@@ -118,8 +125,7 @@ def speech_probabilities(
     (negative: none); ``warp`` bool [B]: False at the very first code of an utterance, where only temperature applies;
     ``allow_end`` bool [B]. Returns [B, num_vq, V].
     """
-    temperature = torch.tensor(sampling.temperature, device=logits.device)[:, None]
-    scores = logits / temperature
+    scores = logits / _temperatures(sampling.temperature, logits.device)
     warped = penalize_counts(scores, history, sampling.repetition_penalty, sampling.window)
     warped = top_k(top_p(warped, sampling.top_p, sampling.min_keep), sampling.top_k, sampling.min_keep)
     scores = torch.where(warp[:, None, None], warped, scores)

@@ -61,7 +61,7 @@ class ExactSpeech:
         self.state, self.source, self.tokens, self.sampling = state, source, tokens, sampling
         self.slot, self.speaker, self.clear = slot, speaker, clear
         self.segments: list[Tensor] = []
-        """Codes [N, num_vq] of every stretch, with those carried over in front."""
+        """Codes [N, num_vq] of every stretch that made any, with those carried over in front."""
 
     def task(self) -> Task[SpeechChunk]:
         first = yield from self.source.next()
@@ -71,8 +71,10 @@ class ExactSpeech:
         text = first.text.split("<|tts_eos|>")[0]
         carry: _Carry | None = None
         while True:
+            before = 0 if carry is None else len(carry.codes)
             carry = yield from self._segment(voice, text, carry)
-            self.segments.append(voice.codes)
+            if len(voice.codes) > before:
+                self.segments.append(voice.codes)
             if carry is None:
                 return
             text, voice.codes = "", carry.codes
@@ -101,6 +103,8 @@ class ExactSpeech:
         while not finished:
             item = yield from self.source.next()
             if item is None:
+                if carry is not None and not items and not carry.text:
+                    return None
                 break
             items += 1
             piece = item.text.split("<|tts_eos|>")[0]

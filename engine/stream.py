@@ -22,6 +22,7 @@ from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
 from engine.processing.prompts import IM_END, IM_START, Message, answer_header, closed_turn, turn_header
 from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenBuilder, TokenRow
+from engine.sampling import SpeechSampling
 from engine.session import Kind, SessionPool, SessionState
 from engine.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.speech_exact import ExactSpeech
@@ -230,7 +231,7 @@ class Stream:
             state,
             text,
             self.speech_tokens,
-            options.speech,
+            options.speech or self.speech_sampling,
             slot=slot,
             speaker=self.speaker,
             clear=self._clear_text,
@@ -249,6 +250,12 @@ class Stream:
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Embeddings [T, hidden] of token ids."""
         return self.model.llm.embed(torch.tensor(list(ids), device=self.model.device))
+
+    @property
+    def speech_sampling(self) -> SpeechSampling:
+        """How the model's configuration wants speech to be drawn."""
+        tts = self.config.tts
+        return SpeechSampling(top_p=tts.top_p, top_k=tts.top_k, repetition_penalty=tts.repetition_penalty)
 
     @property
     def samples_per_code(self) -> int:
@@ -315,7 +322,7 @@ class LiveAnswer:
                 state,
                 text,
                 stream.speech_tokens,
-                self.options.speech,
+                self.options.speech or stream.speech_sampling,
                 self.live,
                 slot=slot,
                 speaker=stream.speaker,

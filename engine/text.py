@@ -26,7 +26,8 @@ class AnswerOptions:
     max_new_tokens: int = 512
     min_new_tokens: int = 0
     text: TextSampling = field(default_factory=TextSampling)
-    speech: SpeechSampling = field(default_factory=SpeechSampling)
+    speech: SpeechSampling | None = None
+    """None takes the model's own settings."""
     speak: bool = True
 
 

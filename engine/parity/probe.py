@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engine.sampling import SpeechSampling, TextSampling
+from engine.sampling import TextSampling
 from engine.stream import Stream
 from engine.text import AnswerOptions
 from engine.work import Hear, Recall, Render, Speak, Task, Work
@@ -20,10 +20,7 @@ GREEDY_TEXT = TextSampling(greedy=True)
 
 
 def greedy_options(stream: Stream, max_new_tokens: int = 512) -> AnswerOptions:
-    config = stream.config.tts
-    speech = SpeechSampling(
-        top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty, greedy=True
-    )
+    speech = replace(stream.speech_sampling, greedy=True)
     return AnswerOptions(max_new_tokens=max_new_tokens, text=GREEDY_TEXT, speech=speech)
 
 
