@@ -14,6 +14,7 @@ import base64
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -250,9 +251,13 @@ class Call:
                 self.step(turn.SpeechEnded(self._speech.last_voiced, self._speech.voiced_ms))
             now = self._speech.now
             self._detector, self._speech = create_detector(config.vad), create_tracker(config.vad, now)
-        if config.turn.detection != self.config.turn.detection:
+        detection = config.turn.detection
+        if detection != self.config.turn.detection:
             self.step(turn.Discard())
-            self.step(turn.Muted(config.turn.detection == "push_to_talk"))
+            shown, self.config = self.phase, config
+            self._state = replace(self._state, muted=detection == "push_to_talk")
+            if self.phase != shown:
+                self.event("turn.state", {"state": self.phase, "reason": "detection"})
         self.config = config
         self._cutter.preroll = _samples(config.turn.preroll_ms)
         self._cutter.hangover = _samples(config.turn.hangover_ms)

@@ -66,7 +66,7 @@ class TurnConfig:
     """Voiced time after which a person who talks during an answer interrupts it."""
     preroll_ms: int = _number(300, 0, 2_000)
     """How much sound before the onset belongs to the turn."""
-    hangover_ms: int = _number(160, 0, 5_000)
+    hangover_ms: int = _number(200, 0, 5_000)
     """How much of the silence after the last voiced frame belongs to the turn."""
     max_turn_s: float = _number(60.0, 1.0, 600.0)
     """A turn is ended here, so that noise taken for speech cannot hold a call for ever."""

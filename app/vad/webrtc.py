@@ -16,7 +16,7 @@ from engine.client import INPUT_RATE
 
 
 class WebrtcDetector:
-    """webrtcvad with mode ``config.webrtc_mode``; about 15 µs per frame."""
+    """webrtcvad with mode ``config.webrtc_mode``; about 30 µs per frame."""
 
     def __init__(self, config: VadConfig) -> None:
         self._vad = webrtcvad.Vad(config.webrtc_mode)

@@ -176,6 +176,18 @@ async def test_options_change_during_a_call() -> None:
     await talk.call.close("done")
 
 
+async def test_push_to_talk_can_be_switched_on_and_off() -> None:
+    talk = await start()
+    await talk.hear(0.1)
+    await talk.send("session.update", turn={"detection": "push_to_talk"})
+    await talk.hear(syllables(1.0))
+    await talk.send("session.update", turn={"detection": "vad"})
+    await talk.hear(0.1)
+    assert talk.states == ["listening", "idle", "listening"]
+    assert not talk.of("response.started")
+    await talk.call.close("done")
+
+
 async def test_a_muted_microphone_is_not_heard() -> None:
     talk = await start()
     await talk.send("mic.state", muted=True)
