@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.chat import SPEECH_RATE, Chat, ChatAnswer, ChatOptions, write_sound
+from engine.client import EngineError
 from engine.errors import ModelError
+from engine.live_engine import MINI, read_sampling
 from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.loader_quant import QUANTIZATIONS
 from engine.media import load_frames, load_sound, load_units
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, get_sys_prompt
 
-MINI = Path(__file__).parent / "mini" / "checkpoint"
 VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
 """Modes that begin with a system prompt, and its name there."""
 MODES = ("chat", *VOICED, *TASK_PROMPTS)
@@ -42,7 +43,8 @@ examples
   python -m engine.chat MODEL --mode cloning --voice anna.wav --question "Good morning." --speak anna-says.wav
   python -m engine.chat MODEL --mode transcribe --audio note.m4a --language en --greedy
 
-MODEL is a MiniCPM-o 2.6 directory; without it the mini that ships with the project answers."""
+MODEL is a MiniCPM-o 2.6 directory; without it the mini that ships with the project answers. A model whose
+generation_config.json says do_sample: false answers greedily unless --temperature or --beams is given."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.speak:
             write_sound(options.speak, answer.wave)
             print(f"{options.speak}: {len(answer.wave) / SPEECH_RATE:.1f} s of speech", file=sys.stderr)
-    except ModelError as error:
+    except (ModelError, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -159,7 +161,12 @@ def _question(options: argparse.Namespace) -> list[Part]:
 
 
 def _settings(options: argparse.Namespace) -> ChatOptions:
-    settings: dict[str, Any] = {"do_sample": not options.greedy, "generate_audio": options.speak is not None}
+    settings: dict[str, Any] = {"generate_audio": options.speak is not None}
+    own = read_sampling(options.model)
+    if options.greedy:
+        settings["do_sample"] = False
+    elif own.greedy and options.beams is None and options.temperature is None:
+        settings |= {"do_sample": False, "repetition_penalty": own.repetition_penalty}
     if options.mode == "omni":
         settings |= {"omni_input": True, "max_slice_nums": 1, "use_image_id": False, "use_tts_template": True}
     elif options.video:
@@ -172,8 +179,8 @@ def _settings(options: argparse.Namespace) -> ChatOptions:
 
 
 def _load(options: argparse.Namespace) -> LoadedModel:
-    if options.model.is_dir() and not has_weights(options.model) and (options.model / "config.json").is_file():
-        print(f"{options.model} holds no weights: the answer of a random model follows", file=sys.stderr)
+    if options.model == MINI and not has_weights(MINI):
+        print("the mini has no weights yet: the answer of an untrained model follows", file=sys.stderr)
         return build_untrained(options.model, device=options.device, dtype=options.dtype)
     return load_checkpoint(options.model, device=options.device, dtype=options.dtype, quantize=options.quantize)
 

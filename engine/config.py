@@ -215,8 +215,7 @@ class OmniConfig:
         if not config_path.is_file():
             remedy = "give the directory that holds config.json, the tokenizer and the *.safetensors of MiniCPM-o 2.6"
             raise ConfigError(config_path, "is missing", remedy)
-        preprocessor = read_json(preprocessor_path) if preprocessor_path.is_file() else {}
-        return cls.from_dicts(read_json(config_path), preprocessor, source=config_path)
+        return cls.from_dicts(read_json(config_path), read_json(preprocessor_path), source=config_path)
 
     @classmethod
     def from_dicts(

@@ -42,8 +42,8 @@ from engine.processing.tokens import SPECIALS, SpecialIds
 
 __all__ = ["LoadedModel", "build_untrained", "has_weights", "load_checkpoint"]
 
-LLM_TOKENIZER_DIRS = (".", "llm_tokenizer")
-TTS_TOKENIZER_DIRS = ("assets/chattts_tokenizer", "tts_tokenizer")
+LLM_TOKENIZER_DIRS = ("llm_tokenizer", ".")
+TTS_TOKENIZER_DIRS = ("tts_tokenizer", "assets/chattts_tokenizer")
 SPEECH_TOKENS = ("[Stts]", "[spk_emb]", "[Ptts]", "[Etts]", "[PAD]")
 VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
 M = TypeVar("M", bound=nn.Module)
@@ -201,20 +201,20 @@ def _load_tokenizers(directory: Path, config: OmniConfig) -> tuple[PreTrainedTok
 
 
 def _load_tokenizer(directory: Path, places: tuple[str, ...]) -> tuple[PreTrainedTokenizerFast, Path]:
-    for place in places:
-        path = directory / place / "tokenizer.json"
-        if path.is_file():
-            try:
-                return PreTrainedTokenizerFast.from_pretrained(str(path.parent), local_files_only=True), path
-            except Exception as error:  # the tokenizers library raises bare exceptions
-                raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
-    raise TokenizerError(directory / places[0] / "tokenizer.json", "is missing", AGAIN)
+    folder = next((directory / place for place in places if (directory / place).is_dir()), directory / places[-1])
+    path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not path.is_file():
+        raise TokenizerError(path, "is missing", AGAIN)
+    read_json(settings)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True), path
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
 
 
 def _check_declared(path: Path, tokens: Iterable[str]) -> None:
     """Refuse tokens that the files give no id to: transformers would silently add them behind the vocabulary."""
-    config_path = path.with_name("tokenizer_config.json")
-    config = read_json(config_path) if config_path.is_file() else {}
+    config = read_json(path.with_name("tokenizer_config.json"))
     added = {entry.get("content") for entry in config.get("added_tokens_decoder", {}).values()}
     vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
     for token in tokens:
@@ -247,7 +247,8 @@ def _vocos_file(directory: Path) -> Path:
     for name in VOCOS_FILES:
         if (directory / name).is_file():
             return directory / name
-    raise CheckpointError(directory / VOCOS_FILES[0], "is missing", "download the vocoder with the checkpoint")
+    problem = "is missing, and so is vocos.safetensors"
+    raise CheckpointError(directory / VOCOS_FILES[0], problem, "download the vocoder with the checkpoint")
 
 
 def _load_vocos(path: Path, config: OmniConfig, device: torch.device) -> Vocos:

@@ -29,8 +29,9 @@ def resolve_devices(device: str) -> list[torch.device]:
         devices = [torch.device(name.strip()) for name in device.split(",")]
     except RuntimeError as error:
         raise LoadError(device, "is not a device", "use auto, cpu, mps, cuda, cuda:N or cuda:0,cuda:1") from error
+    devices = [torch.device("cuda", entry.index or 0) if entry.type == "cuda" else entry for entry in devices]
     for entry in devices:
-        if entry.type == "cuda" and (entry.index or 0) >= torch.cuda.device_count():
+        if entry.type == "cuda" and entry.index >= torch.cuda.device_count():
             problem = f"is not there: torch sees {torch.cuda.device_count()} CUDA devices"
             raise LoadError(str(entry), problem, "use device=cpu, or install a driver and a CUDA build of torch")
         if entry.type == "mps" and not torch.backends.mps.is_available():

@@ -96,9 +96,9 @@ def find_shards(directory: Path) -> list[Shard]:
                 return [Shard(directory / name, read_header(directory / name))]
         if next(directory.glob("*.bin"), None) or next(directory.glob("*.gguf"), None):
             raise CheckpointError(directory, "holds no *.safetensors", "use the official safetensors checkpoint")
-        if next(directory.glob("*.safetensors"), None):
+        if next(directory.glob("model-*.safetensors"), None):
             raise CheckpointError(index, "is missing", AGAIN)
-        raise CheckpointError(directory, "holds no weights", f"download {INDEX_FILE} and the shards it names")
+        raise CheckpointError(directory, "holds no weights", f"download {INDEX_FILE} and all shards that it names")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(index, "does not map tensors to files", AGAIN, key="weight_map")

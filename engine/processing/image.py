@@ -100,9 +100,8 @@ class ImageProcessor:
 
     def __init__(self, config: ImageConfig) -> None:
         self.config = config
-        levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-        mean, std = np.asarray(config.norm_mean, np.float32), np.asarray(config.norm_std, np.float32)
-        self._normalised: NDArray[np.float32] = (levels - mean) / std
+        self._mean = np.asarray(config.norm_mean, np.float32)[:, None]
+        self._std = np.asarray(config.norm_std, np.float32)[:, None]
 
     def slice(self, image: Image.Image, max_slices: int | None = None) -> tuple[list[Image.Image], Grid | None]:
         """Resized RGB slices of a picture, the small whole first, then the grid's cells row by row.
@@ -133,9 +132,10 @@ class ImageProcessor:
         patch = self.config.patch_size
         rows, columns = pixels.shape[0] // patch, pixels.shape[1] // patch
         cells = pixels.reshape(rows, patch, columns, patch, 3).transpose(0, 2, 4, 1, 3).reshape(rows * columns, 3, -1)
-        flat = np.empty(cells.shape, np.float32)
-        for channel in range(3):
-            np.take(self._normalised[:, channel], cells[:, channel], out=flat[:, channel])
+        flat = cells.astype(np.float32)
+        flat /= np.float32(255)
+        flat -= self._mean
+        flat /= self._std
         return torch.from_numpy(flat.reshape(rows * columns, -1)), (rows, columns)
 
 

@@ -85,6 +85,9 @@ def test_wrong_directories_are_refused(tmp_path: Path) -> None:
         OmniConfig.from_dir(PUBLIC / "config.json")
 
 
-def test_the_preprocessor_file_may_be_missing(tmp_path: Path) -> None:
+def test_both_files_are_needed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(OFFICIAL))
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json: is missing; download"):
+        OmniConfig.from_dir(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
     assert OmniConfig.from_dir(tmp_path).image.scale_resolution == 448

@@ -80,6 +80,11 @@ def drop_from_index(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps(index))
 
 
+def remove_weights(folder: Path) -> None:
+    for path in folder.glob("model*"):
+        path.unlink()
+
+
 def empty(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -165,6 +170,13 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
         edit_shard(lambda t: t.update({key: tensor.to(torch.int8) for key, tensor in t.items()})),
         CheckpointError,
         [FIRST, "I8"],
+    ),
+    ("no weights", remove_weights, CheckpointError, ["holds no weights", INDEX]),
+    (
+        "corrupt tokenizer settings",
+        overwrite("tokenizer_config.json", b"{"),
+        ConfigError,
+        ["tokenizer_config.json", "not valid JSON"],
     ),
     ("no tokenizer", remove("tokenizer.json"), TokenizerError, ["tokenizer.json", "is missing"]),
     ("corrupt tokenizer", truncate("tokenizer.json", 0.5), TokenizerError, ["tokenizer.json", "cannot be read"]),
