@@ -1,9 +1,9 @@
 """The reference pattern: the same weights, driven the way the published code drives them.
 
-Our own small program with the published code's habits, so that both can be timed in one run: a key/value cache that
-grows by concatenation, text in calls of three tokens, an eager speech step with a wait for the device after each code,
-sound padded to 30 s before its mel, logits of every prompt token, and the first block of speech withheld until the
-second one is there. What it says is not looked at; the ends of text and speech are never drawn.
+Our own small program with the published code's habits, so that both can be timed in one run: transformers' Qwen2 and
+Llama over a DynamicCache that grows by concatenation, text by ``generate`` in calls of three tokens, a speech step with
+a wait for the device after each code, sound padded to 30 s before its mel, logits of every prompt token, and the first
+block of speech withheld until the second one is there. What it says is not looked at; text and speech never end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import WhisperFeatureExtractor
+from transformers import DynamicCache, LlamaConfig, LlamaModel, Qwen2Config, Qwen2ForCausalLM, WhisperFeatureExtractor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from engine.loader import LoadedModel
 from engine.model.audio import pool
-from engine.model.kv import KVBatch
 from engine.processing.image import ImageProcessor, pad_slices
-from engine.sampling import SpeechSampling, TextSampling, top_k, top_p
+from engine.sampling import SpeechSampling, top_k, top_p
 
 TOKENS_PER_CALL = 3
 CODES_PER_BLOCK = 25
@@ -35,42 +36,34 @@ PROMPT = "<|im_end|>\n<|im_start|>assistant\n<|spk_bos|><|spk|><|spk_eos|><|tts_
 
 
 class GrowingCache:
-    """Keys and values per layer, concatenated with what is new at every pass."""
+    """Keys and values of the audio encoder, concatenated with what is new at every pass."""
 
-    def __init__(self, layers: int, heads: int, head_dim: int, like: Tensor, length: int = 0) -> None:
-        """``length`` tokens of zeros to begin with."""
-        self.keys = [like.new_zeros(1, heads, length, head_dim) for _ in range(layers)]
-        self.values = [like.new_zeros(1, heads, length, head_dim) for _ in range(layers)]
+    def __init__(self, layers: int, heads: int, head_dim: int, like: Tensor) -> None:
+        self.keys = [like.new_zeros(1, heads, 0, head_dim) for _ in range(layers)]
+        self.values = list(self.keys)
         self.positions = torch.zeros(1, 0, dtype=torch.int64)
-        self.mask: Tensor | None = None
 
     @property
     def length(self) -> int:
         return self.keys[0].shape[2]
 
-    def until(self, length: int) -> GrowingCache:
-        """A cache with the first ``length`` tokens of this one."""
-        part = copy.copy(self)
-        part.keys = [key[:, :, :length] for key in self.keys]
-        part.values = [value[:, :, :length] for value in self.values]
-        return part
-
-    def extend(self, new: int, mask: Tensor | None = None) -> Any:
-        """Prepare a pass over ``new`` tokens; ``mask`` bool [new or 1, length + new], else causal."""
-        start, end, device = self.length, self.length + new, self.keys[0].device
-        self.positions = torch.arange(start, end, device=device)[None]
-        self.mask = torch.ones(new, end, dtype=torch.bool, device=device).tril(start) if mask is None else mask
+    def extend(self, new: int) -> Any:
+        """Prepare a pass over ``new`` frames."""
+        self.positions = torch.arange(self.length, self.length + new, device=self.keys[0].device)[None]
         return self
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         key = self.keys[layer] = torch.cat([self.keys[layer], key], 2)
         value = self.values[layer] = torch.cat([self.values[layer], value], 2)
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask)
+        return F.scaled_dot_product_attention(query, key, value)
+
+    def copy(self) -> GrowingCache:
+        twin = copy.copy(self)
+        twin.keys, twin.values = list(self.keys), list(self.values)
+        return twin
 
 
-Snapshot = tuple[GrowingCache, GrowingCache]
+Snapshot = tuple[Any, GrowingCache]
 """What a session holds: the caches of the language model and of the audio encoder."""
 
 
@@ -87,19 +80,18 @@ class Emulator:
             chunk_length=mel.chunk_length, n_fft=mel.n_fft,
         )  # fmt: skip
         self.images = ImageProcessor(self.config.image)
-        llm, weight = self.config.llm, self.model.llm.model.norm.weight
-        self.llm_cache = GrowingCache(llm.num_layers, llm.num_kv_heads, llm.head_dim, weight)
-        self.audio_cache = self._silence()
+        self.llm, self.tts = _llm(loaded), _tts(loaded)
+        self.llm_cache, self.audio_cache = DynamicCache(), self._silence()
         self.last_state: Tensor | None = None
         torch.manual_seed(seed)
 
     def snapshot(self) -> Snapshot:
         """What the session holds now."""
-        return self.llm_cache.until(self.llm_cache.length), self.audio_cache.until(self.audio_cache.length)
+        return _twin(self.llm_cache), self.audio_cache.copy()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot, so that a measurement can be repeated."""
-        self.llm_cache, self.audio_cache = (cache.until(cache.length) for cache in snapshot)
+        self.llm_cache, self.audio_cache = _twin(snapshot[0]), snapshot[1].copy()
         self.last_state = None
 
     @torch.inference_mode()
@@ -113,8 +105,7 @@ class Emulator:
         cache = self.audio_cache
         if cache.length + frames >= self.config.audio.max_positions:
             cache = self.audio_cache = self._silence()
-        mask = torch.ones(1, cache.length + frames, dtype=torch.bool, device=device)
-        heard = model.apm.stream(mel, [mel.shape[-1]], cache.extend(frames, mask))
+        heard = model.apm.stream(mel, [mel.shape[-1]], cache.extend(frames))
         sound = pool(model.audio_projection_layer(heard), self.config.audio.pool_step)[0]
 
         text, seen = "<unit>", None
@@ -127,33 +118,27 @@ class Emulator:
         embeds = model.llm.embed(ids).clone()
         blank = (ids == self.tokenizer.convert_tokens_to_ids("<unk>")).nonzero()[:, 0]
         embeds[blank] = (sound if seen is None else torch.cat([seen, sound])).to(embeds.dtype)
-        states = self._llm(embeds[None])
-        model.llm.logits(states)
+        self.llm(inputs_embeds=embeds[None], past_key_values=self.llm_cache, attention_mask=self._all(len(ids)))
 
     @torch.inference_mode()
     def text(self) -> Iterator[str]:
         """The answer's text, three tokens at a time, without end."""
-        ids = self.tokenizer.encode(PROMPT, add_special_tokens=False)
-        speaker = ids.index(self.tokenizer.convert_tokens_to_ids("<|spk|>"))
-        sampling = TextSampling()
+        prompt = self.tokenizer.encode(PROMPT, add_special_tokens=False)
+        speaker = prompt.index(self.tokenizer.convert_tokens_to_ids("<|spk|>"))
         stops = [self.tokenizer.convert_tokens_to_ids(stop) for stop in ("<|im_end|>", "<|endoftext|>")]
+        ids = torch.tensor([prompt], device=self.device)
         while True:
-            drawn: list[int] = []
-            for _ in range(TOKENS_PER_CALL):
-                tokens = torch.tensor([ids + drawn], device=self.device)
-                states = self._llm(self.model.llm.embed(tokens[:, -1:] if drawn else tokens))
-                if self.last_state is None:
-                    self.last_state = states[:, speaker]
-                scores = self.model.llm.logits(states[:, -1])
-                kept = scores.gather(1, tokens)
-                penalty = sampling.repetition_penalty
-                scores.scatter_(1, tokens, torch.where(kept < 0, kept * penalty, kept / penalty))
-                scores[:, stops] = float("-inf")
-                scores = top_p(top_k(scores / sampling.temperature, sampling.top_k), sampling.top_p)
-                token = torch.multinomial(scores.softmax(-1), 1)
-                drawn.append(int(token))
-            yield self.tokenizer.decode(drawn)
-            ids = drawn[-1:]
+            output = self.llm.generate(
+                input_ids=ids, past_key_values=self.llm_cache, attention_mask=self._all(ids.shape[1]),
+                max_new_tokens=TOKENS_PER_CALL, min_new_tokens=TOKENS_PER_CALL, eos_token_id=stops, pad_token_id=0,
+                do_sample=True, temperature=0.7, top_k=100, top_p=0.8, repetition_penalty=1.05,
+                return_dict_in_generate=True, output_hidden_states=True,
+            )  # fmt: skip
+            if self.last_state is None:
+                self.last_state = output.hidden_states[0][-1][:, speaker]
+            drawn = output.sequences[:, ids.shape[1] :]
+            yield self.tokenizer.decode(drawn[0].tolist())
+            ids = drawn[:, -1:]
 
     @torch.inference_mode()
     def speak(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -185,9 +170,9 @@ class Emulator:
                 new = whole[len(pending) :]
             pending = new
 
-    def _llm(self, embeds: Tensor) -> Tensor:
-        cache: KVBatch = self.llm_cache.extend(embeds.shape[1])
-        return self.model.llm(embeds, cache=cache)
+    def _all(self, new: int) -> Tensor:
+        """The mask of a context of which nothing is padding."""
+        return torch.ones(1, self.llm_cache.get_seq_length() + new, dtype=torch.int64, device=self.device)
 
     @torch.inference_mode()
     def blocks(self, text_length: int) -> Iterator[Tensor]:
@@ -198,37 +183,44 @@ class Emulator:
             codes = self._codes(cache, codes, text_length)
             yield self.wave(codes[max(len(codes) - CODES_PER_BLOCK - 4, 0) :])
 
-    def _blank_speech(self) -> GrowingCache:
+    def _blank_speech(self) -> Any:
         """A speech cache whose text slots are there, but empty."""
-        config, weight = self.config.tts, self.model.tts.model.norm.weight
+        config, cache = self.config.tts, DynamicCache()
         size = config.hidden_size // config.num_heads
-        return GrowingCache(config.num_layers, config.num_heads, size, weight, config.condition_length - 1)
+        blank = self.tts.norm.weight.new_zeros(1, config.num_heads, config.condition_length - 1, size)
+        for layer in range(config.num_layers):
+            cache.update(blank, blank, layer)
+        return cache
 
     def _silence(self) -> GrowingCache:
         audio = self.config.audio
         return GrowingCache(audio.num_layers, audio.num_heads, audio.head_dim, self.model.apm.layer_norm.weight)
 
-    def _read(self, cache: GrowingCache, row: list[int], begin: int, end: int, speaker: Tensor) -> None:
+    def _read(self, cache: Any, row: list[int], begin: int, end: int, speaker: Tensor) -> None:
         """Put text tokens begin..end-1 into their places of the cache."""
-        tts, part = self.model.tts, cache.until(begin)
+        part = DynamicCache()
+        for layer, old in enumerate(cache.layers):
+            part.update(old.keys[:, :, :begin], old.values[:, :, :begin], layer)
         ids = torch.tensor([row[begin:end]], device=self.device)
-        tts(tts.embed_text(ids, speaker), cache=part.extend(ids.shape[1]))
+        self.tts(inputs_embeds=self.model.tts.embed_text(ids, speaker), past_key_values=part)
         end = begin + ids.shape[1]
-        for layer, (key, value) in enumerate(zip(part.keys, part.values, strict=True)):
-            cache.keys[layer][:, :, begin:end] = key[:, :, begin:end]
-            cache.values[layer][:, :, begin:end] = value[:, :, begin:end]
+        for old, new in zip(cache.layers, part.layers, strict=True):
+            old.keys[:, :, begin:end] = new.keys[:, :, begin:end]
+            old.values[:, :, begin:end] = new.values[:, :, begin:end]
 
-    def _codes(self, cache: GrowingCache, codes: Tensor, text_length: int) -> Tensor:
+    def _codes(self, cache: Any, codes: Tensor, text_length: int) -> Tensor:
         """25 more codes [N, num_vq], one eager step each, with a wait for the device after every one."""
         tts, config, sampling = self.model.tts, self.config.tts, SpeechSampling()
         temperature = torch.tensor(sampling.temperature, device=self.device)[:, None]
         for _ in range(CODES_PER_BLOCK):
             seen = tts.sight(torch.tensor([text_length], device=self.device))
-            past = cache.length
+            past = cache.get_seq_length()
             keys = torch.arange(past + 1, device=self.device)
             mask = seen(torch.tensor([[past]], device=self.device), keys, torch.tensor([past + 1], device=self.device))
             previous = codes[-1:] if len(codes) else codes.new_full((1, config.num_vq), -1)
-            state = tts(tts.embed_codes(previous[None]), cache=cache.extend(1, mask[0]))[:, -1]
+            state = self.tts(
+                inputs_embeds=tts.embed_codes(previous[None]), past_key_values=cache, attention_mask=mask[None]
+            ).last_hidden_state[:, -1]
             scores = torch.stack([head(state)[0] for head in tts.head_code]).float() / temperature
             if len(codes):
                 scores = top_k(top_p(scores, sampling.top_p, 3), sampling.top_k, 3)
@@ -243,3 +235,45 @@ class Emulator:
     def wave(self, codes: Tensor) -> Tensor:
         """Codes int64 [N, num_vq] -> wave [512 N] on the CPU."""
         return self.vocos(self.model.tts.dvae.decode(codes.T[None]))[0].cpu()
+
+
+def _twin(cache: Any) -> Any:
+    """A cache that grows on its own from here; passes never write into tensors that are there."""
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    return twin
+
+
+def _llm(loaded: LoadedModel) -> Any:
+    """transformers' language model over the loaded weights."""
+    config = loaded.config.llm
+    with torch.device("meta"):
+        llm = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=config.vocab_size, hidden_size=config.hidden_size, num_hidden_layers=config.num_layers,
+                intermediate_size=config.intermediate_size, num_attention_heads=config.num_heads,
+                num_key_value_heads=config.num_kv_heads, max_position_embeddings=config.max_positions,
+                rms_norm_eps=config.rms_norm_eps, rope_theta=config.rope_theta, tie_word_embeddings=False,
+                attn_implementation="sdpa",
+            )
+        )  # fmt: skip
+    llm.load_state_dict(loaded.model.llm.state_dict(), assign=True)
+    llm.model.rotary_emb = Qwen2RotaryEmbedding(llm.config).to(loaded.model.device)
+    return llm.eval()
+
+
+def _tts(loaded: LoadedModel) -> Any:
+    """transformers' Llama over the loaded weights of the speech model."""
+    config = loaded.config.tts
+    with torch.device("meta"):
+        tts = LlamaModel(
+            LlamaConfig(
+                vocab_size=config.vocab_size, hidden_size=config.hidden_size, num_hidden_layers=config.num_layers,
+                intermediate_size=config.intermediate_size, num_attention_heads=config.num_heads,
+                max_position_embeddings=config.max_positions, rms_norm_eps=config.rms_norm_eps,
+                rope_theta=config.rope_theta, attn_implementation="sdpa",
+            )
+        )  # fmt: skip
+    tts.load_state_dict(loaded.model.tts.model.state_dict(), assign=True)
+    tts.rotary_emb = LlamaRotaryEmbedding(tts.config).to(loaded.model.device)
+    return tts.eval()

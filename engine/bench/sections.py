@@ -123,10 +123,11 @@ class Bench:
             self.emulator.restore(self.before)
             self.emulator.prefill(self.sound, self.picture)
 
+        def ours(size: int) -> None:
+            self._prefill(self._rewound(size), self.unit)
+
         for size in self.sizes:
-            times = in_turns(
-                self.watch, lambda size=size: self._prefill(self._rewound(size), self.unit), reference, self.repeats
-            )
+            times = in_turns(self.watch, partial(ours, size), reference, self.repeats)
             yield row("prefill", "per unit", size, "ms", 1e3, *times, shared=True)
 
     def vocoder(self) -> Iterator[Row]:
