@@ -285,9 +285,9 @@ class Call:
             self._on_end = None
             self.end(reason)
         self._closed = True
-        await self.link.close()
         if self._tap:
-            self._tap.closed(reason)
+            self._tap.closed(reason)  # the end's place among the inputs: while the link closes, the track pulls on
+        await self.link.close()
 
     # ------------------------------------------------------------------------------------------ the turn machine
     def step(self, event: turn.Event) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 
 from app.bundle import write_bundle
 
+pytest.register_assert_rewrite("tests.replay.recorded")
+
 RATE = 16_000
 
 MakeBundle = Callable[..., Path]

@@ -25,6 +25,7 @@ from app.record_files import RecordingFiles, SpeechFile, without_token
 from app.replay_call import replay_call
 from engine.scripted import Script, ScriptedEngine
 from tests.replay.conftest import RATE, picture, silence, speechlike
+from tests.replay.recorded import events_of
 
 SCRIPT = Script(prefill_s=0.004, first_chunk_s=0.003, chunk_s=0.002)
 COMMANDS: list[dict[str, Any]] = [
@@ -96,10 +97,6 @@ async def live_call(folder: Path, seed: int, seconds: float = 12.0, script: Scri
     await engine.stop()
     assert await asyncio.to_thread(recordings.finish, 10)
     return recorder.folder
-
-
-def events_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").split("\n") if line]
 
 
 @pytest.mark.parametrize("seed", range(8))
