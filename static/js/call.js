@@ -166,7 +166,11 @@ export class Call {
       const offer = await peer.offer();
       const resumeToken = this.answer?.resumeToken;
       const answer = await signalling(offer);
-      this.answer = { ...answer, resumeToken: answer.resumeToken ?? resumeToken, callId: answer.callId ?? this.answer?.callId };
+      this.answer = {
+        ...answer,
+        resumeToken: answer.resumeToken ?? resumeToken,
+        callId: answer.callId ?? this.answer?.callId,
+      };
       if (signal.aborted) {
         await closeCall(this.answer);
         throw signal.reason;
@@ -209,7 +213,10 @@ export class Call {
     this.on.event(event);
     if (event.type === "error" && event.data.fatal) {
       this.forgotten = true;
-      this.end("fatal_error", new CallError(event.data.code, { message: event.data.message, retry: event.data.retryable }));
+      this.end(
+        "fatal_error",
+        new CallError(event.data.code, { message: event.data.message, retry: event.data.retryable }),
+      );
     }
   }
 
@@ -264,7 +271,8 @@ export class Call {
             this.forgotten = true;
             throw error;
           }
-          if (performance.now() > giveUpAt) throw error.code === "server_unreachable" ? error : new CallError("call_gone", { cause: error });
+          if (performance.now() > giveUpAt)
+            throw error.code === "server_unreachable" ? error : new CallError("call_gone", { cause: error });
         }
         await sleep(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)], signal);
       }

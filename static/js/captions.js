@@ -61,7 +61,10 @@ export class Transcript {
    * @param {string} text
    */
   spoken(text) {
-    const line = this.hearing ?? this.lines.findLast((each) => each.side === "you" && each.how === "spoken") ?? this.#add("you", "spoken");
+    const line =
+      this.hearing ??
+      this.lines.findLast((each) => each.side === "you" && each.how === "spoken") ??
+      this.#add("you", "spoken");
     line.text = text;
     line.shown = line.heard = text.length;
     this.onChange(line);
@@ -134,13 +137,24 @@ export class Transcript {
   /** The call is over: what is still open stays as far as it was heard. */
   close() {
     this.heardAll();
-    for (const [epoch, { line }] of this.answers) this.finish(epoch, "cancelled", { heardChars: [...line.text.slice(0, line.shown)].length });
+    for (const [epoch, { line }] of this.answers)
+      this.finish(epoch, "cancelled", { heardChars: [...line.text.slice(0, line.shown)].length });
   }
 
   /** @param {"you"|"model"} side @param {"spoken"|"typed"} how @returns {Line} */
   #add(side, how) {
     /** @type {Line} */
-    const line = { id: this.lines.length, side, how, text: "", status: "open", shown: 0, heard: 0, wave: [], epoch: null };
+    const line = {
+      id: this.lines.length,
+      side,
+      how,
+      text: "",
+      status: "open",
+      shown: 0,
+      heard: 0,
+      wave: [],
+      epoch: null,
+    };
     this.lines.push(line);
     this.onChange(line);
     return line;

@@ -54,7 +54,7 @@ export class Conversation {
         break;
       case "response.done":
         this.transcript.finish(epoch, data.status, { heardChars: data.heard_chars, heardMs: data.heard_ms });
-        if (this.clock.epoch === epoch) this.#report(), this.clock.stop();
+        if (this.clock.epoch === epoch) (this.#report(), this.clock.stop());
         break;
       default:
     }
@@ -80,7 +80,8 @@ export class Conversation {
   write(text) {
     const trimmed = text.trim();
     if (!trimmed) return null;
-    if (new TextEncoder().encode(trimmed).length > MAX_TEXT_BYTES) return "This text is too long for one message. Send it in parts.";
+    if (new TextEncoder().encode(trimmed).length > MAX_TEXT_BYTES)
+      return "This text is too long for one message. Send it in parts.";
     if (!this.send("input.text", { text: trimmed, id: `text-${++this.texts}`, speak: true })) {
       return "There is no connection right now. Send the text again when the call is back.";
     }
@@ -113,7 +114,8 @@ export class Conversation {
   #onTurn(turn, epoch) {
     if (turn === "hearing") this.transcript.hear();
     else if (turn !== "paused") this.transcript.heardAll();
-    if (turn === "speaking" && epoch >= 0 && this.clock.epoch !== epoch) this.clock.start(epoch, this.playback.bufferMs);
+    if (turn === "speaking" && epoch >= 0 && this.clock.epoch !== epoch)
+      this.clock.start(epoch, this.playback.bufferMs);
   }
 
   #report() {

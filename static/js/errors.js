@@ -14,8 +14,7 @@ const ADVICE = {
       "The browser gives out microphone and camera only on a secure page. Open this page with https:// (see Help for trusting the certificate).",
   },
   webrtc_missing: {
-    message:
-      "This browser has no WebRTC, so it cannot make a call. Use a current Safari, Chrome, Edge or Firefox.",
+    message: "This browser has no WebRTC, so it cannot make a call. Use a current Safari, Chrome, Edge or Firefox.",
   },
   permission_denied: {
     message:
@@ -34,16 +33,19 @@ const ADVICE = {
     message: "The microphone stopped. Reconnect it or choose another one under “Microphone and camera”.",
   },
   camera_missing: {
-    message: "No camera was found, so this goes on as a voice call. Connect one and press the camera button to be seen.",
+    message:
+      "No camera was found, so this goes on as a voice call. Connect one and press the camera button to be seen.",
   },
   camera_denied: {
-    message: "The camera is blocked. Allow it for this site in the browser's settings, then press the camera button again.",
+    message:
+      "The camera is blocked. Allow it for this site in the browser's settings, then press the camera button again.",
   },
   camera_lost: {
     message: "The camera stopped, so the call goes on by voice. Press the camera button to start it again.",
   },
   server_unreachable: {
-    message: "The server does not answer. Check that it is running and that this device is on its network, then try again.",
+    message:
+      "The server does not answer. Check that it is running and that this device is on its network, then try again.",
     retry: true,
   },
   server_error: {
@@ -80,7 +82,8 @@ const ADVICE = {
     message: "The page and the server do not understand each other. Load the page again to get the matching version.",
   },
   internal: {
-    message: "Something unexpected happened in the page. Load it again; if it comes back, the browser's console says more.",
+    message:
+      "Something unexpected happened in the page. Load it again; if it comes back, the browser's console says more.",
     retry: true,
   },
 };

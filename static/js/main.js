@@ -67,16 +67,25 @@ async function start(mode) {
   controls.showSelf(own.stream);
   store.set({ phase: "connecting" });
   stats = new StatsReader();
-  call = new Call(own, { options: {}, iceServers: store.state.ready?.ice_servers ?? [] }, {
-    phase: onPhase,
-    event: onEvent,
-    stream: (stream) => playback.play(stream),
-    ready: (ready) => store.set({ ready }),
-    queue: (queue) => store.set({ queue }),
-    trouble: onTrouble,
-    over: onOver,
-  });
-  conversation = new Conversation(store, new Transcript((line) => captions.show(line)), playback, (type, data) => call?.send(type, data) ?? false);
+  call = new Call(
+    own,
+    { options: {}, iceServers: store.state.ready?.ice_servers ?? [] },
+    {
+      phase: onPhase,
+      event: onEvent,
+      stream: (stream) => playback.play(stream),
+      ready: (ready) => store.set({ ready }),
+      queue: (queue) => store.set({ queue }),
+      trouble: onTrouble,
+      over: onOver,
+    },
+  );
+  conversation = new Conversation(
+    store,
+    new Transcript((line) => captions.show(line)),
+    playback,
+    (type, data) => call?.send(type, data) ?? false,
+  );
   await call.start();
 }
 
@@ -111,7 +120,18 @@ function onOver(error) {
   wakeLock.release();
   controls.showSelf(null);
   call = conversation = capture = null;
-  store.set({ phase: "ended", turn: "idle", answering: false, camera: false, tapToHear: false, liveSince: null, context: null, framesSeen: 0, recorded: false, error: null });
+  store.set({
+    phase: "ended",
+    turn: "idle",
+    answering: false,
+    camera: false,
+    tapToHear: false,
+    liveSince: null,
+    context: null,
+    framesSeen: 0,
+    recorded: false,
+    error: null,
+  });
   if (error) showError(error);
 }
 
@@ -166,14 +186,18 @@ const controls = new ControlsView({
 
 const silence = { level: 0, bands: [0, 0, 0] };
 const orb = new Orb($("orb"), () => {
-  const meter = store.state.turn === "hearing" || store.state.turn === "interrupted" ? playback.microphone : playback.voice;
+  const meter =
+    store.state.turn === "hearing" || store.state.turn === "interrupted" ? playback.microphone : playback.voice;
   return meter && store.state.phase === "live" ? { level: meter.level(), bands: meter.bands() } : silence;
 });
 const stage = new StageView();
 store.subscribe((state, changed) => {
   stage.update(state, changed);
   controls.update(state, changed);
-  if (changed.has("turn") || changed.has("phase")) orb.setTurn(state.phase === "live" ? state.turn : state.phase === "start" || state.phase === "ended" ? "idle" : "thinking");
+  if (changed.has("turn") || changed.has("phase"))
+    orb.setTurn(
+      state.phase === "live" ? state.turn : state.phase === "start" || state.phase === "ended" ? "idle" : "thinking",
+    );
 });
 
 /** @param {number} now */

@@ -10,7 +10,12 @@ import { CallError, cameraError, captureError } from "./errors.js";
 /** Smooth enough for the self view; the sender limits what goes out (peer.js), since the model looks once a second. */
 const CAMERA = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15, max: 30 } };
 
-const MICROPHONE = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: { ideal: 1 } };
+const MICROPHONE = {
+  echoCancellation: true,
+  noiseSuppression: true,
+  autoGainControl: true,
+  channelCount: { ideal: 1 },
+};
 
 /** @typedef {"audio"|"video"} Kind */
 
@@ -94,7 +99,9 @@ export class Capture {
     this.microphones = devices.filter((device) => device.kind === "audioinput" && device.deviceId !== "communications");
     this.cameras = devices.filter((device) => device.kind === "videoinput");
     const selectable = "setSinkId" in HTMLMediaElement.prototype;
-    this.speakers = selectable ? devices.filter((device) => device.kind === "audiooutput" && device.deviceId !== "communications") : [];
+    this.speakers = selectable
+      ? devices.filter((device) => device.kind === "audiooutput" && device.deviceId !== "communications")
+      : [];
     this.on.change();
   }
 

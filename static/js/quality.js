@@ -52,7 +52,11 @@ export class StatsReader {
     let rttMs = null;
     let inbound = null;
     for (const report of (await pc.getStats()).values()) {
-      if (report.type === "candidate-pair" && report.state === "succeeded" && report.currentRoundTripTime !== undefined) {
+      if (
+        report.type === "candidate-pair" &&
+        report.state === "succeeded" &&
+        report.currentRoundTripTime !== undefined
+      ) {
         rttMs = report.currentRoundTripTime * 1000;
       } else if (report.type === "inbound-rtp" && report.kind === "audio") {
         inbound = report;

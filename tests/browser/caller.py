@@ -67,7 +67,11 @@ class Caller:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.faults: list[str] = []
+        self.complaints: list[str] = []
         page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on(
+            "console", lambda line: self.complaints.append(line.text) if line.type in ("error", "warning") else None
+        )
         page.set_default_timeout(PATIENCE_MS)
 
     def __getitem__(self, testid: str) -> Locator:

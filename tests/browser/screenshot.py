@@ -42,9 +42,7 @@ async def take(address: str, folder: Path) -> None:
             await person.page.wait_for_timeout(1_200)
             await person.page.screenshot(path=PICTURE)
         await browsers.close()
-    Image.open(PICTURE).convert("RGB").quantize(COLOURS, dither=Image.Dither.FLOYDSTEINBERG).save(
-        PICTURE, optimize=True
-    )
+    Image.open(PICTURE).convert("RGB").save(PICTURE, optimize=True)
 
 
 def main() -> None:

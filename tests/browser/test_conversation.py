@@ -46,6 +46,8 @@ async def test_a_spoken_turn_is_answered_and_talking_again_interrupts_the_answer
         await person.press("end")
         await person.state("ended")
         await expect(person["captions"]).to_contain_text("Assistant")
+        await expect(person["error"]).to_be_hidden()
+        assert person.complaints == []
 
 
 async def test_both_directions_of_the_data_channel_keep_to_the_protocol(

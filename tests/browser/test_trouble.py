@@ -157,6 +157,18 @@ async def test_the_page_waits_for_an_engine_that_warms_up(browsers: Browsers, sc
         await person.state("listening")
 
 
+async def test_a_recorded_call_says_so_before_it_begins(
+    browsers: Browsers, start_server: ServerFactory, scripted: Server, tmp_path: Path
+) -> None:
+    server = start_server("--engine", "scripted", "--record", str(tmp_path))
+    async with browsers.visit(server.address) as person:
+        await person.shows("recorded", "recorded")
+        await expect(person.page.get_by_text("Calls here are recorded.")).to_be_visible()
+        await person.page.goto(scripted.address)
+        await person.shows("engine", "scripted")
+        await expect(person["recorded"]).to_be_hidden()
+
+
 async def test_a_closed_page_frees_its_place(browsers: Browsers, start_server: ServerFactory, listener: Path) -> None:
     server = start_server("--engine", "scripted", "--max-calls", "1")
     async with browsers.visit(server.address, listener) as person:

@@ -47,7 +47,9 @@ export class ControlsView {
       if (actions.write($("text-input").value)) $("text-input").value = "";
     });
     for (const kind of /** @type {const} */ (["microphone", "camera", "speaker"])) {
-      $(`${kind}-select`).addEventListener("change", (/** @type {any} */ event) => actions.device(kind, event.target.value));
+      $(`${kind}-select`).addEventListener("change", (/** @type {any} */ event) =>
+        actions.device(kind, event.target.value),
+      );
     }
     document.addEventListener("keydown", (event) => this.#onKey(event));
   }
@@ -57,7 +59,8 @@ export class ControlsView {
     const has = (/** @type {string[]} */ ...names) => names.some((name) => changed.has(name));
     const live = state.phase === "live";
     if (has("phase")) this.#onPhase(state);
-    if (has("phase", "answering", "turn")) $("stop").disabled = !live || !(state.answering || state.turn === "thinking");
+    if (has("phase", "answering", "turn"))
+      $("stop").disabled = !live || !(state.answering || state.turn === "thinking");
     if (has("phase", "muted")) toggle($("mute"), state.muted, state.muted ? "Unmute" : "Mute");
     if (has("phase", "camera", "cameras", "mode")) {
       toggle($("camera"), !state.camera, state.camera ? "Camera off" : "Camera on");
@@ -65,7 +68,8 @@ export class ControlsView {
       for (const id of ["mute", "camera"]) $(id).disabled = ["asking", "warming", "queued"].includes(state.phase);
     }
     if (has("camera", "mirrored", "mode", "phase")) {
-      $("self").hidden = !(state.camera || state.mode === "video") || ["start", "asking", "ended"].includes(state.phase);
+      $("self").hidden =
+        !(state.camera || state.mode === "video") || ["start", "asking", "ended"].includes(state.phase);
       $("self").toggleAttribute("data-off", !state.camera);
       $("self").toggleAttribute("data-mirrored", state.mirrored);
     }
@@ -150,6 +154,9 @@ function toggle(button, pressed, label) {
 function fill(select, devices, word) {
   const chosen = select.value;
   select.replaceChildren(
-    ...devices.map((device, index) => new Option(device.label || `${word} ${index + 1}`, device.deviceId, false, device.deviceId === chosen)),
+    ...devices.map(
+      (device, index) =>
+        new Option(device.label || `${word} ${index + 1}`, device.deviceId, false, device.deviceId === chosen),
+    ),
   );
 }

@@ -19,13 +19,76 @@
 
 /** @type {Record<Turn, Mood>} */
 const MOODS = {
-  idle: { from: [64, 104, 226], to: [240, 112, 72], radius: 0.64, width: 0.16, speed: 0.4, sway: 0.02, reach: 0.1, alpha: 0.7 },
-  listening: { from: [20, 140, 128], to: [70, 120, 200], radius: 0.63, width: 0.12, speed: 0.5, sway: 0.016, reach: 0.12, alpha: 0.75 },
-  hearing: { from: [36, 92, 235], to: [40, 160, 220], radius: 0.56, width: 0.15, speed: 0.9, sway: 0.02, reach: 0.34, alpha: 0.85 },
-  thinking: { from: [80, 80, 230], to: [200, 70, 140], radius: 0.54, width: 0.2, speed: 2.1, sway: 0.03, reach: 0.05, alpha: 0.8 },
-  speaking: { from: [240, 88, 56], to: [246, 168, 60], radius: 0.57, width: 0.15, speed: 0.9, sway: 0.02, reach: 0.38, alpha: 0.9 },
-  interrupted: { from: [36, 92, 235], to: [240, 100, 60], radius: 0.5, width: 0.06, speed: 1.4, sway: 0.01, reach: 0.2, alpha: 0.8 },
-  paused: { from: [140, 132, 120], to: [160, 150, 136], radius: 0.6, width: 0.03, speed: 0.12, sway: 0.004, reach: 0, alpha: 0.55 },
+  idle: {
+    from: [64, 104, 226],
+    to: [240, 112, 72],
+    radius: 0.64,
+    width: 0.16,
+    speed: 0.4,
+    sway: 0.02,
+    reach: 0.1,
+    alpha: 0.7,
+  },
+  listening: {
+    from: [20, 140, 128],
+    to: [70, 120, 200],
+    radius: 0.63,
+    width: 0.12,
+    speed: 0.5,
+    sway: 0.016,
+    reach: 0.12,
+    alpha: 0.75,
+  },
+  hearing: {
+    from: [36, 92, 235],
+    to: [40, 160, 220],
+    radius: 0.56,
+    width: 0.15,
+    speed: 0.9,
+    sway: 0.02,
+    reach: 0.34,
+    alpha: 0.85,
+  },
+  thinking: {
+    from: [80, 80, 230],
+    to: [200, 70, 140],
+    radius: 0.54,
+    width: 0.2,
+    speed: 2.1,
+    sway: 0.03,
+    reach: 0.05,
+    alpha: 0.8,
+  },
+  speaking: {
+    from: [240, 88, 56],
+    to: [246, 168, 60],
+    radius: 0.57,
+    width: 0.15,
+    speed: 0.9,
+    sway: 0.02,
+    reach: 0.38,
+    alpha: 0.9,
+  },
+  interrupted: {
+    from: [36, 92, 235],
+    to: [240, 100, 60],
+    radius: 0.5,
+    width: 0.06,
+    speed: 1.4,
+    sway: 0.01,
+    reach: 0.2,
+    alpha: 0.8,
+  },
+  paused: {
+    from: [140, 132, 120],
+    to: [160, 150, 136],
+    radius: 0.6,
+    width: 0.03,
+    speed: 0.12,
+    sway: 0.004,
+    reach: 0,
+    alpha: 0.55,
+  },
 };
 
 /** Where no sound moves the ribbon, half the frames do: a screen that waits should not warm the hand. */
@@ -134,7 +197,8 @@ export class Orb {
   /** The colour runs once around the ribbon and back. @param {number} half */
   #sweep(half) {
     const lift = this.dark.matches ? 0.28 : 0;
-    const shade = (/** @type {number[]} */ rgb) => `rgb(${rgb.map((part) => Math.round(mix(part, 255, lift))).join(" ")})`;
+    const shade = (/** @type {number[]} */ rgb) =>
+      `rgb(${rgb.map((part) => Math.round(mix(part, 255, lift))).join(" ")})`;
     const from = shade(this.mood.from);
     const to = shade(this.mood.to);
     if (!this.context.createConicGradient) {
@@ -176,7 +240,8 @@ export class Orb {
       for (let part = 0; part < 3; part++) mood[key][part] = mix(mood[key][part], target[key][part], share);
     }
     const { level, bands } = this.sound();
-    const follow = (/** @type {number} */ from, /** @type {number} */ to) => mix(from, to, 1 - Math.exp(-seconds * (to > from ? 28 : 7)));
+    const follow = (/** @type {number} */ from, /** @type {number} */ to) =>
+      mix(from, to, 1 - Math.exp(-seconds * (to > from ? 28 : 7)));
     this.level = follow(this.level, level);
     this.bands = this.bands.map((band, index) => follow(band, bands[index] ?? 0));
   }

@@ -41,7 +41,8 @@ function readyWord({ phase, ready }) {
 
 /** @param {State} state */
 function hint(state) {
-  if (state.phase === "asking") return "The browser asks for your microphone" + (state.mode === "video" ? " and camera" : "");
+  if (state.phase === "asking")
+    return "The browser asks for your microphone" + (state.mode === "video" ? " and camera" : "");
   if (state.phase === "queued") {
     const { position = 1, etaS = null } = state.queue ?? {};
     return `Number ${position} in line${etaS ? `, about ${Math.max(1, Math.round(etaS / 60))} min` : ""}`;
@@ -62,7 +63,11 @@ export class StageView {
   update(state, changed) {
     const has = (/** @type {string[]} */ ...names) => names.some((name) => changed.has(name));
     if (has("phase", "turn", "mode")) {
-      Object.assign(document.body.dataset, { phase: state.phase, mode: state.mode, turn: state.phase === "live" ? state.turn : "idle" });
+      Object.assign(document.body.dataset, {
+        phase: state.phase,
+        mode: state.mode,
+        turn: state.phase === "live" ? state.turn : "idle",
+      });
     }
     if (has("phase", "turn", "mode", "ready", "muted", "queue", "camera")) {
       $("state").textContent = stateWord(state);

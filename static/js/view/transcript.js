@@ -42,7 +42,8 @@ export class TranscriptView {
     }
     const wasOpen = view.open;
     view.update(line);
-    if (wasOpen && !view.open && line.text) this.announcer.textContent = `${NAMES[line.side]}: ${line.text.slice(0, line.heard)}`;
+    if (wasOpen && !view.open && line.text)
+      this.announcer.textContent = `${NAMES[line.side]}: ${line.text.slice(0, line.heard)}`;
     if (this.follows) this.#toEnd();
   }
 
