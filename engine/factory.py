@@ -33,7 +33,8 @@ class EngineSpec:
     """Tokens that a session can hold before the window drops the oldest; less where the model has fewer positions."""
     batch_invariant: bool | None = None
     """Never let sessions share a matrix product, so that an answer is the same to the last bit whoever else calls.
-    None: on the CPU, where sharing gains little, but not on an accelerator."""
+    None: so on the CPU, where a replayed call must give the same bytes; shared on an accelerator, where many calls need
+    it. The price is in the benchmark: its rows of several sessions share."""
     script: str | None = None
     """JSON file with the answers of a scripted engine, see :meth:`engine.scripted.Script.load`."""
     in_process: bool | None = None
