@@ -132,6 +132,9 @@ export class Call {
           this.on.queue({ position: error.details.position ?? 1, etaS: error.details.eta_s ?? null });
           this.on.phase("queued");
           await sleep((error.retryAfter ?? QUEUE_POLL_S) * 1000, signal);
+        } else if (error.code === "rate_limited" && ticket) {
+          // Others who wait behind the same address ask, too.
+          await sleep((error.retryAfter ?? QUEUE_POLL_S) * 1000, signal);
         } else throw error;
       }
     }

@@ -89,7 +89,10 @@ async function start(mode) {
   await call.start();
 }
 
-/** A missing camera is still missing when the network is back: only the call's own trouble is cleared. @param {import("./errors.js").CallError|null} error */
+/**
+ * A missing camera is still missing when the network is back: only the call's own trouble is cleared.
+ * @param {import("./errors.js").CallError|null} error
+ */
 function onTrouble(error) {
   if (error || ["server_full", "network_lost"].includes(store.state.error?.code ?? "")) showError(error);
 }

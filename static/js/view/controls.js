@@ -132,7 +132,10 @@ export class ControlsView {
     if (notice) this.noticeTimer = window.setTimeout(() => ($("notice").hidden = true), NOTICE_MS);
   }
 
-  /** M mutes, V switches the camera, Escape stops the answer; not while something is being written. @param {KeyboardEvent} event */
+  /**
+   * M mutes and V switches the camera, unless something is being written; Escape stops the answer.
+   * @param {KeyboardEvent} event
+   */
   #onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("devices-sheet").open) return;
     const writing = /** @type {Element} */ (event.target).matches("input, select, textarea");
