@@ -66,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m engine.mini", description=__doc__)
     parser.add_argument("--stage", choices=STAGES, action="append", help="only these stages, in their order")
     parser.add_argument("--folder", type=Path, default=Path("build/mini"), help="where the stages keep their state")
-    parser.add_argument("--people", type=Path, default=Path("../shared/data/speech"),
-                        help="recorded people: a folder with manifest.jsonl; without it the synthesizers alone")  # fmt: skip
+    people = Path("../shared/data/speech")
+    parser.add_argument("--people", type=Path, default=people, help="recorded people: a folder with manifest.jsonl")
     parser.add_argument("--minutes", type=float, help="time of each stage in all its runs (default: the recipe's)")
     parser.add_argument("--steps", type=int, help="steps of each stage (default: the recipe's)")
     parser.add_argument("--rate", type=float, help="learning rate (default: the recipe's)")

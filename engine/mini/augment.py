@@ -1,4 +1,5 @@
-"""Makes clean speech sound like a call: other speakers, rooms, microphones, noise and levels. All at 16 kHz, float32."""
+"""Makes clean speech sound like a call: other speakers, rooms, microphones, noise and levels. All at 16 kHz,
+float32."""
 
 from __future__ import annotations
 

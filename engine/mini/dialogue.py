@@ -104,7 +104,9 @@ def system_pieces(dialogue: Dialogue, source: random.Random) -> list[Piece]:
         content: list[object] = [dialogue.prompt]
     else:
         mode = source.choices(("omni", "default", "audio_assistant"), (8, 1, 1))[0]
-        content = list(get_sys_prompt(dialogue.voice_sample, mode if dialogue.voice_sample is None else "omni", "en").content)
+        content = list(
+            get_sys_prompt(dialogue.voice_sample, mode if dialogue.voice_sample is None else "omni", "en").content
+        )
     pieces: list[Piece] = ["<|im_start|>user\n"]
     for part in content:
         pieces.append(part if isinstance(part, str) else AudioSlot(len(part)))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """How training sees sound: exactly as the streaming encoder does, but many utterances at once.
 
-In a call every unit of one second is a clip of its own: its own log-mel with its own maximum, zeros at the borders of the
-convolutions, attention to the past and to itself. Here the units of an utterance are rows of one batch until the
+In a call every unit of one second is a clip of its own: its own log-mel with its own maximum, zeros at the borders of
+the convolutions, attention to the past and to itself. Here the units of an utterance are rows of one batch until the
 convolutions are done, then they are joined again under a mask of one-second blocks.
 """
 
@@ -51,10 +51,8 @@ class WarpedMel:
         power = spectrum.real.square() + spectrum.imag.square()
         if equalizer is not None:
             power = power * equalizer[:, None].exp()
-        if warp is None:
-            energy = power @ self.banks[len(WARPS) // 2]
-        else:
-            energy = torch.bmm(power, self.banks[warp])
+        bank = self.banks[len(WARPS) // 2] if warp is None else self.banks[warp]
+        energy = power @ bank
         log = energy.clamp_(min=FLOOR).log10_()[:, : UNIT // hop + 2]
         log = torch.maximum(log, log.amax((1, 2), keepdim=True) - DYNAMIC_RANGE)
         return ((log + 4) / 4)[:, : UNIT // hop].transpose(1, 2)
@@ -85,7 +83,12 @@ def to_units(samples: list[NDArray[np.float32]]) -> HeardBatch:
 
 
 def encode_units(
-    encoder: AudioEncoder, mel: WarpedMel, batch: HeardBatch, *, position: int = 0, mask_bands: torch.Generator | None = None
+    encoder: AudioEncoder,
+    mel: WarpedMel,
+    batch: HeardBatch,
+    *,
+    position: int = 0,
+    mask_bands: torch.Generator | None = None,
 ) -> Tensor:
     """Hidden states [B, n·50, d_model]; those behind an utterance's :attr:`HeardBatch.frames` are meaningless.
 

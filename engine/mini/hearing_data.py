@@ -46,12 +46,16 @@ def phones_of(text: str) -> list[int]:
     words = text.split()
     out: list[int] = []
     for i, word in enumerate(words):
-        letter = word == "a" and (len(words) == 1 or any(len(w) == 1 for w in words[max(0, i - 1) : i] + words[i + 1 : i + 2]))
+        letter = word == "a" and (
+            len(words) == 1 or any(len(w) == 1 for w in words[max(0, i - 1) : i] + words[i + 1 : i + 2])
+        )
         out += [phone_class(p) for p in (["EY"] if letter else lexicon().get(word, []))]
     return out
 
 
-def hear(text: str, speech: Speech, rng: np.random.Generator, strength: float, crowd: list[NDArray[np.float32]]) -> Heard:
+def hear(
+    text: str, speech: Speech, rng: np.random.Generator, strength: float, crowd: list[NDArray[np.float32]]
+) -> Heard:
     """Augments one utterance and moves its phone times along."""
     placed = place(speech.samples, speech.rate, rng, strength, crowd)
     ends = speech.word_ends or word_ends(text, speech)
@@ -92,7 +96,9 @@ def sample(voices: Voices, rng: np.random.Generator, strength: float, families: 
             return heard
 
 
-def collate(items: list[Heard], rng: np.random.Generator, strength: float) -> tuple[HeardBatch, list[list[int]], Tensor]:
+def collate(
+    items: list[Heard], rng: np.random.Generator, strength: float
+) -> tuple[HeardBatch, list[list[int]], Tensor]:
     """Units, phone classes, frame labels [B, n·50]."""
     batch = to_units([h.samples for h in items])
     labels = np.full((len(items), batch.units.shape[1] * FRAMES), -100, np.int64)

@@ -15,8 +15,8 @@ QUERIES = 24
 
 
 def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
-    """``config.json``: official keys, plus the blocks ``dvae_config`` and ``vocos_config`` for the two parts whose sizes
-    are constants in the big model."""
+    """``config.json``: official keys, plus the blocks ``dvae_config`` and ``vocos_config`` for the two parts whose
+    sizes are constants in the big model."""
     return {
         "architectures": ["MiniCPMO"], "model_type": "minicpmo", "version": "2.6", "torch_dtype": "bfloat16",
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,

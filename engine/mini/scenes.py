@@ -1,5 +1,5 @@
-"""Pictures for the eyes: shapes, printed digits and letters on plain, textured and cluttered backgrounds, as a camera sees
-them. And what is to be known about each, as words in the places of picture tokens.
+"""Pictures for the eyes: shapes, printed digits and letters on plain, textured and cluttered backgrounds, as a camera
+sees them. And what is to be known about each, as words in the places of picture tokens.
 
 The first picture tokens say: light or dark; how many shapes; the character shown; then, for each cell of a 3 x 3 grid,
 colour and shape of what is in it. All others stay blank.
@@ -20,13 +20,19 @@ from engine.mini.vocabulary import UNITS
 SIZE = (224, 168)
 """Width and height of rendered pictures; a camera's 4:3."""
 PALETTE: dict[str, tuple[tuple[int, int, int], ...]] = {
-    "red": ((220, 30, 30), (180, 20, 35), (255, 60, 50)), "green": ((30, 160, 50), (20, 120, 40), (80, 200, 80)),
-    "blue": ((30, 60, 210), (20, 40, 150), (60, 120, 240)), "yellow": ((250, 220, 40), (230, 200, 20), (255, 240, 90)),
-    "orange": ((245, 140, 20), (230, 120, 10), (255, 160, 60)), "purple": ((130, 40, 170), (100, 30, 130), (150, 70, 200)),
-    "pink": ((250, 130, 180), (240, 100, 160), (255, 170, 200)), "black": ((15, 15, 15), (35, 35, 40), (0, 0, 0)),
-    "white": ((250, 250, 250), (235, 235, 240), (255, 255, 255)), "brown": ((120, 70, 30), (100, 60, 35), (140, 90, 50)),
+    "red": ((220, 30, 30), (180, 20, 35), (255, 60, 50)),
+    "green": ((30, 160, 50), (20, 120, 40), (80, 200, 80)),
+    "blue": ((30, 60, 210), (20, 40, 150), (60, 120, 240)),
+    "yellow": ((250, 220, 40), (230, 200, 20), (255, 240, 90)),
+    "orange": ((245, 140, 20), (230, 120, 10), (255, 160, 60)),
+    "purple": ((130, 40, 170), (100, 30, 130), (150, 70, 200)),
+    "pink": ((250, 130, 180), (240, 100, 160), (255, 170, 200)),
+    "black": ((15, 15, 15), (35, 35, 40), (0, 0, 0)),
+    "white": ((250, 250, 250), (235, 235, 240), (255, 255, 255)),
+    "brown": ((120, 70, 30), (100, 60, 35), (140, 90, 50)),
     "grey": ((128, 128, 128), (110, 110, 115), (150, 150, 150)),
-}  # fmt: skip
+}
+"""Red, green and blue of a few shades of every colour."""
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "rectangle")
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 SLOTS = 3 + 9 * 2
@@ -104,7 +110,20 @@ def outline(shape: str, rng: random.Random) -> list[tuple[float, float]]:
                  * math.cos(k * math.pi / 5)) for k in range(10)]  # fmt: skip
     if shape == "cross":
         a, b = 0.33, 1.0
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [
+            (-a, -b),
+            (a, -b),
+            (a, -a),
+            (b, -a),
+            (b, a),
+            (a, a),
+            (a, b),
+            (-a, b),
+            (-a, a),
+            (-b, a),
+            (-b, -a),
+            (-a, -a),
+        ]
     t = np.linspace(0, 2 * math.pi, 40)
     return [(float(16 * math.sin(x) ** 3 / 17), float(-(13 * math.cos(x) - 5 * math.cos(2 * x) - 2 * math.cos(3 * x)
              - math.cos(4 * x)) / 16)) for x in t]  # fmt: skip
@@ -153,11 +172,16 @@ def render(scene: Scene, rng: random.Random, difficulty: float = 1.0) -> Image.I
         y = (thing.row + 0.5 + rng.uniform(-0.14, 0.14)) * height / 3
         angle = rng.uniform(-0.25, 0.25) * difficulty
         stretch = 1 + rng.uniform(-0.12, 0.12) * difficulty
-        points = [(x + radius * stretch * (px * math.cos(angle) - py * math.sin(angle)),
-                   y + radius * (px * math.sin(angle) + py * math.cos(angle))) for px, py in outline(thing.shape, rng)]  # fmt: skip
+        cos, sin = math.cos(angle), math.sin(angle)
+        corners = outline(thing.shape, rng)
+        points = [
+            (x + radius * stretch * (px * cos - py * sin), y + radius * (px * sin + py * cos)) for px, py in corners
+        ]
         colour = tuple(int(min(255, max(0, c + rng.uniform(-14, 14)))) for c in rng.choice(PALETTE[thing.colour]))
         edge = None
-        if rng.random() < 0.4 or _near(colour, image.getpixel((int(min(max(x, 0), width - 1)), int(min(max(y, 0), height - 1))))):
+        if rng.random() < 0.4 or _near(
+            colour, image.getpixel((int(min(max(x, 0), width - 1)), int(min(max(y, 0), height - 1))))
+        ):
             edge = (20, 20, 20) if sum(colour) > 200 else (230, 230, 230)
         draw.polygon(points, fill=colour)
         if edge:
@@ -235,7 +259,9 @@ def ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
         options += [(wording, f"It is the {kind} {scene.character_word}.")] * 5
     else:
         count = len(scene.things)
-        answer = f"There {'is' if count == 1 else 'are'} {UNITS[count] if count else 'no'} shape{'' if count == 1 else 's'}."
+        answer = (
+            f"There {'is' if count == 1 else 'are'} {UNITS[count] if count else 'no'} shape{'' if count == 1 else 's'}."
+        )
         wording = rng.choice(("how many shapes are there", "how many shapes do you see", "how many things are there"))
         options += [(wording, answer)] * 2
     for thing in scene.things:
@@ -243,20 +269,28 @@ def ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
         same_shape = [t for t in scene.things if t.shape == thing.shape]
         same_colour = [t for t in scene.things if t.colour == thing.colour]
         if len(same_shape) == 1:
-            options += [(rng.choice((f"what {colour_word} is the {thing.shape}", f"which {colour_word} is the {thing.shape}")),
-                         f"The {thing.shape} is {thing.colour}."),
-                        (rng.choice((f"where is the {thing.shape}", f"where do you see the {thing.shape}")),
-                         f"The {thing.shape} is {thing.place}.")]  # fmt: skip
+            wording = rng.choice(("what", "which"))
+            options += [
+                (f"{wording} {colour_word} is the {thing.shape}", f"The {thing.shape} is {thing.colour}."),
+                (
+                    rng.choice(("where is the", "where do you see the")) + f" {thing.shape}",
+                    f"The {thing.shape} is {thing.place}.",
+                ),
+            ]
         if len(scene.things) == 1:
-            options += [(rng.choice((f"what {colour_word} is this", f"what {colour_word} do you see", f"what {colour_word} is it")),
-                         f"It is {thing.colour}."),
-                        (rng.choice(("what shape is this", "which shape is this", "what shape do you see", "what is this")),
-                         f"It is a {thing.shape}.")]  # fmt: skip
+            wording = rng.choice(("is this", "do you see", "is it"))
+            options += [
+                (f"what {colour_word} {wording}", f"It is {thing.colour}."),
+                (
+                    rng.choice(("what shape is this", "which shape is this", "what shape do you see", "what is this")),
+                    f"It is a {thing.shape}.",
+                ),
+            ]
         elif len(same_colour) == 1:
-            options += [(f"what shape is {thing.colour}", f"The {thing.shape} is {thing.colour}."),
-                        (f"where is the {thing.colour} {thing.shape}", f"The {thing.shape} is {thing.place}.")]  # fmt: skip
+            options.append((f"what shape is {thing.colour}", f"The {thing.shape} is {thing.colour}."))
+            options.append((f"where is the {thing.colour} {thing.shape}", f"The {thing.shape} is {thing.place}."))
         count = len(same_shape)
         plural = "crosses" if thing.shape == "cross" else thing.shape + "s"
-        options.append((rng.choice((f"how many {plural} are there", f"how many {plural} do you see")),
-                        f"There {'is' if count == 1 else 'are'} {UNITS[count]} {thing.shape if count == 1 else plural}."))  # fmt: skip
+        counted = f"There is one {thing.shape}." if count == 1 else f"There are {UNITS[count]} {plural}."
+        options.append((f"how many {plural} {rng.choice(('are there', 'do you see'))}", counted))
     return rng.choice(options)

@@ -31,7 +31,14 @@ class Hearing(nn.Module):
 
 
 def hearing_batch(
-    voices: Voices, seed: int, size: int, strength: float, *, ramp: int = 0, texts: bool = False, families: dict[str, float] = FAMILIES
+    voices: Voices,
+    seed: int,
+    size: int,
+    strength: float,
+    *,
+    ramp: int = 0,
+    texts: bool = False,
+    families: dict[str, float] = FAMILIES,
 ) -> Callable[[int], Any]:
     """Batches by step: utterances of like length, harder ones until ``ramp`` steps are done. With ``texts``
     the utterances come along."""
@@ -89,5 +96,3 @@ def train_hearing(
     train("hearing", folder, model, make, loss, budget, workers=workers, until=until,
           evaluate=lambda: phone_error_rates(model, mel, judges))  # fmt: skip
     return model
-
-

@@ -74,7 +74,9 @@ def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[s
     return result
 
 
-def text_batch(builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int) -> Callable[[int], DialogueBatch]:
+def text_batch(
+    builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int
+) -> Callable[[int], DialogueBatch]:
     """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by."""
 
     def make(step: int) -> DialogueBatch:

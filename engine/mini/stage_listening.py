@@ -1,7 +1,7 @@
 """Stage *listening*: ears, eyes and language together, on whole conversations in sound and pictures.
 
-Each part arrives trained by its own stage; here the language model learns to live with what the ears really say, mistakes
-included, and the ears learn which mistakes matter.
+Each part arrives trained by its own stage; here the language model learns to live with what the ears really say,
+mistakes included, and the ears learn which mistakes matter.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def listening_batch(
             if rng.random() < NOT_SPEECH:
                 return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng)
             family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
-            if family in ("espeak", "kal", "slt"):
+            if family in ("espeak", "kal", "slt") and voices.library is None:
                 made, speech = turn, voices.read(turn.heard, rng, family)
             else:
                 text, speech = voices.say(rng, family)
@@ -129,7 +129,11 @@ def listening_batch(
                 else:
                     # Only a question that depends on nothing else may be replaced by what a recorded person said.
                     fixed = turn.skill in ("memory", "seeing", "blind")
-                    made, sound = (turn, _read(voices, turn, rng, strength)) if fixed else speak(turn, rng)
+                    try:
+                        made, sound = (turn, _read(voices, turn, rng, strength)) if fixed else speak(turn, rng)
+                    except KeyError:  # no shard has this text
+                        said.append(Said(turn, picture=picture))
+                        continue
                     heard.append(sound)
                     said.append(Said(made, samples=sound.samples, picture=picture))
             dialogues.append(Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else ""))
@@ -200,7 +204,9 @@ def train_listening(
         for step in range(3):
             batch = judge(step)
             hidden = encode_units(senses.ears.apm, mel, batch.sounds) if batch.sounds is not None else None
-            for skill, (right, count) in accuracy(senses.language, senses.embed(batch, hidden)[0], batch.dialogues).items():
+            for skill, (right, count) in accuracy(
+                senses.language, senses.embed(batch, hidden)[0], batch.dialogues
+            ).items():
                 done, every = total.get(skill, (0, 0))
                 total[skill] = done + right, every + count
         return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
@@ -208,4 +214,3 @@ def train_listening(
     make: Callable[[int], Any] = listening_batch(config, voices, builder, seed, size)
     train("listening", folder, senses, make, loss, budget, workers=workers, until=until, evaluate=evaluate)
     return senses
-

@@ -1,7 +1,7 @@
 """Stage *seeing*: vision tower and resampler learn to put words into picture tokens (:meth:`Scene.slots`).
 
-The same idea as for the ears: the target of a picture token is the fixed input embedding of a word, so that the language
-model, which learned to answer from such words, can use real pictures at once.
+The same idea as for the ears: the target of a picture token is the fixed input embedding of a word, so that the
+language model, which learned to answer from such words, can use real pictures at once.
 """
 
 from __future__ import annotations
@@ -100,7 +100,14 @@ def train_seeing(
 
     def evaluate() -> dict[str, float]:
         judge = scene_batch(config, seed + 1000, 60, 0)
-        right: dict[str, list[bool]] = {"light": [], "count": [], "character": [], "colour": [], "shape": [], "empty": []}
+        right: dict[str, list[bool]] = {
+            "light": [],
+            "count": [],
+            "character": [],
+            "colour": [],
+            "shape": [],
+            "empty": [],
+        }
         for step in range(2):
             images, scenes = judge(step)
             best = eyes.scores(eyes(images)).argmax(-1).cpu()

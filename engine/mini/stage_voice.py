@@ -197,7 +197,9 @@ def talker_losses(talker: Talker, made: Any, corruption: float) -> Losses:
         if alignment:
             places[row, : len(code)] = torch.tensor(alignment)
     noise = torch.rand(codes.shape, generator=generator) < corruption * torch.rand(size, 1, 1, generator=generator)
-    codes = torch.where(noise & (codes >= 0), torch.randint(0, config.audio_eos_id, codes.shape, generator=generator), codes)
+    codes = torch.where(
+        noise & (codes >= 0), torch.randint(0, config.audio_eos_id, codes.shape, generator=generator), codes
+    )
     speaker = tts.speaker(torch.stack(speakers).to(device))
     embeds = torch.cat([tts.embed_text(text.to(device), speaker), tts.embed_codes(codes.to(device))], 1)
     # Only the text slots in use are computed; positions and sight are those of the full layout.
@@ -222,14 +224,22 @@ def talker_losses(talker: Talker, made: Any, corruption: float) -> Losses:
     aligned_rows = places.to(device)
     for k, (x, turn) in seen.items():
         attention: Any = tts.model.layers[k].self_attn
-        q, key = (p(x).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)[:, 0] for p in (attention.q_proj, attention.k_proj))
+        q, key = (
+            p(x).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)[:, 0]
+            for p in (attention.q_proj, attention.k_proj)
+        )
         q, key = rotate(q, turn[0][:, 0], turn[1][:, 0]), rotate(key, turn[0][:, 0], turn[1][:, 0])
         scores = q[:, text.shape[1] :] @ key[:, : text.shape[1]].transpose(1, 2) / attention.head_dim**0.5
         scores = scores.masked_fill(~mask[:, 0, text.shape[1] :, : text.shape[1]], -1e4)
         hit = aligned_rows >= 0
         if hit.any():
             align = align + F.cross_entropy(scores[hit], aligned_rows[hit] + head) / len(seen)
-    return {"loss": code_loss + 0.3 * align, "first": (each[0] + each[2]) / 2, "second": (each[1] + each[3]) / 2, "align": align}
+    return {
+        "loss": code_loss + 0.3 * align,
+        "first": (each[0] + each[2]) / 2,
+        "second": (each[1] + each[3]) / 2,
+        "align": align,
+    }
 
 
 ALIGNED_LAYERS = (1, 2)
@@ -270,7 +280,11 @@ def train_talker(
     voices = speaker_states(config, folder)
     talker.to(device)
     judge = data.batch(1, 24, voices, training=False)
+
+    def evaluate() -> dict[str, float]:
+        return {f"judge_{k}": v.item() for k, v in talker_losses(talker, judge(0), 0.0).items()}
+
     train("talker", folder, talker, data.batch(seed, size, voices),
           lambda made, progress: talker_losses(talker, made, 0.3 * progress), budget, workers=workers, until=until,
-          evaluate=lambda: {f"judge_{k}": float(v) for k, v in talker_losses(talker, judge(0), 0.0).items()}, every=180)  # fmt: skip
+          evaluate=evaluate, every=180)  # fmt: skip
     return talker

@@ -69,7 +69,8 @@ def _spaced(classes: list[int]) -> list[int]:
 
 def train_words(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 3, size: int = 8, workers: int = 0,
-    until: int | None = None, device: str = "cpu", families: dict[str, float] = FAMILIES, strength: float = 0.45, spec_augment: bool = False,
+    until: int | None = None, device: str = "cpu", families: dict[str, float] = FAMILIES, strength: float = 0.45,
+    spec_augment: bool = False,
 ) -> Ears:  # fmt: skip
     """Runs or resumes the stage; the first run starts from the stage *hearing*."""
     torch.manual_seed(seed)

@@ -18,6 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from engine.mini.pronunciation import PHONES
+from engine.mini.vocabulary import split
 
 Audio = NDArray[np.float32]
 
@@ -26,7 +27,13 @@ HELD_OUT_VARIANTS = ("f5", "m8", "steph", "Andrea", "Andy", "Hugo", "Marco")
 VALIDATION_VARIANTS = ("f3", "m3", "belinda", "Michael", "zac", "aunty")
 """espeak-ng variants kept out of training for our own validation."""
 TRAINING_VARIANTS = tuple(
-    ["f1", "f2", "f4", "m1", "m2", "m4", "m5", "m6", "m7", "Alex", "Alicia", "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Jacky", "Lee", "Mario", "Mike", "Nguyen", "Storm", "adam", "anika", "announcer", "antonio", "benjamin", "boris", "caleb", "croak", "david", "ed", "edward", "edward2", "grandma", "grandpa", "gustave", "iven", "iven2", "iven3", "iven4", "john", "kaukovalta", "klatt", "klatt2", "klatt3", "klatt4", "klatt5", "klatt6", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph2", "steph3", "travis", "victor", "whisper", "RicishayMax", "RicishayMax2", "UniRobot"]
+    split(
+        "f1 f2 f4 m1 m2 m4 m5 m6 m7 Alex Alicia Annie Denis Diogo Gene Gene2 Henrique Jacky Lee Mario Mike Nguyen "
+        "Storm adam anika announcer antonio benjamin boris caleb croak david ed edward edward2 grandma grandpa "
+        "gustave iven iven2 iven3 iven4 john kaukovalta klatt klatt2 klatt3 klatt4 klatt5 klatt6 linda marcelo max "
+        "michel miguel norbert pablo paul pedro quincy rob robert sandro shelby steph2 steph3 travis victor "
+        "whisper RicishayMax RicishayMax2 UniRobot"
+    )
 )
 ACCENTS = ("gmw/en-US", "gmw/en", "gmw/en-GB-x-rp", "gmw/en-029", "gmw/en-GB-scotland", "gmw/en-GB-x-gbclan",
            "gmw/en-GB-x-gbcwmd", "gmw/en-US-nyc")  # fmt: skip
@@ -108,9 +115,7 @@ class Espeak:
         self._audio: list[NDArray[np.int16]] = []
         self._phones: list[tuple[str, float]] = []
         self._words: list[float] = []
-        callback = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-        )
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
         self._callback = callback(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 

@@ -2,9 +2,9 @@
 
 *Language model*: byte-level BPE in Qwen's layout, trained so that a word of the grammar is one token; any other text is
 encoded in pieces, down to bytes. *Talker*: text to phones, all inside ``tokenizer.json``: its normalizer replaces known
-words by the phones of their pronunciation and spells the others with letter-to-sound rules, so that the same encode call
-as for the official WordPiece tokenizer gives one id per phone. A phone is written as one character outside ASCII: decoded
-ids encode to themselves.
+words by the phones of their pronunciation and spells the others with letter-to-sound rules, so that the same encode
+call as for the official WordPiece tokenizer gives one id per phone. A phone is written as one character outside ASCII:
+decoded ids encode to themselves.
 """
 
 from __future__ import annotations
@@ -26,8 +26,26 @@ LLM_SPECIALS = [
     "<|tts_eos|>", "<|listen|>", "<|speak|>", "<|interrupt|>", "<|vad_start|>", "<|vad_end|>", "<reserved_43>",
     "<reserved_53>",
 ]  # fmt: skip
-TTS_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[Stts]", "[Ptts]", "[Etts]", "[spk_emb]", "[Sbreak]",
-                "[Pbreak]", "[Ebreak]", "[uv_break]", "[v_break]", "[lbreak]", "[llbreak]", "[undefine]", "[laugh]"]
+TTS_SPECIALS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[Stts]",
+    "[Ptts]",
+    "[Etts]",
+    "[spk_emb]",
+    "[Sbreak]",
+    "[Pbreak]",
+    "[Ebreak]",
+    "[uv_break]",
+    "[v_break]",
+    "[lbreak]",
+    "[llbreak]",
+    "[undefine]",
+    "[laugh]",
+]
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -45,11 +63,12 @@ PROMPT_TEXT = (
     "user\n", "assistant\n", "system\n",
 )  # fmt: skip
 SEEING_TEXT = (
-    "I see a and nothing. The is a shape in the middle on the left on the right at the top at the bottom of the picture. "
-    "It is light. It is dark. It is the number. It is the letter. There are no shapes. There is one shape. I saw before. "
-    "Yes, it changed. Now I see. No, it did not change. It is still. what colour was on camera before did it change "
-    "is there what has changed color colours colors shapes circles squares triangles stars hearts crosses rectangles "
-    "nothing anything big small face hand person photo picture paper camera show showing hold holding"
+    "I see a and nothing. The is a shape in the middle on the left on the right at the top at the bottom of the "
+    "picture. It is light. It is dark. It is the number. It is the letter. There are no shapes. There is one shape. "
+    "I saw before. Yes, it changed. Now I see. No, it did not change. It is still. what colour was on camera before "
+    "did it change is there what has changed color colours colors shapes circles squares triangles stars hearts "
+    "crosses rectangles nothing anything big small face hand person photo picture paper camera show showing hold "
+    "holding"
 )
 
 
@@ -64,8 +83,8 @@ def build_llm_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(LLM_SPECIALS), min_frequency=1, special_tokens=["<reserved_0>"], show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        vocab_size=vocab_size - len(LLM_SPECIALS), min_frequency=1, special_tokens=["<reserved_0>"],
+        show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     rng = random.Random(0)
     answers = [grammar.turn(rng, grammar.Memory(name="anna")).answer for _ in range(2000)]

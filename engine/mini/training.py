@@ -1,8 +1,8 @@
 """One training loop for every stage: seeded, resumable, logged, with a progress bar.
 
 A stage brings modules, a way to make the batch of step ``k`` (from the seed and ``k`` alone), and a loss. What was
-trained is kept in ``<folder>/<stage>.pt`` and the curve in ``<folder>/<stage>.jsonl``; running a finished or interrupted
-stage again continues from there.
+trained is kept in ``<folder>/<stage>.pt`` and the curve in ``<folder>/<stage>.jsonl``; running a finished or
+interrupted stage again continues from there.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long a stage runs. ``minutes`` of work (over all its runs) end it early where they are given; the learning
-    rate is warmed up, held, and brought to zero in the last 40 % of the steps or minutes, whichever is nearer."""
+    """How long a stage runs. ``minutes`` of processor time (over all its runs, so that a busy machine does not shorten
+    the training) end it early where they are given; the learning rate is warmed up, held, and brought to zero in the
+    last 40 % of the steps or minutes, whichever is nearer."""
 
     steps: int
     minutes: float | None = None
@@ -90,8 +91,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Trains ``modules`` in place and returns the log.
 
-    ``loss`` gives named terms, of which ``loss`` is minimised. Every ``every`` seconds the state is saved and
-    ``evaluate`` adds its figures to the log. ``until`` stops (and saves) before that step, to be resumed later.
+    ``loss`` gives named terms, of which ``loss`` is minimised. Every ``every`` seconds of processor time the state is
+    saved and ``evaluate`` adds its figures to the log. ``until`` stops (and saves) before that step, to be
+    resumed later.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, curve = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
@@ -121,7 +123,7 @@ def train(
 
     last = min(budget.steps, until) if until is not None else budget.steps
     modules.train()
-    started, before = time.monotonic(), elapsed
+    started, before = time.process_time(), elapsed
     saved, sums, counted = started, {}, 0
     bar = tqdm(total=budget.steps, initial=step, desc=stage, mininterval=10, dynamic_ncols=True)
     source = batches(make, range(step, last), workers)
@@ -139,7 +141,7 @@ def train(
         counted += 1
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
-        now = time.monotonic()
+        now = time.process_time()
         elapsed = before + now - started
         bar.update()
         done = step >= last or budget.progress(step, elapsed) >= 1
@@ -155,7 +157,7 @@ def train(
                 modules.train()
                 bar.write(json.dumps(log[-1]))
             save()
-            saved = time.monotonic()
+            saved = time.process_time()
     bar.close()
     modules.eval()
     return log

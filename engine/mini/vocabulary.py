@@ -19,15 +19,11 @@ ORDINALS = split(
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
     "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth thirtieth"
 )
-MONTHS = split(
-    "january february march april may june july august september october november december"
-)
+MONTHS = split("january february march april may june july august september october november december")
 WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 COLOURS = ["red", "green", "blue", "yellow", "orange", "purple", "pink", "black", "white", "grey", "brown"]
 SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "rectangle"]
-COMMANDS = split(
-    "enter rubout erase repeat start stop help go yes no and area code apostrophe half of"
-)
+COMMANDS = split("enter rubout erase repeat start stop help go yes no and area code apostrophe half of")
 NAMES = split(
     "anna tom john mary peter sarah david laura james emma michael lisa robert julia daniel sophie paul maria "
     "alex nina george helen kevin alice martin clara oscar lucy simon eva frank rosa henry jane adam kate ben leo "

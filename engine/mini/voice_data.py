@@ -49,7 +49,9 @@ def sentences(folder: Path, count: int) -> list[Sentence]:
     if not file.exists():
         made: list[tuple[int, str, Speech]] = []
         for voice, texts in ((0, answers(count, 1)), (1, answers(count // 2, 2))):
-            spoken = festival(texts, "cmu_us_slt_arctic_hts") if voice == 0 else [flite().speak(t, "rms") for t in texts]
+            spoken = (
+                festival(texts, "cmu_us_slt_arctic_hts") if voice == 0 else [flite().speak(t, "rms") for t in texts]
+            )
             made += [(voice, text, speech) for text, speech in zip(texts, spoken, strict=True)]
         parts, index = [], []
         for voice, text, speech in made:

@@ -13,7 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from engine.mini import grammar
-from engine.mini.augment import resample
+from engine.mini.shards import Library
 from engine.mini.synthesis import (
     TRAINING_ACCENTS,
     TRAINING_VARIANTS,
@@ -81,23 +81,32 @@ def question(rng: Generator) -> str:
 
 
 class Voices:
-    """All training voices. ``cache`` keeps what slow synthesizers said, ``people`` is the folder of recordings."""
+    """All training voices. ``cache`` keeps what slow synthesizers said, ``people`` is the folder of recordings. Where
+    ``cache`` has shards (:mod:`engine.mini.shards`), the synthesizers are not needed."""
 
     def __init__(self, cache: Path, people: Path, *, slow_utterances: int = 1200, validation: bool = False) -> None:
-        self.espeak, self.flite = espeak(), flite()
         self.validation = validation
+        self.library = Library(cache) if not validation else None
+        if self.library is not None and not len(self.library):
+            self.library = None
         every = [r for r in recordings(people) if (r.speaker in VALIDATION_PEOPLE) == validation]
         self.an4 = [r for r in every if r.speaker.startswith("an4")]
         self.digits: dict[str, list[Recording]] = defaultdict(list)
         for r in every:
             if r.speaker.startswith("fsdd"):
                 self.digits[r.speaker].append(r)
+        if self.library is not None:
+            self.slow = []
+            self.crowd = [self.library.get(i)[1].samples for i in range(min(12, len(self.library)))]
+            return
         self.slow = [] if validation else cached_speech(cache, slow_utterances)
-        self.crowd = [resample(self.flite.speak(question(np.random.default_rng(i)), "kal16").samples, 16_000, 16_000)
-                      for i in range(12)]  # fmt: skip
+        self.crowd = [flite().speak(question(np.random.default_rng(i)), "kal16").samples for i in range(12)]
 
     def say(self, rng: Generator, family: str) -> tuple[str, Speech]:
         """A text and its reading by one voice of ``family``: espeak, kal, slow, slt, an4 or fsdd."""
+        if self.library is not None and self.library.families[family]:
+            stored = self.library.families[family]
+            return self.library.get(stored[rng.integers(len(stored))])
         if family == "an4":
             recording = self.an4[rng.integers(len(self.an4))]
             return recording.text, recording.speech()
@@ -109,16 +118,22 @@ class Voices:
         return text, self.read(text, rng, family)
 
     def read(self, text: str, rng: Generator, family: str) -> Speech:
-        """A given text, by a synthesizer."""
+        """A given text, by a synthesizer; from the shards where there are some. Raises KeyError when no shard has
+        it."""
+        if self.library is not None:
+            stored = self.library.texts.get(text)
+            if not stored:
+                raise KeyError(text)
+            return self.library.get(stored[rng.integers(len(stored))])[1]
         if family == "espeak":
             variants = VALIDATION_VARIANTS if self.validation else TRAINING_VARIANTS
             accents = ("gmw/en-US", "gmw/en-GB-x-rp") if self.validation else TRAINING_ACCENTS
             voice = f"{rng.choice(accents)}+{rng.choice(variants)}"
-            return self.espeak.speak(
+            return espeak().speak(
                 text, voice, words_per_minute=int(rng.integers(125, 215)), pitch=int(rng.integers(20, 85)),
                 spread=int(rng.integers(20, 90)),
             )  # fmt: skip
-        return self.flite.speak(text, {"kal": "kal16"}.get(family, family))
+        return flite().speak(text, {"kal": "kal16"}.get(family, family))
 
     def _digits(self, rng: Generator) -> tuple[str, Speech]:
         """One to five recorded digits of one speaker in a row."""

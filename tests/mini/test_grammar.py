@@ -1,0 +1,112 @@
+"""What mini may be told and what it answers."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.mini import grammar
+from engine.mini.hearing_data import lexicon
+from engine.mini.scenes import Scene, Thing, ask, describe, random_scene, render
+from engine.mini.vocabulary import TENS, UNITS, number
+
+VALUES = {w: i for i, w in enumerate(UNITS)} | {w: 10 * i for i, w in enumerate(TENS, 2)}
+
+
+def value(words: str) -> int:
+    """The integer that English words say; the inverse of :func:`number`, written down independently."""
+    total, sign = 0, 1
+    for word in words.split():
+        if word == "minus":
+            sign = -1
+        elif word == "hundred":
+            total *= 100
+        else:
+            total += VALUES[word]
+    return sign * total
+
+
+@settings(deadline=None)
+@given(st.integers(-999, 999))
+def test_numbers_are_said_so_that_they_can_be_read_back(n: int) -> None:
+    assert value(number(n)) == n
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**9))
+def test_arithmetic_is_right(seed: int) -> None:
+    turn = grammar.arithmetic(random.Random(seed))
+    left, right = grammar.plain(turn.answer).split(" is ")
+    operator = next(op for op in (" plus ", " minus ", " times ") if op in left)
+    a, b = (value(part) for part in left.split(operator, 1))
+    assert value(right) == {" plus ": a + b, " minus ": a - b, " times ": a * b}[operator]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**9))
+def test_counting_goes_in_steps_of_one(seed: int) -> None:
+    words = grammar.plain(grammar.counting(random.Random(seed)).answer).split()
+    numbers = [VALUES[word] for word in words]  # nothing above twenty is counted
+    steps = {b - a for a, b in pairwise(numbers)}
+    assert len(steps) == 1
+    assert steps <= {1, -1}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**9))
+def test_recall_repeats_only_what_was_told(seed: int) -> None:
+    rng, memory = random.Random(seed), grammar.Memory()
+    assert grammar.recall(rng, memory).answer.startswith("You did not")
+    told = grammar.tell(rng, memory)
+    for _ in range(10):
+        recalled = grammar.recall(rng, memory).answer
+        shared = set(grammar.plain(recalled).split()) & set(grammar.plain(told.answer).split())
+        assert "did not" in recalled or shared
+
+
+def test_every_word_has_a_pronunciation() -> None:
+    spoken = {w for w in grammar.lexicon_words() if w.isalpha()}
+    assert not spoken - set(lexicon())
+
+
+@pytest.mark.parametrize(("text", "skill"), [("three five", "dictation"), ("hello", "smalltalk"),
+                                             ("what is five plus six", "arithmetic"), ("count to ten", "counting")])  # fmt: skip
+def test_an_utterance_that_stands_for_itself_has_its_answer(text: str, skill: str) -> None:
+    turn = grammar.answer_to(text)
+    assert turn is not None
+    assert turn.skill == skill
+
+
+def test_what_needs_memory_has_no_answer_of_its_own() -> None:
+    assert grammar.answer_to("what is my name") is None
+
+
+def test_a_picture_is_described_by_what_is_in_it() -> None:
+    scene = Scene(True, [Thing("red", "circle", 0, 0), Thing("blue", "star", 1, 2)])
+    assert describe(scene) == "I see a red circle and a blue star."
+    answers = {ask(scene, random.Random(seed)) for seed in range(300)}
+    assert ("where is the circle", "The circle is at the top left.") in answers
+    assert ("what color is the star", "The star is blue.") in answers
+    assert ("how many stars are there", "There is one star.") in answers
+
+
+def test_the_colour_of_a_thing_is_where_the_scene_says() -> None:
+    scene = Scene(True, [Thing("red", "square", 1, 1)])
+    red, green, blue = render(scene, random.Random(2), difficulty=0.0).getpixel((112, 84))  # type: ignore[misc]
+    assert red > 150
+    assert green < 90
+    assert blue < 90
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6))
+def test_picture_words_name_every_thing(seed: int) -> None:
+    scene = random_scene(random.Random(seed))
+    slots = scene.slots()
+    assert sum(bool(s) for s in slots[3:]) == 2 * len(scene.things)
+    assert slots[0] in ("light", "dark")
+    assert slots[1] == UNITS[len(scene.things)]

@@ -1,0 +1,126 @@
+"""Training: what it sees is what a call would give, it learns, and it resumes to the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.config import OmniConfig
+from engine.mini.export import collect
+from engine.mini.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, to_units
+from engine.mini.hearing_data import phones_of, word_ends
+from engine.mini.layout import CHECKPOINT
+from engine.mini.stage_language import token_builder, train_language
+from engine.mini.stage_seeing import train_seeing
+from engine.mini.synthesis import Speech
+from engine.mini.training import Budget
+from engine.mini.words import HeardWords, WordHead, embedding_table
+from engine.model.audio import AudioEncoder, conv_length
+from engine.model.kv import KVArena, whole
+from engine.processing.mel import MelExtractor
+
+config = OmniConfig.from_dir(CHECKPOINT)
+
+
+@pytest.mark.parametrize("samples", [16_000, 40_000, 37_001])
+def test_units_are_encoded_as_in_a_call(samples: int) -> None:
+    torch.manual_seed(0)
+    encoder = AudioEncoder(config.audio).eval()
+    sound = (torch.randn(samples) * 0.1).numpy()
+    batch = to_units([sound, sound[:20_000]])
+    with torch.no_grad():
+        together = encode_units(encoder, WarpedMel(config.mel), batch)[0, : batch.frames[0]]
+    mel, apart, length = MelExtractor(config.mel), [], 0
+    arena = KVArena(config.audio.num_layers, config.audio.num_heads, config.audio.head_dim, slots=1, capacity=256)
+    with torch.inference_mode():
+        slot = arena.allocate()
+        for start in range(0, samples, 16_000):
+            features = mel(sound[start : start + 16_000])
+            frames = conv_length(features.shape[1])
+            cache = arena.place([slot], [length], [frames], sight=whole)
+            apart.append(encoder.stream(features[None], [features.shape[1]], cache)[0, :frames])
+            length += frames
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-3, atol=1e-4)
+
+
+def test_resuming_gives_the_same_numbers(tmp_path: Path) -> None:
+    budget = Budget(steps=6, learning_rate=1e-3, warmup=2)
+    straight = train_language(config, tmp_path / "straight", budget, size=2)
+    train_language(config, tmp_path / "halves", budget, size=2, until=3)
+    resumed = train_language(config, tmp_path / "halves", budget, size=2)
+    for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_little_training_lowers_the_loss(tmp_path: Path) -> None:
+    train_seeing(config, tmp_path, Budget(steps=24, learning_rate=2e-3, warmup=2), size=4, until=2)
+    train_seeing(config, tmp_path, Budget(steps=24, learning_rate=2e-3, warmup=2), size=4)
+    entries = [json.loads(line) for line in (tmp_path / "seeing.jsonl").read_text().splitlines()]
+    losses = [entry["named"] for entry in entries if "named" in entry]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_word_head_learns_to_put_a_word_where_it_ends() -> None:
+    torch.manual_seed(0)
+    builder = token_builder(config)
+    words = HeardWords(builder)
+    head = WordHead(words, embedding_table(config.llm.vocab_size, config.llm.hidden_size))
+    labels = words.labels("seven four", [0.45, 0.95], 12, 10)
+    assert [words.vocabulary[c] for c in labels if c > 0] == words.encode("seven four")
+    tokens = nn.Parameter(torch.randn(1, 12, config.llm.hidden_size) * 0.1)
+    optimizer = torch.optim.Adam([tokens], 0.1)
+    for _ in range(60):
+        word, aligned, _ = head.loss(tokens, [12], [words.classes("seven four")], [labels])
+        optimizer.zero_grad()
+        (word + aligned).backward()
+        optimizer.step()
+    assert words.text(head(tokens)[0].argmax(-1).tolist()) == "seven four"
+
+
+def test_an_unknown_word_is_heard_as_one_that_is_not_known() -> None:
+    words = HeardWords(token_builder(config))
+    assert words.encode("seven zugzwang") == [words.encode("seven")[0], words.garbage]
+
+
+def test_word_ends_follow_from_the_phones() -> None:
+    names = ["PAU", "S", "EH", "V", "AX", "N", "F", "AO", "R", "PAU"]
+    speech = Speech(np.zeros(16_000, np.float32), 16_000, tuple((n, i / 10) for i, n in enumerate(names)))
+    assert word_ends("seven four", speech) == pytest.approx((0.6, 0.9))
+    assert word_ends("seven", speech) == ()
+
+
+def test_phone_heads_ignore_frames_without_a_label() -> None:
+    torch.manual_seed(0)
+    heads, hidden = PhoneHeads(32), torch.randn(1, 20, 32)
+    _, none = heads.loss(hidden, [20], [phones_of("seven")], torch.full((1, 20), -100))
+    _, some = heads.loss(
+        hidden, [20], [phones_of("seven")], torch.cat([torch.full((1, 10), -100), torch.zeros(1, 10).long()], 1)
+    )
+    assert none.item() == 0
+    assert some.item() > 0
+
+
+def test_edit_distance() -> None:
+    assert edit_distance([1, 2, 3], [1, 3]) == 1
+    assert edit_distance([], [1, 2]) == 2
+    assert edit_distance([1], [2]) == 1
+
+
+def test_an_untrained_talker_ends_at_once(tmp_path: Path) -> None:
+    from engine.model.tts import ConditionalChatTTS
+
+    state, _, found = collect(config, tmp_path)
+    assert found == []
+    tts = ConditionalChatTTS(config.tts, config.dvae)
+    tts.load_state_dict({k.removeprefix("tts."): v for k, v in state.items() if k.startswith("tts.")}, strict=False)
+    codes = torch.randint(0, 625, (1, 5, 4))
+    codes[:, 0] = -1
+    with torch.no_grad():
+        logits = tts.logits(tts(tts.embed_codes(codes)))
+    assert (logits.argmax(-1) == config.tts.audio_eos_id).all()
+    assert float(logits.softmax(-1)[..., config.tts.audio_eos_id].min()) > 0.9
