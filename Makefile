@@ -52,6 +52,10 @@ check: $(VENV)/.ready-test  ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+train-mini: $(VENV)/.ready-test  ## train mini, or go on with it; TRAIN="--device cuda --batch 256 --workers 12"
+	$(call system-packages,$(TRAIN_PACKAGES),Mini then trains only from speech packed elsewhere: python -m engine.mini --pack N.)
+	$(PY) -m engine.mini $(TRAIN)
+
 bench: $(VENV)/.ready  ## speed, as ratios measured in one run
 	$(PY) -m engine.bench
 

@@ -93,7 +93,10 @@ def main() -> None:
     if not args.no_export:
         from engine.mini.export import export
 
+        from engine.mini.plots import plot
+
         print("exported:", ", ".join(export(config, args.folder)))
+        plot(args.folder)
 
 
 if __name__ == "__main__":

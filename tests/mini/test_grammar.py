@@ -73,8 +73,15 @@ def test_every_word_has_a_pronunciation() -> None:
     assert not spoken - set(lexicon())
 
 
-@pytest.mark.parametrize(("text", "skill"), [("three five", "dictation"), ("hello", "smalltalk"),
-                                             ("what is five plus six", "arithmetic"), ("count to ten", "counting")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "skill"),
+    [
+        ("three five", "dictation"),
+        ("hello", "smalltalk"),
+        ("what is five plus six", "arithmetic"),
+        ("count to ten", "counting"),
+    ],
+)
 def test_an_utterance_that_stands_for_itself_has_its_answer(text: str, skill: str) -> None:
     turn = grammar.answer_to(text)
     assert turn is not None
