@@ -7,20 +7,16 @@ block overrides them for smaller models.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from engine.config_reader import Reader, check_architecture, read_json
 from engine.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
-ARCHITECTURE = "MiniCPMO"
-MODEL_TYPE = "minicpmo"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +222,10 @@ class OmniConfig:
         source: str | Path = CONFIG_FILE,
     ) -> OmniConfig:
         """Build from the contents of the two files; ``source`` is the name used in errors. Raises ConfigError."""
-        root = _Reader(config, source)
-        _check_architecture(root)
+        root = Reader(config, source)
+        check_architecture(root)
         vision, audio, tts = root.block("vision_config"), root.block("audio_config"), root.block("tts_config")
-        pre = _Reader(preprocessor or {}, Path(source).with_name(PREPROCESSOR_FILE))
+        pre = Reader(preprocessor or {}, Path(source).with_name(PREPROCESSOR_FILE))
         built = cls(
             llm=_llm(root),
             vision=_vision(vision, root),
@@ -253,96 +249,7 @@ class OmniConfig:
         return built
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ConfigError that names the file and where it is broken."""
-    path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(path, "is missing", "download the file again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(path, f"is not valid JSON ({error})", "download the file again") from error
-    except OSError as error:
-        raise ConfigError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from error
-    if not isinstance(data, dict):
-        raise ConfigError(path, f"holds a JSON {type(data).__name__}, not an object", "download the file again")
-    return data
-
-
-class _Reader:
-    """Typed access to one JSON block, with errors that name file and key."""
-
-    def __init__(self, data: Mapping[str, Any], source: str | Path, prefix: str = "") -> None:
-        self.data = data
-        self.source = source
-        self.prefix = prefix
-
-    def error(self, key: str, problem: str, remedy: str) -> ConfigError:
-        return ConfigError(self.source, problem, remedy, key=self.prefix + key)
-
-    def block(self, *names: str) -> _Reader:
-        """The first of ``names`` that is there; empty (all defaults) when none is."""
-        for name in names:
-            value = self.data.get(name)
-            if value is not None:
-                if not isinstance(value, Mapping):
-                    raise self.error(name, f"is {value!r}, not an object", "restore the official configuration")
-                return _Reader(value, self.source, f"{self.prefix}{name}.")
-        return _Reader({}, self.source, f"{self.prefix}{names[0]}.")
-
-    def get(self, key: str, default: T) -> T:
-        """The value of ``key``, of the same type as ``default`` (an int may stand for a float)."""
-        value = self.data.get(key)
-        if value is None:
-            return default
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)  # type: ignore[return-value]
-        if type(value) is not type(default):
-            problem = f"is {value!r}, not a {type(default).__name__}"
-            raise self.error(key, problem, "restore the official configuration")
-        return value
-
-    def positive(self, key: str, default: int) -> int:
-        value = self.get(key, default)
-        if value < 1:
-            raise self.error(key, f"is {value}, which must be at least 1", "restore the official configuration")
-        return value
-
-    def expect(self, key: str, *allowed: object) -> None:
-        """Refuse a setting that this implementation does not compute. A missing key is fine."""
-        value = self.data.get(key)
-        if value is not None and value not in allowed:
-            names = " or ".join(repr(item) for item in allowed)
-            raise self.error(key, f"is {value!r}, but only {names} is supported", "use a MiniCPM-o 2.6 checkpoint")
-
-
-def _check_architecture(root: _Reader) -> None:
-    remedy = "give the directory of a MiniCPM-o 2.6 checkpoint"
-    architectures, model_type = root.data.get("architectures") or [], root.data.get("model_type")
-    if ARCHITECTURE not in architectures and (architectures or model_type != MODEL_TYPE):
-        found = ", ".join(map(str, architectures)) if isinstance(architectures, list) else str(architectures)
-        problem = f"names the architecture {found or model_type or 'nothing'}, not {ARCHITECTURE}"
-        raise root.error("architectures", problem, remedy)
-    if model_type not in (None, MODEL_TYPE):
-        raise root.error("model_type", f"is {model_type!r}, not {MODEL_TYPE!r}", remedy)
-    if str(root.data.get("version", "2.6")) != "2.6":
-        raise root.error("version", f"is {root.data['version']}, a sister model with another layout", remedy)
-    for part in ("init_vision", "init_audio", "init_tts"):
-        root.expect(part, True)
-    root.expect("hidden_act", "silu")
-    root.expect("use_sliding_window", False)
-    root.block("vision_config").expect("hidden_act", "gelu_pytorch_tanh")
-    root.block("vision_config").expect("model_type", "siglip_vision_model", "siglip")
-    root.block("audio_config").expect("activation_function", "gelu")
-    root.block("audio_config").expect("model_type", "whisper")
-    root.block("audio_config").expect("scale_embedding", False)
-    root.block("tts_config").expect("model_type", "conditional_chattts")
-    for setting in ("use_speaker_embedding", "use_text", "use_mlp"):
-        root.block("tts_config").expect(setting, True)
-    root.block("tts_config").expect("use_llm_hidden_state", False)
-
-
-def _check_consistency(config: OmniConfig, root: _Reader, pre: _Reader) -> None:
+def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     llm, vision, audio, tts = config.llm, config.vision, config.audio, config.tts
     remedy = "restore the official configuration"
     for key, size, heads in (
@@ -375,7 +282,7 @@ def _check_consistency(config: OmniConfig, root: _Reader, pre: _Reader) -> None:
         raise pre.error("patch_size", problem, remedy)
 
 
-def _llm(root: _Reader) -> LLMConfig:
+def _llm(root: Reader) -> LLMConfig:
     hidden, heads = root.positive("hidden_size", 3584), root.positive("num_attention_heads", 28)
     rope = root.block("rope_parameters", "rope_scaling")
     for key in ("rope_type", "type"):
@@ -395,7 +302,7 @@ def _llm(root: _Reader) -> LLMConfig:
     )
 
 
-def _vision(vision: _Reader, root: _Reader) -> VisionConfig:
+def _vision(vision: Reader, root: Reader) -> VisionConfig:
     drop = root.get("drop_vision_last_layer", False) if "drop_vision_last_layer" in root.data else None
     return VisionConfig(
         hidden_size=vision.positive("hidden_size", 1152),
@@ -411,7 +318,7 @@ def _vision(vision: _Reader, root: _Reader) -> VisionConfig:
     )
 
 
-def _audio(audio: _Reader, root: _Reader) -> AudioConfig:
+def _audio(audio: Reader, root: Reader) -> AudioConfig:
     return AudioConfig(
         d_model=audio.positive("d_model", 1024),
         num_layers=audio.positive("encoder_layers", 24),
@@ -424,7 +331,7 @@ def _audio(audio: _Reader, root: _Reader) -> AudioConfig:
     )
 
 
-def _tts(tts: _Reader) -> TTSConfig:
+def _tts(tts: Reader) -> TTSConfig:
     return TTSConfig(
         llm_dim=tts.positive("llm_dim", 2560),
         hidden_size=tts.positive("hidden_size", 768),
@@ -452,7 +359,7 @@ def _tts(tts: _Reader) -> TTSConfig:
     )
 
 
-def _dvae(block: _Reader) -> DVAEConfig:
+def _dvae(block: Reader) -> DVAEConfig:
     base = DVAEConfig()
     return DVAEConfig(
         idim=block.positive("idim", base.idim),
@@ -467,7 +374,7 @@ def _dvae(block: _Reader) -> DVAEConfig:
     )
 
 
-def _vocos(block: _Reader) -> VocosConfig:
+def _vocos(block: Reader) -> VocosConfig:
     base = VocosConfig()
     return VocosConfig(
         input_channels=block.positive("input_channels", base.input_channels),
@@ -479,7 +386,7 @@ def _vocos(block: _Reader) -> VocosConfig:
     )
 
 
-def _image(pre: _Reader, root: _Reader) -> ImageConfig:
+def _image(pre: Reader, root: Reader) -> ImageConfig:
     return ImageConfig(
         max_slice_nums=pre.positive("max_slice_nums", 9),
         scale_resolution=pre.positive("scale_resolution", 448),
@@ -491,7 +398,7 @@ def _image(pre: _Reader, root: _Reader) -> ImageConfig:
     )
 
 
-def _triple(pre: _Reader, key: str) -> tuple[float, float, float]:
+def _triple(pre: Reader, key: str) -> tuple[float, float, float]:
     """Three channel values; a single number stands for all three."""
     value = pre.data.get(key, 0.5)
     values = [value] * 3 if isinstance(value, int | float) else value

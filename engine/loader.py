@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from engine.config import CONFIG_FILE, OmniConfig, TTSConfig, read_json
+from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
+from engine.config_reader import read_json
 from engine.errors import CheckpointError, ConfigError, TokenizerError
 from engine.loader_devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
 from engine.loader_quant import BYTES, Quantizer

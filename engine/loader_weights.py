@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from engine.config import CONFIG_FILE, read_json
+from engine.config import CONFIG_FILE
+from engine.config_reader import read_json
 from engine.errors import CheckpointError
 
 INDEX_FILE = "model.safetensors.index.json"
