@@ -59,7 +59,7 @@ def test_the_first_sound_needs_one_block_of_text_and_one_of_codes(stream: Stream
     assert first == answer.live.first_codes * stream.samples_per_code - OVERLAP
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), limit=st.integers(1, 40))
 def test_every_code_is_heard_once_and_every_token_remembered(loaded: LoadedModel, seed: int, limit: int) -> None:
     stream = Stream(loaded)
