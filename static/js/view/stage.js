@@ -74,7 +74,10 @@ export class StageView {
       $("state").dataset.state = stateName(state);
       $("hint").textContent = hint(state);
     }
-    if (has("phase")) $("headline").textContent = state.phase === "ended" ? "Talk again?" : "Say hello.";
+    if (has("phase")) {
+      $("headline").textContent = state.phase === "ended" ? "Talk again?" : "Say hello.";
+      $("help").target = state.phase === "start" || state.phase === "ended" ? "" : "_blank"; // leaving would hang up
+    }
     if (has("ready", "recorded", "phase")) this.#badges(state);
     if (has("context")) this.#context(state);
     if (has("connection", "connectionText", "phase")) {
