@@ -24,7 +24,7 @@ SPECS = {
     "model-worker": EngineSpec(threads=1),
 }
 
-SHORT = 4
+SHORT = 2
 """Tokens of an answer that a test hears to its end: an untrained model speaks long."""
 
 
