@@ -21,6 +21,8 @@ class EngineSpec:
     kind: Literal["model", "scripted"] = "model"
     model: str | None = None
     """A MiniCPM-o 2.6 directory in the Hugging Face layout; None is the mini that ships with the project."""
+    untrained: bool = False
+    """Take seeded random weights of the model's sizes instead of its own: for tests and benchmarks."""
     device: str = "auto"
     """``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N``, or several with commas between."""
     dtype: str = "auto"

@@ -138,8 +138,10 @@ def load(spec: EngineSpec) -> LoadedModel:
     torch.set_num_threads(spec.threads or max(1, (os.cpu_count() or 2) - 1))
     directory = _directory(spec)
     try:
-        if directory == MINI and not has_weights(directory):
+        missing = directory == MINI and not has_weights(directory)
+        if missing:
             log.warning("the mini has no weights yet: running it untrained")
+        if missing or spec.untrained:
             return build_untrained(directory, device=spec.device, dtype=spec.dtype)
         return load_checkpoint(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize)
     except LoadError as error:

@@ -20,8 +20,8 @@ Opener = Callable[..., Awaitable[EngineSession]]
 SPECS = {
     "scripted": EngineSpec(kind="scripted", in_process=True),
     "scripted-worker": EngineSpec(kind="scripted", in_process=False),
-    "model": EngineSpec(threads=1, in_process=True),
-    "model-worker": EngineSpec(threads=1),
+    "model": EngineSpec(threads=1, untrained=True, in_process=True),
+    "model-worker": EngineSpec(threads=1, untrained=True),
 }
 
 SHORT = 2
