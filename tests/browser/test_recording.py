@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from engine.scripted import Script, ScriptedEngine
+from engine.factory import EngineSpec, create_engine
 from tests.browser.caller import Browsers
 from tests.browser.conftest import ServerFactory
 from tests.browser.server import LONG_ANSWER, write_script
@@ -16,11 +16,15 @@ from tests.replay.recorded import assert_replays_identically, finished_recording
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
+@pytest.mark.parametrize("engine", ["scripted", "mini"])
 async def test_a_recorded_call_replays_to_the_same_turns_pictures_and_interruption(
-    browsers: Browsers, start_server: ServerFactory, talker: Path, camera: Path, tmp_path: Path
+    browsers: Browsers, start_server: ServerFactory, talker: Path, camera: Path, tmp_path: Path, engine: str
 ) -> None:
-    recordings, script = tmp_path / "recordings", write_script(tmp_path / "long.json", LONG_ANSWER, chunk_s=0.05)
-    server = start_server("--engine", "scripted", "--script", str(script), "--record", str(recordings))
+    recordings, flags, spec = tmp_path / "recordings", ["--engine", engine], EngineSpec()
+    if engine == "scripted":
+        script = write_script(tmp_path / "long.json", LONG_ANSWER, chunk_s=0.05)
+        flags, spec = [*flags, "--script", str(script)], EngineSpec(kind="scripted", script=script)
+    server = start_server(*flags, "--record", str(recordings))
     async with browsers.visit(server.address, talker, camera) as person:
         await expect(person["recorded"]).to_be_visible()
         await person.start("video")
@@ -32,7 +36,7 @@ async def test_a_recorded_call_replays_to_the_same_turns_pictures_and_interrupti
 
     folder = await finished_recording(recordings)
     assert list((folder / "frames").glob("*.jpg"))
-    events = await assert_replays_identically(folder, ScriptedEngine(Script.load(script)))
+    events = await assert_replays_identically(folder, create_engine(spec))
     again = next(event for event in events if event["type"] == "response.done")
     assert again["data"] == done["data"]
     kinds = ("turn.state", "frame.used", "response.started", "assistant.text")
