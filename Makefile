@@ -5,7 +5,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 
 # Debian's names. The call itself needs none of them: the wheels bring their own libraries.
-TEST_PACKAGES  := chromium
+TEST_PACKAGES  := chromium firefox-esr iproute2
 TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts
 
 .PHONY: help run test check bench certs setup setup-test clean train-mini

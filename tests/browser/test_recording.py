@@ -23,7 +23,7 @@ async def test_a_recorded_call_replays_to_the_same_turns_pictures_and_interrupti
     recordings, flags, spec = tmp_path / "recordings", ["--engine", engine], EngineSpec()
     if engine == "scripted":
         script = write_script(tmp_path / "long.json", LONG_ANSWER, chunk_s=0.05)
-        flags, spec = [*flags, "--script", str(script)], EngineSpec(kind="scripted", script=script)
+        flags, spec = [*flags, "--script", str(script)], EngineSpec(kind="scripted", script=str(script))
     server = start_server(*flags, "--record", str(recordings))
     async with browsers.visit(server.address, talker, camera) as person:
         await expect(person["recorded"]).to_be_visible()
