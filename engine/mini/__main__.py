@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--pack", type=int, metavar="N", help="make shards of N utterances instead of training")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")
     if args.pack:
         from engine.mini.shards import pack
 
@@ -92,7 +93,6 @@ def main() -> None:
         run_stage(name, config, args, Budget(args.steps or steps, limit, args.rate or rate))
     if not args.no_export:
         from engine.mini.export import export
-
         from engine.mini.plots import plot
 
         print("exported:", ", ".join(export(config, args.folder)))

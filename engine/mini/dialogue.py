@@ -47,8 +47,8 @@ class Said:
 @dataclass(slots=True)
 class Dialogue:
     turns: list[Said]
-    prompt: str = ""
-    """System sentence; empty: one of the model's own."""
+    prompt: str | None = ""
+    """System sentence; empty: one of the model's own; None: no system message."""
     voice: int = 0
     voice_sample: NDArray[np.float32] | None = None
 
@@ -118,7 +118,7 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
     batch = DialogueBatch(torch.zeros(0), torch.zeros(0))
     rows, targets = [], []
     for number, dialogue in enumerate(dialogues):
-        row = builder(system_pieces(dialogue, source))
+        row = builder(system_pieces(dialogue, source) if dialogue.prompt is not None else [])
         ids = row.ids.tolist()
         aims = [-100] * len(ids)
         if dialogue.voice_sample is not None:

@@ -25,6 +25,8 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "talker": (("tts.", "tts."),),
 }  # fmt: skip
 """Stage: prefixes of its modules and what they are called in the checkpoint. Later stages win."""
+SILENCE = -20.0
+"""Logarithm of the magnitudes that a vocoder gives before it was trained."""
 UNUSED = "tts.model.embed_tokens.weight"
 
 
@@ -49,6 +51,9 @@ def collect(config: OmniConfig, folder: Path) -> tuple[dict[str, Tensor], dict[s
                 if key.startswith(old) and (target := new + key.removeprefix(old)) in state:
                     state[target] = value
     vocoder = folder / "vocoder.pt"
+    with torch.no_grad():
+        vocos.head.out.weight.zero_()
+        vocos.head.out.bias[: config.vocos.n_fft // 2 + 1] = SILENCE
     vocos_state = vocos.state_dict()
     if vocoder.exists():
         found.append("vocoder")
@@ -69,13 +74,13 @@ def mute(model: OmniModel) -> None:
             nn.init.ones_(module.weight)
     tts.emb_text.weight[:, 0] = 1
     for table in tts.emb_code:
-        table.weight[:, 0] = 1  # type: ignore[union-attr,index,operator]
+        table.weight[:, 0] = 1  # type: ignore[operator]
     for head in tts.head_code:
         gains, rows = head.parametrizations.weight.original0, head.parametrizations.weight.original1  # type: ignore[union-attr]
         rows.zero_()  # type: ignore[operator]
-        rows[:, 1] = 1  # type: ignore[index,operator]
-        rows[model.config.tts.audio_eos_id, 0] = 1  # type: ignore[index,operator]
-        rows[model.config.tts.audio_eos_id, 1] = 0  # type: ignore[index,operator]
+        rows[:, 1] = 1  # type: ignore[operator]
+        rows[model.config.tts.audio_eos_id, 0] = 1  # type: ignore[operator]
+        rows[model.config.tts.audio_eos_id, 1] = 0  # type: ignore[operator]
         gains.fill_(1)  # type: ignore[operator]
     for parameter in tts.dvae.out_conv.parameters():
         nn.init.zeros_(parameter)

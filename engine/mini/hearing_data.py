@@ -88,6 +88,7 @@ def frame_labels(speech: Speech, placed: Placed) -> NDArray[np.int64]:
 
 def sample(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float] = FAMILIES) -> Heard:
     """One utterance of a random voice, at most :data:`MAX_SECONDS`."""
+    families = {family: share for family, share in families.items() if voices.has(family)}
     while True:
         family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
         text, speech = voices.say(rng, family)

@@ -78,7 +78,7 @@ def write_layout(folder: Path = CHECKPOINT) -> None:
     if not (folder / "tokenizer.json").exists():
         build_llm_tokenizer(folder, LLM_VOCAB)
     tts = build_tts_tokenizer(folder / "assets" / "chattts_tokenizer", lexicon)
-    ids = {t: tts.token_to_id(t) for t in ("[spk_emb]", "[Ptts]", "[Etts]")}
+    ids = {t: int(tts.token_to_id(t) or 0) for t in ("[spk_emb]", "[Ptts]", "[Etts]")}
     documents = {
         "config.json": config(ids, tts.get_vocab_size()),
         "preprocessor_config.json": PREPROCESSOR,

@@ -143,7 +143,7 @@ def background(rng: random.Random, light: bool, difficulty: float) -> Image.Imag
     elif kind < 0.8:
         ramp = np.linspace(-1, 1, width)[None, :, None] * noise.uniform(-25, 25)
         ramp = ramp + np.linspace(-1, 1, height)[:, None, None] * noise.uniform(-25, 25)
-        picture += ramp
+        picture += ramp.astype(np.float32)
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     if rng.random() < 0.25 * difficulty:
         draw = ImageDraw.Draw(image)
@@ -223,7 +223,8 @@ def _camera(image: Image.Image, rng: random.Random, difficulty: float) -> Image.
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))
     noise = np.random.default_rng(rng.randrange(1 << 30))
     pixels = np.asarray(image).astype(np.float32)
-    pixels = pixels * (1 + noise.uniform(-0.12, 0.12, 3) * difficulty) + noise.normal(0, 6 * difficulty, pixels.shape)
+    pixels *= 1 + noise.uniform(-0.12, 0.12, 3) * difficulty
+    pixels += noise.normal(0, 6 * difficulty, pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -16,11 +17,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine.mini.augment import RATE, resample
-from engine.mini.synthesis import Speech
+from engine.mini.synthesis import Speech, to_float
+
+if TYPE_CHECKING:
+    from engine.mini.voices import Voices
 
 UTTERANCES_PER_SHARD = 6000
 GAP = RATE // 10
 """Silence between utterances, so that the codec does not smear one into the next."""
+JUDGES = 600
+"""Utterances of the validation voices, packed beside."""
+JUDGE_SHARES = {"espeak": 0.3, "slt": 0.2, "an4": 0.3, "fsdd": 0.2}
 FAMILY_SHARES = {"espeak": 0.62, "kal": 0.14, "slow": 0.1, "an4": 0.09, "fsdd": 0.05}
 
 
@@ -28,9 +35,16 @@ def pack(folder: Path, people: Path, count: int, seed: int = 9) -> list[Path]:
     """Makes ``count`` utterances of the training voices. Recorded people come in at their share of them."""
     from engine.mini.voices import Voices
 
-    voices = Voices(folder, people)
-    shares = {f: s for f, s in FAMILY_SHARES.items() if (f != "an4" or voices.an4) and (f != "fsdd" or voices.digits)}
-    target = folder / "shards"
+    written = []
+    for prefix, total, wanted in (("speech", count, FAMILY_SHARES), ("judges", JUDGES, JUDGE_SHARES)):
+        voices = Voices(folder, people, validation=prefix == "judges", packed=False)
+        written += _pack(voices, folder / "shards", prefix, total, wanted, seed)
+    return written
+
+
+def _pack(voices: Voices, target: Path, prefix: str, count: int, wanted: dict[str, float], seed: int) -> list[Path]:
+    """``count`` utterances of the families that exist."""
+    shares = {family: share for family, share in wanted.items() if voices.has(family)}
     target.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     written = []
@@ -46,7 +60,7 @@ def pack(folder: Path, people: Path, count: int, seed: int = 9) -> list[Path]:
             index.append([family, text, at, len(x), phones, [round(t, 3) for t in speech.word_ends]])
             parts += [x, np.zeros(GAP, np.float32)]
             at += len(x) + GAP
-        file = target / f"speech-{number:03d}.ogg"
+        file = target / f"{prefix}-{number:03d}.ogg"
         soundfile.write(file, np.concatenate(parts), RATE, format="OGG", subtype="OPUS")
         file.with_suffix(".json").write_text(json.dumps(index))
         written.append(file)
@@ -56,12 +70,12 @@ def pack(folder: Path, people: Path, count: int, seed: int = 9) -> list[Path]:
 class Library:
     """Packed utterances: by family, and by what is said in them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: str = "speech") -> None:
         self._audio: list[NDArray[np.int16]] = []
         self._items: list[tuple[int, int, int, str, tuple[tuple[str, float], ...], tuple[float, ...]]] = []
         self.families: dict[str, list[int]] = defaultdict(list)
         self.texts: dict[str, list[int]] = defaultdict(list)
-        for file in sorted((folder / "shards").glob("speech-*.ogg")):
+        for file in sorted((folder / "shards").glob(f"{prefix}-*.ogg")):
             samples, rate = soundfile.read(file, dtype="int16")
             assert rate == RATE, f"{file} has {rate} Hz instead of {RATE}"
             self._audio.append(samples)
@@ -77,5 +91,5 @@ class Library:
 
     def get(self, number: int) -> tuple[str, Speech]:
         shard, at, length, text, phones, ends = self._items[number]
-        samples = self._audio[shard][at : at + length].astype(np.float32) / 32768
+        samples = to_float(self._audio[shard][at : at + length])
         return text, Speech(samples, RATE, phones, ends)

@@ -63,6 +63,8 @@ def phone_error_rates(model: Hearing, mel: WarpedMel, voices: Voices) -> dict[st
     """Phone error rate (edits per phone) of each validation family, on clean speech."""
     rates = {}
     for family, count in VALIDATION.items():
+        if not voices.has(family):
+            continue
         rng = np.random.default_rng(5)
         edits = total = 0
         for start in range(0, count, 10):

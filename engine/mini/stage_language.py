@@ -25,6 +25,11 @@ from engine.mini.words import HeardWords, embedding_table
 from engine.model.llm import QwenDecoder
 from engine.processing.tokens import TokenBuilder
 
+SHORT = 10
+"""Single turns in the place of one conversation."""
+SHORT_WORDS = 12
+"""Words of such a turn and its answer."""
+
 
 def token_builder(config: OmniConfig) -> TokenBuilder:
     return TokenBuilder(PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT)), config)
@@ -75,13 +80,16 @@ def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[s
 
 
 def text_batch(
-    builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int
+    builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int, short: int = 0
 ) -> Callable[[int], DialogueBatch]:
-    """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by."""
+    """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by. The first ``short``
+    steps have single turns alone, many of them: repeating what was said is learned there."""
 
     def make(step: int) -> DialogueBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
         noise = min(1.0, step / ramp)
+        if step < short:
+            return build([short_dialogue(words, rng, source) for _ in range(SHORT * size)], builder, source)
         return build([text_dialogue(words, rng, source, noise) for _ in range(size)], builder, source)
 
     return make
@@ -99,6 +107,17 @@ def text_dialogue(
             errors = 0.08 * noise * rng.random() if turn.skill == "smalltalk" else 0.0
             said.append(Said(turn, read=read_words(turn.heard, words, rng, errors), seen=seen))
     return Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
+
+
+def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
+    """One turn without a system message, more than half of them dictation."""
+    while True:
+        turn = grammar.dictation(source) if source.random() < 0.4 else grammar.turn(source)
+        if len(f"{turn.heard} {turn.answer}".split()) <= SHORT_WORDS:
+            break
+    if rng.random() < 0.25:
+        return Dialogue([Said(written(turn, source))], None)
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], None)
 
 
 def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
@@ -161,7 +180,8 @@ def train_language(
                 total[skill] = done + right, every + count
         return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
 
-    train("language", folder, model, text_batch(builder, words, seed, size, max(1, budget.steps // 2)),
+    half = max(1, budget.steps // 2)
+    train("language", folder, model, text_batch(builder, words, seed, size, half, half),
           lambda batch, _: model.losses(model.embed(batch), batch), budget, workers=workers, until=until,
           evaluate=evaluate, every=120)  # fmt: skip
     return model

@@ -74,7 +74,8 @@ class Senses(nn.Module):
         rows: list[Tensor] = []
         columns: list[Tensor] = []
         values: list[Tensor] = []
-        tokens, lengths = None, []
+        tokens: Tensor | None = None
+        lengths: list[int] = []
         if hidden is not None and batch.sounds is not None:
             tokens, lengths = self.ears.tokens(hidden, batch.sounds)
             for (row, places), line in zip(batch.dialogues.sounds, tokens, strict=True):
@@ -98,6 +99,7 @@ def listening_batch(
 ) -> Callable[[int], ListeningBatch]:  # fmt: skip
     """Conversations by step: mostly spoken, some typed, some with the camera on."""
     process = ImageProcessor(config.image)
+    families = {family: share for family, share in families.items() if voices.has(family)}
 
     def speak(turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
         while True:
@@ -108,9 +110,10 @@ def listening_batch(
                 made, speech = turn, voices.read(turn.heard, rng, family)
             else:
                 text, speech = voices.say(rng, family)
-                made = grammar.answer_to(text)
-                if made is None:
+                answered = grammar.answer_to(text)
+                if answered is None:
                     continue
+                made = answered
             heard = hear(made.heard, speech, rng, strength, voices.crowd)
             if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
                 return made, heard
@@ -148,7 +151,7 @@ def listening_batch(
 
 def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
     while True:
-        family = "kal" if rng.random() < 0.25 else "espeak"
+        family = "kal" if rng.random() < 0.25 and not voices.validation else "espeak"
         heard = hear(turn.heard, voices.read(turn.heard, rng, family), rng, strength, voices.crowd)
         if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
             return heard

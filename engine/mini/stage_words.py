@@ -48,6 +48,8 @@ def word_error_rates(ears: Ears, mel: WarpedMel, words: HeardWords, voices: Voic
     """Share of wrong words by validation family, best path without any language model, clean speech."""
     rates = {}
     for family, count in VALIDATION.items():
+        if not voices.has(family):
+            continue
         rng = np.random.default_rng(5)
         edits = total = 0
         for _ in range(0, count, 10):

@@ -69,6 +69,11 @@ class Speech:
     """Seconds at which the words end, where they are known."""
 
 
+def to_float(samples: NDArray[np.int16]) -> Audio:
+    """int16 to float32 in [-1, 1)."""
+    return samples.astype(np.float32) / np.float32(32768)
+
+
 def with_letter_a(text: str, engine: str) -> str:
     """Makes the engine read ``a`` as the name of a letter where it stands among other letters, digits or alone."""
     words = text.split()
@@ -147,7 +152,7 @@ class Espeak:
             self._library.espeak_SetParameter(parameter, value, 0)
         data = with_letter_a(text, "espeak").encode()
         self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, self._UTF8 | self._PHONEMES, None, None)
-        samples = np.concatenate(self._audio).astype(np.float32) / 32768
+        samples = to_float(np.concatenate(self._audio))
         ends: tuple[float, ...] = ()
         if len(self._words) == len(text.split()):
             spoken = [start for name, start in self._phones if name == PAUSE]
@@ -190,7 +195,7 @@ class Flite:
         data = with_letter_a(text, "flite").encode()
         utterance = pointer(library.flite_synth_text(data, self._voices[voice]))
         wave = library.utt_wave(utterance).contents
-        samples = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768
+        samples = to_float(np.ctypeslib.as_array(wave.samples, (wave.num_samples,)))
         rate = int(wave.sample_rate)
         phones, start = [], 0.0
         item = library.relation_head(pointer(library.utt_relation(utterance, b"Segment")))

@@ -124,7 +124,8 @@ def train(
     last = min(budget.steps, until) if until is not None else budget.steps
     modules.train()
     started, before = time.process_time(), elapsed
-    saved, sums, counted = started, {}, 0
+    saved, counted = started, 0
+    sums: dict[str, float] = {}
     bar = tqdm(total=budget.steps, initial=step, desc=stage, mininterval=10, dynamic_ncols=True)
     source = batches(make, range(step, last), workers)
     while step < last and budget.progress(step, elapsed) < 1:

@@ -22,6 +22,7 @@ from engine.mini.synthesis import (
     Flite,
     Speech,
     festival,
+    to_float,
 )
 from engine.mini.vocabulary import SHAPES
 
@@ -53,7 +54,7 @@ class Recording:
     rate: int
 
     def speech(self) -> Speech:
-        return Speech(self.samples.astype(np.float32) / 32768, self.rate)
+        return Speech(to_float(self.samples), self.rate)
 
 
 def recordings(folder: Path) -> list[Recording]:
@@ -84,11 +85,18 @@ class Voices:
     """All training voices. ``cache`` keeps what slow synthesizers said, ``people`` is the folder of recordings. Where
     ``cache`` has shards (:mod:`engine.mini.shards`), the synthesizers are not needed."""
 
-    def __init__(self, cache: Path, people: Path, *, slow_utterances: int = 1200, validation: bool = False) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        people: Path,
+        *,
+        slow_utterances: int = 1200,
+        validation: bool = False,
+        packed: bool = True,
+    ) -> None:
         self.validation = validation
-        self.library = Library(cache) if not validation else None
-        if self.library is not None and not len(self.library):
-            self.library = None
+        library = Library(cache, "judges" if validation else "speech")
+        self.library = library if packed and len(library) else None
         every = [r for r in recordings(people) if (r.speaker in VALIDATION_PEOPLE) == validation]
         self.an4 = [r for r in every if r.speaker.startswith("an4")]
         self.digits: dict[str, list[Recording]] = defaultdict(list)
@@ -102,9 +110,15 @@ class Voices:
         self.slow = [] if validation else cached_speech(cache, slow_utterances)
         self.crowd = [flite().speak(question(np.random.default_rng(i)), "kal16").samples for i in range(12)]
 
+    def has(self, family: str) -> bool:
+        """Whether this family can speak here."""
+        if self.library is not None:
+            return bool(self.library.families.get(family))
+        return bool(self.an4) if family == "an4" else bool(self.digits) if family == "fsdd" else True
+
     def say(self, rng: Generator, family: str) -> tuple[str, Speech]:
         """A text and its reading by one voice of ``family``: espeak, kal, slow, slt, an4 or fsdd."""
-        if self.library is not None and self.library.families[family]:
+        if self.library is not None and self.library.families.get(family):
             stored = self.library.families[family]
             return self.library.get(stored[rng.integers(len(stored))])
         if family == "an4":
@@ -165,7 +179,7 @@ def cached_speech(cache: Path, count: int) -> list[tuple[str, Speech]]:
     stored = np.load(file)
     audio, out, at = stored["audio"], [], 0
     for text, rate, length, phones in json.loads(str(stored["index"])):
-        samples = audio[at : at + length].astype(np.float32) / 32768
+        samples = to_float(audio[at : at + length])
         out.append((text, Speech(samples, rate, tuple((n, s) for n, s in phones))))
         at += length
     return out

@@ -100,7 +100,7 @@ class WordHead(nn.Module):
         sizes = torch.tensor([len(w) for w in words])
         flat = torch.tensor([c for w in words for c in w], dtype=torch.long, device=log.device)
         ctc = F.ctc_loss(log.transpose(0, 1), flat, torch.tensor(lengths), sizes, zero_infinity=True, reduction="none")
-        meant = log.detach().exp() @ self.targets  # type: ignore[operator]
+        meant = log.detach().exp() @ self.targets
         inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
         distance = (tokens - meant)[inside.to(log.device)].square().mean()
         return (ctc / sizes.clamp(min=1).to(log.device)).mean(), aligned, distance
