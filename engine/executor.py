@@ -31,7 +31,7 @@ class Executor:
         self.stop_ids = frozenset(stop_ids)
         with torch.inference_mode():
             self._stops = torch.tensor(sorted(stop_ids), device=model.device)
-            self._heads = model.tts.head_weights()
+            self._codes = model.tts.tables()
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
             Hear: self.hear,
@@ -183,7 +183,10 @@ class Executor:
         for step in range(steps):
             if step:
                 cache = cache.advance()
-            logits = tts.step(history[:, None, :, -1], cache, self._heads)
+                embeds = self._codes.embed(drawn[-1][:, None])
+            else:
+                embeds = tts.embed_codes(history[:, None, :, -1])
+            logits = tts.step(embeds, cache, self._codes)
             warp = begun if step == 0 else torch.ones_like(begun)
             chances = speech_probabilities(logits, history, sampling, warp=warp, allow_end=guard <= step)
             codes = pick(chances, None if uniform is None else uniform[:, step])

@@ -7,6 +7,7 @@ rotary base only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,13 @@ def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tens
     angles = positions[..., None].float() * (1.0 / theta**exponents)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def rotary_table(length: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """:func:`rotary` of the positions 0..length-1, made once: [2, length, head_dim]."""
+    return torch.stack(rotary(torch.arange(length, device=device), head_dim, theta)).to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -123,21 +131,27 @@ class Decoder(nn.Module):
         [B, 1 or heads, T, T] that is taken as it is.
         ``positions`` int64 [B, T] default to the cache's, else to the token's index.
         """
-        length = embeds.shape[1]
-        if positions is None:
-            positions = (
-                cache.positions if cache is not None else torch.arange(length, device=embeds.device).expand(1, -1)
-            )
         mask = None
         if attention_mask is not None:
             if cache is not None:
                 raise ValueError("a cache brings its own mask; leave attention_mask out")
             mask = attention_mask if attention_mask.dim() == 4 else causal_mask(attention_mask)
-        cos, sin = rotary(positions, self.sizes.head_dim, self.sizes.rope_theta)
-        turn = cos[:, None].to(embeds.dtype), sin[:, None].to(embeds.dtype)
+        turn = self._turn(embeds, cache, positions)
         for index, layer in enumerate(self.layers):
             embeds = layer(embeds, turn, index, cache, mask)
         return self.norm(embeds)
+
+    def _turn(self, embeds: Tensor, cache: KVBatch | None, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B or 1, 1, T, head_dim] in the dtype of ``embeds`` [B, T, hidden]."""
+        head_dim, theta = self.sizes.head_dim, self.sizes.rope_theta
+        if positions is not None:
+            cos, sin = rotary(positions, head_dim, theta)
+            return cos[:, None].to(embeds.dtype), sin[:, None].to(embeds.dtype)
+        # A table of a power of two: few of them are ever made, and its size is known without asking the device.
+        longest = embeds.shape[1] + (0 if cache is None else cache.span)
+        table = rotary_table(1 << (longest - 1).bit_length(), head_dim, theta, embeds.device, embeds.dtype)
+        cos, sin = table[:, None, : embeds.shape[1]] if cache is None else table[:, cache.positions]
+        return cos[:, None], sin[:, None]
 
     def arena(
         self,

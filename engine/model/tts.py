@@ -22,6 +22,22 @@ from engine.model.kv import KVBatch
 
 
 @dataclass(frozen=True, slots=True)
+class CodeTables:
+    """The embeddings and the heads of all codes as one matrix each, made once for drawing codes step by step."""
+
+    embeddings: Tensor
+    """[num_vq * num_audio_tokens, hidden]"""
+    heads: Tensor
+    """[num_vq * num_audio_tokens, hidden], weight norm applied."""
+    offsets: Tensor
+    """int64 [num_vq], first row of each codebook."""
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes int64 [B, T, num_vq], none negative -> summed embeddings [B, T, hidden]."""
+        return F.embedding(codes + self.offsets, self.embeddings).sum(-2)
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechSight:
     """What audio codes see: all earlier codes, and a window of the text that grows with the codes.
 
@@ -34,16 +50,17 @@ class SpeechSight:
     """int64 [B], text tokens known so far; the slot after them holds ``[Etts]``."""
 
     def __call__(self, queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
-        return (self.text(queries[:, :1], keys) | self.audio(keys)) & (keys < ends[:, None])[:, None]
+        said = self.audio(keys) & (keys < ends[:, None])
+        return self.text(queries[:, :1], keys) | said[:, None]
 
     def text(self, positions: Tensor, keys: Tensor) -> Tensor:
         """Visible text slots: positions [B, T] of codes, keys [S] -> bool [B, T, S]."""
         config = self.config
         first_slot = 1 + config.num_spk_embs
         begun = -torch.div(config.text_reserved_len - positions, config.audio_chunk_size, rounding_mode="floor")
-        window = first_slot + (begun * config.text_chunk_size).clamp(max=config.text_reserved_len)
-        known = keys <= first_slot + self.text_length[:, None]
-        return (keys < window[..., None]) & known[:, None]
+        window = (begun * config.text_chunk_size).clamp(max=config.text_reserved_len)
+        seen = first_slot + torch.minimum(window, self.text_length[:, None] + 1)
+        return keys < seen[..., None]
 
     def audio(self, keys: Tensor) -> Tensor:
         return keys >= self.config.condition_length
@@ -105,13 +122,18 @@ class ConditionalChatTTS(nn.Module):
         begin = self.emb_text.weight[self.config.audio_bos_token_id]
         return torch.where((codes[..., :1] < 0), begin, total)
 
-    def head_weights(self) -> Tensor:
-        """The weight-normed heads as one matrix [num_vq * num_audio_tokens, hidden], to be made once and kept."""
+    def tables(self) -> CodeTables:
+        """To be made once when the weights are there to stay."""
+        tables = [cast(nn.Embedding, table).weight for table in self.emb_code]
+        offsets = torch.arange(self.config.num_vq, device=tables[0].device) * self.config.num_audio_tokens
+        return CodeTables(torch.cat(tables), self._heads(), offsets)
+
+    def _heads(self) -> Tensor:
         return torch.cat([cast(Tensor, head.weight) for head in self.head_code])
 
-    def logits(self, states: Tensor, heads: Tensor | None = None) -> Tensor:
-        """States [..., hidden] -> float32 [..., num_vq, num_audio_tokens]; ``heads`` as from :meth:`head_weights`."""
-        scores = F.linear(states, self.head_weights() if heads is None else heads)
+    def logits(self, states: Tensor, tables: CodeTables | None = None) -> Tensor:
+        """States [..., hidden] -> float32 [..., num_vq, num_audio_tokens]."""
+        scores = F.linear(states, self._heads() if tables is None else tables.heads)
         return scores.float().unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
 
     def forward(self, embeds: Tensor, *, cache: KVBatch | None = None, attention_mask: Tensor | None = None) -> Tensor:
@@ -122,9 +144,9 @@ class ConditionalChatTTS(nn.Module):
         """
         return self.model(embeds, cache=cache, attention_mask=attention_mask)
 
-    def step(self, codes: Tensor, cache: KVBatch, heads: Tensor | None = None) -> Tensor:
-        """One audio step of a batch: previous codes int64 [B, T, num_vq] -> logits of the next [B, num_vq, V]."""
-        return self.logits(self(self.embed_codes(codes), cache=cache)[:, -1], heads)
+    def step(self, embeds: Tensor, cache: KVBatch, tables: CodeTables | None = None) -> Tensor:
+        """One audio step of a batch: embedded previous codes [B, 1, hidden] -> logits of the next [B, num_vq, V]."""
+        return self.logits(self(embeds, cache=cache)[:, -1], tables)
 
     def sight(self, text_length: Tensor) -> SpeechSight:
         """Sight of audio steps, for text of int64 [B] tokens."""

@@ -5,6 +5,8 @@ Kept in float32 always. Its state dict is the released ``Vocos.pt`` without ``fe
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,6 +45,26 @@ class Backbone(nn.Module):
         return self.final_layer_norm(x.transpose(1, 2))
 
 
+def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
+    """Sum frames [B, T, n] that begin ``hop_length`` apart -> [B, (T - 1) * hop_length + n]."""
+    size, count, length = frames.shape
+    parts = -(-length // hop_length)
+    # A sum of shifted rows: many times faster on a CPU than a fold, whose columns lie far apart in memory.
+    pieces = F.pad(frames, (0, parts * hop_length - length)).view(size, count, parts, hop_length)
+    summed = frames.new_zeros(size, count + parts - 1, hop_length)
+    for part in range(parts):
+        summed[:, part : part + count] += pieces[:, :, part]
+    return summed.flatten(1)[:, : (count - 1) * hop_length + length]
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def envelope(n_fft: int, hop_length: int, count: int, device: torch.device) -> Tensor:
+    """What ``count`` squared windows add up to, float32 [1, samples]."""
+    window = torch.hann_window(n_fft, device=device)
+    return overlap_add(window.square().expand(1, count, -1), hop_length)
+
+
 class ISTFT(nn.Module):
     """Inverse short-time Fourier transform with "same" padding: T frames give exactly T * hop samples."""
 
@@ -51,18 +73,12 @@ class ISTFT(nn.Module):
         self.n_fft, self.hop_length = n_fft, hop_length
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """Complex [B, n_fft / 2 + 1, T] -> [B, T * hop]."""
+        """Complex [B, T, n_fft / 2 + 1] -> [B, T * hop]: (n_fft - hop) / 2 samples are cut off at each end."""
         window = torch.hann_window(self.n_fft, device=spectrum.device)
-        frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * window[:, None]
-        envelope = window.square()[None, :, None].expand(1, -1, spectrum.shape[-1])
-        return self._overlap_add(frames) / self._overlap_add(envelope)
-
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        """[B, n_fft, T] -> [B, T * hop]: sum at their places, trim (n_fft - hop) / 2 at each end."""
-        total = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
-        summed = F.fold(frames, (1, total), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))[:, 0, 0]
+        summed = overlap_add(torch.fft.irfft(spectrum, self.n_fft) * window, self.hop_length)
         trim = (self.n_fft - self.hop_length) // 2
-        return summed[:, trim : total - trim]
+        inside = slice(trim, summed.shape[1] - trim)
+        return summed[:, inside] / envelope(self.n_fft, self.hop_length, spectrum.shape[1], spectrum.device)[:, inside]
 
 
 class Head(nn.Module):
@@ -72,7 +88,7 @@ class Head(nn.Module):
         self.istft = ISTFT(config.n_fft, config.hop_length)
 
     def forward(self, x: Tensor) -> Tensor:
-        magnitude, phase = self.out(x).transpose(1, 2).chunk(2, dim=1)
+        magnitude, phase = self.out(x).chunk(2, dim=-1)
         return self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase))
 
 
