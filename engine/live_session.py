@@ -29,8 +29,8 @@ from engine.text import AnswerOptions
 HD_SLICES = 6
 """Pieces that the last picture of a turn is cut into, at most."""
 
-PACE = LiveOptions(first_text=4, text=4, first_codes=8)
-"""Small first blocks: the sooner the first sound. 8 codes give 85 ms of it, in which the next block is made."""
+PACE = LiveOptions(first_text=4, text=4, first_codes=6, first_overlap=1024)
+"""Small first blocks: the sooner the first sound. 6 codes give 85 ms of it, in which the next block is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,10 @@ class SpeechTokens:
 
     def __init__(self, tokenizer: Any, config: TTSConfig) -> None:
         self.tokenizer, self.config = tokenizer, config
+        # The tokenizer proper: transformers' wrapper takes as long as a step of the speech model.
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
         self.begin = self._special("[Stts]")
         self.pad = self._special("[PAD]")
         self.head = (self.begin, *[config.spk_emb_token_id] * config.num_spk_embs)
@@ -79,7 +83,7 @@ class SpeechTokens:
         return found
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False) if text else []
+        return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids))

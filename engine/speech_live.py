@@ -51,6 +51,8 @@ class LiveOptions:
     """Text tokens of every further block."""
     first_codes: int = 12
     """Audio codes of the first block: 12 give 171 ms of sound besides the overlap."""
+    first_overlap: int = OVERLAP
+    """Samples of the first block that wait for the second one; less of them is an earlier sound, and a shorter fade."""
     codes: int = BLOCK_CODES
     """Audio codes of a block at most. Blocks grow to it, so that none takes longer than the sound before it lasts."""
     codes_per_token: int = 14
@@ -198,6 +200,8 @@ class LiveSpeech:
             slots = [*self.tokens.head, *self._ids]
             if self._closed and len(self._ids) < config.text_reserved_len:
                 slots.append(config.text_eos_token_id)
+            if not len(self.codes):  # the first sound waits for nothing that it does not see
+                slots = slots[: head + self._window(voice, steps)]
             if not read and carried and len(voice.codes):
                 read = head + carried
                 yield Read(voice, 0, tuple(slots[:read]))
@@ -244,7 +248,8 @@ class LiveSpeech:
             faded = self._tail + (fresh[: len(fade)] - self._tail) * fade
             fresh = torch.cat([faded, fresh[len(fade) :]])
             self._rendered = len(self.codes)
-        ready = len(fresh) if last else max(0, len(fresh) - OVERLAP)
+        overlap = OVERLAP if self._sent else self.options.first_overlap
+        ready = len(fresh) if last else max(0, len(fresh) - overlap)
         out, self._tail = fresh[:ready], fresh[ready:]
         if ready:
             yield SpeechChunk("", out, self._sent)

@@ -56,7 +56,7 @@ def test_the_first_sound_needs_one_block_of_text_and_one_of_codes(stream: Stream
     assert sum(work.steps for work in works if isinstance(work, Decode)) <= 24
     assert sum(work.steps for work in works if isinstance(work, Speak)) == answer.live.first_codes
     first = next(len(chunk.wave) for chunk in chunks if len(chunk.wave))
-    assert first == answer.live.first_codes * stream.samples_per_code - OVERLAP
+    assert first == answer.live.first_codes * stream.samples_per_code - answer.live.first_overlap
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
