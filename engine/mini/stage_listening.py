@@ -172,15 +172,19 @@ def not_speech(rng: np.random.Generator) -> Heard:
 
 def train_listening(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 5, size: int = 4, workers: int = 0,
-    until: int | None = None, device: str = "cpu",
+    until: int | None = None, device: str = "cpu", learn_to_hear: bool = True,
 ) -> Senses:  # fmt: skip
-    """Runs or resumes the stage; the first run starts from the stages before."""
+    """Runs or resumes the stage; the first run starts from the stages before. Without ``learn_to_hear`` ears and eyes
+    stay as they are, which costs a third."""
     torch.manual_seed(seed)
     builder = token_builder(config)
     words = HeardWords(builder)
     senses, mel = Senses(config, words, builder), WarpedMel(config.mel).to(device)
-    senses.adopt(folder)
+    # Pictures come in once the eyes can see: a language model that looks at noise learns to look away.
+    shown = 0.25 if "seeing" in senses.adopt(folder) else 0.0
     senses.to(device)
+    for part in (senses.ears, senses.eyes):
+        part.requires_grad_(learn_to_hear)
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
 
     def loss(batch: ListeningBatch, _: float) -> Losses:
@@ -200,7 +204,7 @@ def train_listening(
         return terms
 
     judge = listening_batch(config, judges, builder, seed + 1000, 12, strength=0.0,
-                            families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2}, typed=0.0)  # fmt: skip
+                            families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2}, typed=0.0, shown=shown)  # fmt: skip
 
     def evaluate() -> dict[str, float]:
         total: dict[str, tuple[int, int]] = {}
@@ -214,6 +218,6 @@ def train_listening(
                 total[skill] = done + right, every + count
         return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
 
-    make: Callable[[int], Any] = listening_batch(config, voices, builder, seed, size)
+    make: Callable[[int], Any] = listening_batch(config, voices, builder, seed, size, shown=shown)
     train("listening", folder, senses, make, loss, budget, workers=workers, until=until, evaluate=evaluate)
     return senses
