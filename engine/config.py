@@ -243,7 +243,7 @@ class OmniConfig:
             ),
             query_num=root.positive("query_num", 64),
             chunk_input=root.get("chunk_input", True),
-            quantization=root.data.get("quantization_config"),
+            quantization=root.block("quantization_config").data or None,
         )
         _check_consistency(built, root, pre)
         return built

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(path, "is missing", "download the file again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(path, f"is not valid JSON ({error})", "download the file again") from error
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror})", "check the file and its permissions") from error
@@ -59,8 +60,9 @@ class Reader:
             return default
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             return float(value)  # type: ignore[return-value]
-        if type(value) is not type(default):
-            problem = f"is {value!r}, not a {type(default).__name__}"
+        if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+            kind = {int: "an integer", float: "a finite number", bool: "true or false", str: "a text"}
+            problem = f"is {value!r}, not {kind.get(type(default), f'a {type(default).__name__}')}"
             raise self.error(key, problem, "restore the official configuration")
         return value
 

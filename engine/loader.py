@@ -289,7 +289,8 @@ def _checked_pickle(path: Path, expected: dict[str, torch.Size]) -> dict[str, Te
         if key not in expected or key not in state:
             problem = "is missing" if key in expected else "is unexpected: the vocoder has no such tensor"
             raise CheckpointError(path, problem, remedy, key=key)
-        if state[key].shape != expected[key]:
-            problem = f"has the size {list(state[key].shape)} where {list(expected[key])} is needed"
+        if state[key].shape != expected[key] or not state[key].is_floating_point():
+            stored = f"{list(state[key].shape)} of {str(state[key].dtype).removeprefix('torch.')}"
+            problem = f"has the size {stored} where {list(expected[key])} of floating-point numbers is needed"
             raise CheckpointError(path, problem, remedy, key=key)
     return state

@@ -101,8 +101,8 @@ def find_shards(directory: Path) -> list[Shard]:
             raise CheckpointError(index, "is missing", AGAIN)
         raise CheckpointError(directory, "holds no weights", f"download {INDEX_FILE} and all shards that it names")
     weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(index, "does not map tensors to files", AGAIN, key="weight_map")
+    if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
+        raise CheckpointError(index, "does not map tensors to files beside it", AGAIN, key="weight_map")
     names = sorted(set(weight_map.values()))
     missing = [name for name in names if not (directory / name).is_file()]
     if missing:
@@ -115,6 +115,10 @@ def find_shards(directory: Path) -> list[Shard]:
                 problem = f"is not in the file, though {INDEX_FILE} says so"
                 raise CheckpointError(shard.path, problem, "download both files again", key=key)
     return shards
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name != ""
 
 
 def check_tensors(

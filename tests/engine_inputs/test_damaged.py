@@ -119,6 +119,14 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
         CheckpointError,
         ["up_proj.qweight", "GPTQ"],
     ),
+    (
+        "quantised in a way of its own",
+        edit_json("config.json", quantization_config=[1]),
+        ConfigError,
+        ["config.json", "quantization_config", "not an object"],
+    ),
+    ("no number", edit_json("config.json", rms_norm_eps=float("nan")), ConfigError, ["rms_norm_eps", "finite number"]),
+    ("bottomless config", overwrite("config.json", b"[" * 200_000), ConfigError, ["config.json", "not valid JSON"]),
     ("broken preprocessor", overwrite("preprocessor_config.json", b"{"), ConfigError, ["preprocessor_config.json"]),
     ("truncated shard", truncate(FIRST, 0.9), CheckpointError, [FIRST, "truncated", "download"]),
     ("shard cut in its header", truncate(FIRST, 0.001), CheckpointError, [FIRST, "truncated"]),
@@ -145,6 +153,12 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
     ("missing shard", remove(FIRST), CheckpointError, [FIRST, "is missing", "download"]),
     ("missing index", remove(INDEX), CheckpointError, [INDEX, "is missing"]),
     ("corrupt index", truncate(INDEX, 0.5), LoadError, [INDEX, "not valid JSON"]),
+    (
+        "index that points elsewhere",
+        overwrite(INDEX, json.dumps({"weight_map": {"llm.model.norm.weight": "../" + FIRST}}).encode()),
+        CheckpointError,
+        [INDEX, "weight_map", "beside it"],
+    ),
     ("index of nothing", overwrite(INDEX, b"{}"), CheckpointError, [INDEX, "weight_map"]),
     ("index that promises too much", drop_from_index, CheckpointError, [FIRST, "llm.model.norm.bias", INDEX]),
     (
@@ -221,6 +235,12 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
         edit_vocos(lambda t: t.update({"backbone.norm.bias": torch.zeros(7)})),
         CheckpointError,
         ["Vocos.pt", "backbone.norm.bias", "[7]", "[48]"],
+    ),
+    (
+        "vocoder of integers",
+        edit_vocos(lambda t: t.update({"backbone.norm.bias": torch.zeros(48).int()})),
+        CheckpointError,
+        ["Vocos.pt", "backbone.norm.bias", "int32", "floating-point"],
     ),
     (
         "vocoder with a surplus",
