@@ -207,19 +207,15 @@ class OmniConfig:
         if not directory.is_dir():
             problem = "is not a directory" if directory.exists() else "does not exist"
             raise ConfigError(directory, problem, "give the path of a local MiniCPM-o 2.6 directory")
-        config_path, preprocessor_path = directory / CONFIG_FILE, directory / PREPROCESSOR_FILE
-        if not config_path.is_file():
+        path = directory / CONFIG_FILE
+        if not path.is_file():
             remedy = "give the directory that holds config.json, the tokenizer and the *.safetensors of MiniCPM-o 2.6"
-            raise ConfigError(config_path, "is missing", remedy)
-        return cls.from_dicts(read_json(config_path), read_json(preprocessor_path), source=config_path)
+            raise ConfigError(path, "is missing", remedy)
+        return cls.from_dicts(read_json(path), read_json(directory / PREPROCESSOR_FILE), path)
 
     @classmethod
     def from_dicts(
-        cls,
-        config: Mapping[str, Any],
-        preprocessor: Mapping[str, Any] | None = None,
-        *,
-        source: str | Path = CONFIG_FILE,
+        cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None, source: str | Path = CONFIG_FILE
     ) -> OmniConfig:
         """Build from the contents of the two files; ``source`` is the name used in errors. Raises ConfigError."""
         root = Reader(config, source)
@@ -253,7 +249,6 @@ def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     llm, vision, audio, tts = config.llm, config.vision, config.audio, config.tts
     remedy = "restore the official configuration"
     for key, size, heads in (
-        ("num_attention_heads", llm.num_heads * llm.head_dim, llm.num_heads),
         ("vision_config.num_attention_heads", vision.hidden_size, vision.num_heads),
         ("audio_config.encoder_attention_heads", audio.d_model, audio.num_heads),
         ("tts_config.num_attention_heads", tts.hidden_size, tts.num_heads),
