@@ -13,6 +13,7 @@ from engine.model.audio import pool, token_length
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import EXACT, SIGNAL, Row
 from engine.processing.image import pad_slices
+from engine.processing.mel import split_clips
 from engine.processing.tokens import AudioSlot, ImageSlot
 from engine.stream import Stream
 
@@ -71,7 +72,7 @@ def _patchified(patches: Tensor, count: int) -> Tensor:
 def compare_batch_audio(goldens: GoldenSet, stream: Stream, row: Row) -> None:
     count = sum(name.startswith("batch_audio") for name in goldens.sounds)
     sounds = [goldens.sounds[f"batch_audio{index}"] for index in range(count)]
-    mels = [stream.mel(sound) for sound in sounds]
+    mels = [stream.mel(clip) for sound in sounds for clip in split_clips(sound, stream.config.mel)]
     lengths = [mel.shape[1] for mel in mels]
     row.same("batch_audio.mel_lens", lengths, goldens.take("batch_audio.mel_lens"))
     for sound, placeholders in zip(sounds, goldens.section("batch_audio_placeholders"), strict=True):
