@@ -236,7 +236,7 @@ class OmniConfig:
                 hop_length=pre.positive("hop_length", 160),
                 n_fft=pre.positive("n_fft", 400),
                 chunk_length=pre.positive("chunk_length", 30),
-            ),
+            ),  # fmt: skip
             query_num=root.positive("query_num", 64),
             chunk_input=root.get("chunk_input", True),
             quantization=root.block("quantization_config").data or None,

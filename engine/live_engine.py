@@ -180,5 +180,3 @@ def _finish(stream: Stream, task: Task, outputs: int | None = None) -> None:
     for count, _ in enumerate(stream.executor.drive(task), 1):
         if count == outputs:
             return
-
-
