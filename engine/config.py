@@ -230,13 +230,7 @@ class OmniConfig:
             dvae=_dvae(root.block("dvae_config", "golden_dvae")),
             vocos=_vocos(root.block("vocos_config", "golden_vocos")),
             image=_image(pre, root),
-            mel=MelConfig(
-                num_mel_bins=pre.positive("feature_size", audio.positive("num_mel_bins", 80)),
-                sampling_rate=pre.positive("sampling_rate", 16_000),
-                hop_length=pre.positive("hop_length", 160),
-                n_fft=pre.positive("n_fft", 400),
-                chunk_length=pre.positive("chunk_length", 30),
-            ),  # fmt: skip
+            mel=_mel(pre, audio),
             query_num=root.positive("query_num", 64),
             chunk_input=root.get("chunk_input", True),
             quantization=root.block("quantization_config").data or None,
@@ -275,6 +269,12 @@ def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     if config.image.patch_size != vision.patch_size:
         problem = f"is {config.image.patch_size}, but the vision tower has patches of {vision.patch_size} pixels"
         raise pre.error("patch_size", problem, remedy)
+
+
+def _mel(pre: Reader, audio: Reader) -> MelConfig:
+    bins = pre.positive("feature_size", audio.positive("num_mel_bins", 80))
+    rate, hop = pre.positive("sampling_rate", 16_000), pre.positive("hop_length", 160)
+    return MelConfig(bins, rate, hop, pre.positive("n_fft", 400), pre.positive("chunk_length", 30))
 
 
 def _llm(root: Reader) -> LLMConfig:
