@@ -242,16 +242,14 @@ class OmniConfig:
 def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     llm, vision, audio, tts = config.llm, config.vision, config.audio, config.tts
     remedy = "restore the official configuration"
-    for key, size, heads in (
-        ("vision_config.num_attention_heads", vision.hidden_size, vision.num_heads),
-        ("audio_config.encoder_attention_heads", audio.d_model, audio.num_heads),
-        ("tts_config.num_attention_heads", tts.hidden_size, tts.num_heads),
+    for key, what, size, heads in (
+        ("num_key_value_heads", "attention heads,", llm.num_heads, llm.num_kv_heads),
+        ("vision_config.num_attention_heads", "width", vision.hidden_size, vision.num_heads),
+        ("audio_config.encoder_attention_heads", "width", audio.d_model, audio.num_heads),
+        ("tts_config.num_attention_heads", "width", tts.hidden_size, tts.num_heads),
     ):
         if size % heads:
-            raise root.error(key, f"is {heads}, which does not divide the width {size}", remedy)
-    if llm.num_heads % llm.num_kv_heads:
-        problem = f"is {llm.num_kv_heads}, which does not divide {llm.num_heads} attention heads"
-        raise root.error("num_key_value_heads", problem, remedy)
+            raise root.error(key, f"is {heads}, which does not divide the {what} {size}", remedy)
     if llm.hidden_size % 4 or llm.hidden_size % config.resampler_heads:
         problem = f"is {llm.hidden_size}, which the resampler cannot split into {config.resampler_heads} heads"
         raise root.error("hidden_size", problem, remedy)
