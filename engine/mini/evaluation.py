@@ -135,7 +135,10 @@ def score(result: dict[str, Any]) -> str:
     for bundle in result["bundles"]:
         _, skill, family, noise = Path(bundle["bundle"]).name.split("_")
         checks = bundle["expectations"]
-        hits[skill, family, noise].append(bool(checks) and bool(checks[-1]["passed"]))
+        right = bool(checks) and bool(checks[-1]["passed"])
+        if skill == "noise":  # saying nothing is right too
+            right = all(turn["text"].strip() in ("", grammar.NOT_UNDERSTOOD) for turn in bundle["turns"])
+        hits[skill, family, noise].append(right)
         if skill == "dictation":
             wanted = grammar.plain(str(checks[-1]["expected"])).split()[2:]
             got = grammar.plain(" ".join(turn["text"] for turn in bundle["turns"][:1])).split()
