@@ -37,6 +37,7 @@ MINI = Path(__file__).parent / "mini" / "checkpoint"
 DEFAULT_VOICE = "default"
 PREPARING_THREADS = 2
 STOP_S = 0.5
+UNTRAINED = "This model is untrained: its weights are random, its answers mean nothing."
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class LiveEngine:
             context_limit=stream.pool.context,
             max_sessions=self._spec.max_sessions,
             voices=(DEFAULT_VOICE, *self._voices),
-            note="" if loaded.trained else "This model is untrained: its weights are random, its answers mean nothing.",
+            note=read_notice(directory) if loaded.trained else UNTRAINED,
         )
         return self._info
 
@@ -146,6 +147,12 @@ def load(spec: EngineSpec) -> LoadedModel:
         return load_checkpoint(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize)
     except LoadError as error:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
+
+
+def read_notice(directory: Path) -> str:
+    """What the makers of a checkpoint tell its callers, from ``notice.txt``: at most 500 characters of one line."""
+    path = directory / "notice.txt"
+    return " ".join(path.read_text(encoding="utf-8", errors="replace").split())[:500] if path.is_file() else ""
 
 
 def read_sampling(directory: Path) -> TextSampling:

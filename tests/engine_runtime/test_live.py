@@ -13,7 +13,7 @@ import soundfile
 
 from engine.client import Chunk, EngineError, EngineSession, SessionOptions, Unit
 from engine.factory import EngineSpec, create_engine
-from engine.live_engine import MINI, LiveEngine, read_sampling, read_voice
+from engine.live_engine import MINI, LiveEngine, read_notice, read_sampling, read_voice
 from tests.engine_runtime.conftest import unit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -116,3 +116,10 @@ async def test_a_voice_of_the_checkpoint_can_be_chosen(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "bert.wav", tone, 8_000)
     with pytest.raises(EngineError, match="8000 Hz"):
         read_voice(tmp_path / "bert.wav")
+
+
+def test_a_checkpoint_can_tell_its_callers_something(tmp_path: Path) -> None:
+    assert read_notice(tmp_path) == ""
+    (tmp_path / "notice.txt").write_text("It knows\n  twelve words.\n" + "x" * 600, encoding="utf-8")
+    assert read_notice(tmp_path).startswith("It knows twelve words. xxx")
+    assert len(read_notice(tmp_path)) == 500
