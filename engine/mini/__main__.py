@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the computation")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--no-export", action="store_true", help="leave the checkpoint as it is")
+    parser.add_argument("--unpack", action="store_true", help="let stages that never ran begin at the shipped weights")
     parser.add_argument("--pack", type=int, metavar="N", help="make shards of N utterances instead of training")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -86,6 +87,10 @@ def main() -> None:
         pack(args.folder, args.people, args.pack)
         return
     write_layout()
+    if args.unpack:
+        from engine.mini.export import unpack
+
+        unpack(args.folder)
     config = OmniConfig.from_dir(CHECKPOINT)
     for name in args.stage or STAGES:
         steps, minutes, rate = RECIPE[name]

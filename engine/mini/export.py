@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.config import OmniConfig
@@ -93,3 +93,28 @@ def export(config: OmniConfig, folder: Path, target: Path = CHECKPOINT) -> list[
     save_file(half, target / "model.safetensors", metadata={"format": "pt"})
     save_file({k: v.to(torch.bfloat16).contiguous() for k, v in vocos.items()}, target / "assets" / "vocos.safetensors")
     return found
+
+
+def unpack(folder: Path, source: Path = CHECKPOINT) -> list[str]:
+    """The way back: what a checkpoint holds of each stage becomes that stage's start, ``<stage>.start.pt`` in float32.
+
+    For going on where the state of the stages is lost. The optimizers and the heads that only training needs are not in
+    a checkpoint and begin anew. Returns the names of the stages.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = load_file(source / "model.safetensors")
+    vocoder = load_file(source / "assets" / "vocos.safetensors")
+    starts = {stage: _renamed(state, prefixes) for stage, prefixes in SOURCES.items()}
+    starts["vocoder"] = {f"vocos.{key}": value.float() for key, value in vocoder.items()}
+    for stage, modules in starts.items():
+        torch.save({"modules": modules}, folder / f"{stage}.start.pt")
+    return list(starts)
+
+
+def _renamed(state: dict[str, Tensor], prefixes: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    return {
+        old + key.removeprefix(new): value.float()
+        for key, value in state.items()
+        for old, new in prefixes
+        if key.startswith(new)
+    }

@@ -89,7 +89,8 @@ def train(
     every: float = 300.0,
     until: int | None = None,
 ) -> list[dict[str, float]]:
-    """Trains ``modules`` in place and returns the log.
+    """Trains ``modules`` in place and returns the log. Resumes from ``<stage>.pt``, or else begins at
+    ``<stage>.start.pt`` (:func:`engine.mini.export.unpack`), or else from scratch.
 
     ``loss`` gives named terms, of which ``loss`` is minimised. Every ``every`` seconds of processor time the state is
     saved and ``evaluate`` adds its figures to the log. ``until`` stops (and saves) before that step, to be
@@ -111,6 +112,8 @@ def train(
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         step, elapsed, log = state["step"], state["elapsed"], state["log"]
+    elif (start := folder / f"{stage}.start.pt").exists():
+        modules.load_state_dict(torch.load(start, map_location="cpu", weights_only=True)["modules"], strict=False)
 
     def save() -> None:
         state = {

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine.config import OmniConfig
-from engine.mini.export import collect
+from engine.mini.export import collect, export, unpack
 from engine.mini.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, to_units
 from engine.mini.hearing_data import phones_of, word_ends
 from engine.mini.layout import CHECKPOINT
@@ -55,6 +55,17 @@ def test_resuming_gives_the_same_numbers(tmp_path: Path) -> None:
     resumed = train_language(config, tmp_path / "halves", budget, size=2)
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_training_goes_on_from_a_checkpoint_where_its_state_is_lost(tmp_path: Path) -> None:
+    budget = Budget(steps=2, learning_rate=1e-3, warmup=1)
+    trained = train_language(config, tmp_path / "lost", budget, size=2)
+    (tmp_path / "shipped" / "assets").mkdir(parents=True)
+    assert export(config, tmp_path / "lost", tmp_path / "shipped") == ["language"]
+    assert {"words", "language", "listening", "vocoder"} <= set(unpack(tmp_path / "new", tmp_path / "shipped"))
+    begun = train_language(config, tmp_path / "new", budget, size=2, until=0)
+    for name, weight in trained.llm.state_dict().items():
+        torch.testing.assert_close(begun.llm.state_dict()[name], weight, rtol=1e-2, atol=1e-3)
 
 
 def test_a_little_training_lowers_the_loss(tmp_path: Path) -> None:
