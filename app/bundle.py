@@ -173,11 +173,15 @@ def _read_call(path: Path) -> _Call:
     call = parse_json(path, read_text(path), "", remedy)
     if not isinstance(call, dict):
         raise BundleError(path, "is not a JSON object", remedy)
-    version = next((call[key] for key in ("format", "format_version", "version") if key in call), None)
-    if version is None:
+    versions = [call[key] for key in ("format", "format_version", "version") if key in call]
+    # Beside a version, "format" may be the name of what this is.
+    if len(versions) > 1 and isinstance(call.get("format"), str):
+        versions.remove(call["format"])
+    if not versions:
         raise BundleError(path, "has no format version", remedy)
-    if version != FORMAT or isinstance(version, bool):
-        raise BundleError(path, f"has format {version!r}", f"this program reads format {FORMAT}")
+    for version in versions:
+        if version != FORMAT or isinstance(version, bool):
+            raise BundleError(path, f"has format {version!r}", f"this program reads format {FORMAT}")
     options = call.get("options", {})
     if not isinstance(options, dict):
         raise BundleError(path, "has options that are not an object", remedy)

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from app.frames import MAX_SIDE, FrameSampler, encode_jpeg
 
@@ -165,6 +165,8 @@ def read_still(path: Path) -> bytes:
             if image.format not in ("JPEG", "MPO", "PNG"):
                 raise BundleError(path, f"is a {image.format} picture", "save it as JPEG or PNG")
             return encode_jpeg(image)
+    except UnidentifiedImageError:
+        raise BundleError(path, "is not a whole picture (no format is recognised)", "save it again as JPEG or PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BundleError(path, f"is not a whole picture ({_reason(error)})", "save it again as JPEG or PNG") from None
 
