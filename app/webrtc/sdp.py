@@ -61,6 +61,10 @@ def check_offer(text: str, *, keep_candidates: bool = False) -> str:
     cameras = [media for media in offer.media if media.kind == "video"]
     if not all(_speaks(media.rtp.codecs, "video/vp8", "video/h264") for media in cameras):
         raise RequestError("bad_sdp", "The offer's video has neither VP8 nor H264: offer one of them, or no video.")
+    mids = [media.rtp.muxId for media in offer.media]
+    bundled = {mid for group in offer.group if group.semantic == "BUNDLE" for mid in group.items}
+    if len(set(mids)) < len(mids) or not bundled <= set(mids):
+        raise RequestError("bad_sdp", "The offer's a=mid lines must differ, and a=group:BUNDLE name no others.")
     return clean
 
 

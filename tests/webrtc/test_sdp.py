@@ -68,6 +68,14 @@ def refused(offer: str) -> RequestError:
     return caught.value
 
 
+@pytest.mark.parametrize(
+    ("line", "instead"), [("a=mid:1", "a=mid:0"), ("a=mid:0\r\n", ""), ("BUNDLE 0 1 2", "BUNDLE 0 1 2 3")]
+)
+def test_sections_must_be_told_apart(line: str, instead: str) -> None:
+    """aiortc finds no transport for a bundled section that is not there, and cannot even be closed then."""
+    assert refused(OFFER.replace(line, instead)).code == "bad_sdp"
+
+
 def test_candidates_are_taken_out_and_the_rest_is_kept() -> None:
     clean = check_offer(OFFER)
     kept = [line for line in OFFER.splitlines() if not line.startswith(("a=candidate", "a=end-of"))]
