@@ -165,8 +165,9 @@ def read_still(path: Path) -> bytes:
             if image.format not in ("JPEG", "MPO", "PNG"):
                 raise BundleError(path, f"is a {image.format} picture", "save it as JPEG or PNG")
             return encode_jpeg(image)
-    except UnidentifiedImageError:
-        raise BundleError(path, "is not a whole picture (no format is recognised)", "save it again as JPEG or PNG") from None
+    except UnidentifiedImageError:  # whose own words hold an address in memory
+        fault = "is not a whole picture (no format is recognised)"
+        raise BundleError(path, fault, "save it again as JPEG or PNG") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BundleError(path, f"is not a whole picture ({_reason(error)})", "save it again as JPEG or PNG") from None
 
