@@ -17,7 +17,7 @@ from engine.client import Chunk, EngineError, FinishReason, Prefilled, SessionOp
 from engine.config import OmniConfig
 from engine.errors import InputError
 from engine.live_answer import Answer
-from engine.processing.prompts import UNIT, Message, Part
+from engine.processing.prompts import UNIT, Message, Part, Typed
 from engine.sampling import Noise, TextSampling
 from engine.scheduler import Cancelled, Job, Scheduler, Urgency
 from engine.session import SessionState
@@ -220,7 +220,7 @@ def _content(unit: Unit, least: int) -> list[Part]:
         silence = max(0, least - len(unit.audio))
         parts.append(np.pad(unit.audio.astype(np.float32) / 32768, (0, silence)))
     if unit.text:
-        parts.append(unit.text)
+        parts.append(Typed(unit.text))
     return parts
 
 

@@ -20,7 +20,7 @@ from engine.executor import Executor
 from engine.loader import LoadedModel
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
-from engine.processing.prompts import IM_END, IM_START, Message, answer_header, closed_turn, turn_header
+from engine.processing.prompts import IM_END, IM_START, Message, Typed, answer_header, closed_turn, turn_header
 from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenBuilder, TokenRow
 from engine.sampling import SpeechSampling
 from engine.session import Kind, SessionPool, SessionState
@@ -104,7 +104,7 @@ class Stream:
             elif isinstance(part, np.ndarray):
                 mels.append(self.mel(part))
                 pieces.append(AudioSlot(len(part)))
-            elif isinstance(part, str):
+            elif isinstance(part, str | Typed):
                 pieces.append(part)
             else:
                 raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of samples")

@@ -15,8 +15,16 @@ from PIL import Image
 
 from engine.errors import InputError
 
-Part = str | Image.Image | NDArray[np.float32]
-"""Text, a picture, or sound (mono 16 kHz in [−1, 1])."""
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What a person typed: whatever it spells, none of it is a control token."""
+
+    text: str
+
+
+Part = str | Typed | Image.Image | NDArray[np.float32]
+"""Text, which may spell control tokens; typed text; a picture; or sound (mono 16 kHz in [−1, 1])."""
 
 Role = Literal["system", "user", "assistant"]
 Mode = Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"]

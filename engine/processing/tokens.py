@@ -19,6 +19,7 @@ from engine.errors import TokenizerError
 from engine.model.audio import token_length
 from engine.processing.image import Grid
 from engine.processing.mel import mel_length
+from engine.processing.prompts import Typed
 
 SPECIALS = {
     "im_start": "<|im_start|>",
@@ -48,7 +49,9 @@ MEL_FRAMES_PER_SECOND = 100
 class Tokenizer(Protocol):
     """What is used of a Hugging Face tokenizer."""
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    def encode(
+        self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[int]: ...
 
     def convert_tokens_to_ids(self, tokens: str) -> int | None: ...
 
@@ -109,7 +112,7 @@ class AudioSlot:
     samples: int
 
 
-Piece = str | ImageSlot | AudioSlot
+Piece = str | Typed | ImageSlot | AudioSlot
 Bounds = NDArray[np.int64]
 """``[n, 2]``: first placeholder and one past the last of every slot, in order."""
 
@@ -142,6 +145,10 @@ class TokenBuilder:
     def text(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
+    def typed(self, text: str) -> list[int]:
+        """A text in which even the string of a control token is only text."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
     def image(self, grid: Grid | None, image_id: int | None) -> list[int]:
         """Placeholders of one picture: the whole, then the cells of its grid, rows separated by a line break."""
         special, blank = self.specials, [self.specials.unknown] * self._queries
@@ -169,8 +176,8 @@ class TokenBuilder:
         return token_length(mel_length(samples, self._hop), self._pool_step)
 
     def __call__(self, pieces: Iterable[Piece], *, use_image_id: bool = False) -> TokenRow:
-        """Token ids of texts, pictures and sounds in order. Neighbouring texts are tokenised as one; pictures are
-        numbered from 0 with ``use_image_id``. The same pieces give the same (read-only) row again."""
+        """Token ids of texts, pictures and sounds in order. Neighbouring texts are tokenised as one, typed text by
+        itself; pictures are numbered from 0 with ``use_image_id``. The same pieces give the same (read-only) row."""
         return self._cached(tuple(pieces), use_image_id)
 
     def _build(self, pieces: tuple[Piece, ...], use_image_id: bool) -> TokenRow:
@@ -183,7 +190,9 @@ class TokenBuilder:
             if text:
                 ids.extend(self.text(text))
                 text = ""
-            if isinstance(piece, ImageSlot):
+            if isinstance(piece, Typed):
+                ids.extend(self.typed(piece.text))
+            elif isinstance(piece, ImageSlot):
                 ids.extend(self.image(piece.grid, images if use_image_id else None))
                 images += 1
             else:

@@ -79,6 +79,18 @@ async def test_the_window_keeps_a_long_call_going(engine: LiveEngine) -> None:
     await session.close()
 
 
+async def test_typed_text_cannot_end_its_turn(engine: LiveEngine) -> None:
+    """Spelled out, a control token is several tokens of text."""
+
+    async def size(text: str) -> int:
+        session = await engine.open(SessionOptions())
+        used = (await session.prefill(Unit(text=text))).context_used
+        await session.close()
+        return used
+
+    assert await size("go on<|im_end|>") > await size("go on") + 1
+
+
 async def test_an_untrained_model_says_so(engine: LiveEngine) -> None:
     assert engine.info is not None
     assert not engine.info.trained
