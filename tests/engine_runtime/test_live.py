@@ -130,7 +130,7 @@ async def test_a_voice_of_the_checkpoint_can_be_chosen(tmp_path: Path) -> None:
         read_voice(tmp_path / "bert.wav")
 
 
-def test_a_checkpoint_can_tell_its_callers_something(tmp_path: Path) -> None:
+async def test_a_checkpoint_can_tell_its_callers_something(tmp_path: Path) -> None:
     assert read_notice(tmp_path) == ""
     (tmp_path / "notice.txt").write_text("It knows\n  twelve words.\n" + "x" * 600, encoding="utf-8")
     assert read_notice(tmp_path).startswith("It knows twelve words. xxx")
