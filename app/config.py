@@ -52,6 +52,8 @@ class VadConfig:
     """Silence after which speech is over."""
     end_voiced_share: float = _number(0.1, 0.0, 0.9)
     """Share of that silence that may be voiced all the same, so that a click does not hold a turn open."""
+    end_quiet_ms: int = _number(240, 0, 5_000)
+    """How much at the end of that silence must be free of voice: what looks like a click may be the next word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class TurnConfig:
 
     detection: Literal["vad", "push_to_talk"] = "vad"
     """``push_to_talk``: unmuting begins a turn, ``input.commit`` ends it, ``input.discard`` drops it."""
-    min_speech_ms: int = _number(140, 0, 5_000)
+    min_speech_ms: int = _number(100, 0, 5_000)
     """Turns with less voiced time are dropped as a cough or a click."""
     barge_in_ms: int = _number(260, 20, 5_000)
     """Voiced time after which a person who talks during an answer interrupts it."""

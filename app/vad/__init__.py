@@ -37,5 +37,6 @@ def create_tracker(config: VadConfig, now: int = 0) -> SpeechTracker:
         onset_window_ms=config.onset_window_ms,
         end_silence_ms=config.end_silence_ms,
         end_voiced_share=config.end_voiced_share,
+        end_quiet_ms=config.end_quiet_ms,
         now=now,
     )

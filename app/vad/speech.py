@@ -28,8 +28,8 @@ class SpeechTracker:
     """Finds where speech begins and ends.
 
     It has begun when ``onset_ms`` of the last ``onset_window_ms`` were voiced, and is over when at most the share
-    ``end_voiced_share`` of the last ``end_silence_ms`` was. A frame is voiced from probability ``on``; within speech
-    it stays voiced down to ``off``.
+    ``end_voiced_share`` of the last ``end_silence_ms`` was, and nothing of the last ``end_quiet_ms``. A frame is
+    voiced from probability ``on``; within speech it stays voiced down to ``off``.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class SpeechTracker:
         onset_window_ms: int,
         end_silence_ms: int,
         end_voiced_share: float,
+        end_quiet_ms: int,
         now: int = 0,
     ) -> None:
         """``now`` is the media time (samples) at which the first frame begins."""
@@ -50,6 +51,7 @@ class SpeechTracker:
         self._end_frames = _frames(end_silence_ms)
         self._end_voiced = int(self._end_frames * end_voiced_share)
         self._end_window: deque[bool] = deque(maxlen=self._end_frames)
+        self._end_quiet = end_quiet_ms * FRAME_SAMPLES // FRAME_MS
         self.now = now
         self.speaking = False
         self.voiced_ms = 0
@@ -80,7 +82,8 @@ class SpeechTracker:
     def _within(self, voiced: bool) -> SpeechEnded | None:
         self._end_window.append(voiced)
         self.voiced_ms += FRAME_MS * voiced
-        if voiced or sum(self._end_window) > self._end_voiced:
+        quiet = not voiced and self.now - self.last_voiced >= self._end_quiet
+        if not quiet or sum(self._end_window) > self._end_voiced:
             return None
         ended = SpeechEnded(self.last_voiced, self.voiced_ms)
         self.speaking, self.voiced_ms = False, 0

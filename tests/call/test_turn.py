@@ -128,9 +128,14 @@ def test_speech_that_began_under_the_answer_is_kept() -> None:
 
 
 def test_a_click_is_no_turn() -> None:
-    talk = Talk().speak(20).fall_silent(voiced_ms=120)
+    talk = Talk().speak(20).fall_silent(voiced_ms=80)
     assert talk.take() == ["open", "hearing", "drop too_short", "listening"]
     assert talk.say().take()[-2:] == ["generate 1/1", "thinking"]
+
+
+def test_a_word_as_short_as_two_is_a_turn() -> None:
+    """Of a quiet one the detector is sure for little more than its vowel."""
+    assert Talk().speak(20).fall_silent(voiced_ms=100).take()[-2:] == ["generate 1/1", "thinking"]
 
 
 def test_typing_interrupts_an_answer() -> None:

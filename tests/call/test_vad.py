@@ -76,7 +76,8 @@ def test_the_same_frames_give_the_same_answers(kind: str) -> None:
 def track(flags: str) -> list[str]:
     """Runs the tracker over frames: x voiced, . silent; answers with what it found at which frame."""
     tracker = SpeechTracker(
-        on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, end_silence_ms=200, end_voiced_share=0.1
+        on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, end_silence_ms=200, end_voiced_share=0.1,
+        end_quiet_ms=60,
     )  # fmt: skip
     found = []
     for i, flag in enumerate(flags):
@@ -95,6 +96,11 @@ def test_onset_needs_enough_voiced_time() -> None:
 
 def test_one_click_does_not_hold_a_turn_open() -> None:
     assert track("xxxx" + "." * 4 + "x" + "." * 20) == ["start 0 at 2", "end 9 at 13, 100 ms"]
+
+
+def test_what_looks_like_a_click_may_be_the_next_word() -> None:
+    assert track("xxxx" + "." * 8 + "x.xxx") == ["start 0 at 2"]
+    assert track("xxxx" + "." * 8 + "x" + "." * 9) == ["start 0 at 2", "end 13 at 15, 100 ms"]
 
 
 def test_probabilities_have_hysteresis() -> None:
