@@ -69,7 +69,7 @@ async function start(mode) {
   stats = new StatsReader();
   call = new Call(
     own,
-    { options: {}, iceServers: store.state.ready?.ice_servers ?? [] },
+    { options: chosenVoice(), iceServers: store.state.ready?.ice_servers ?? [] },
     {
       phase: onPhase,
       event: onEvent,
@@ -87,6 +87,12 @@ async function start(mode) {
     (type, data) => call?.send(type, data) ?? false,
   );
   await call.start();
+}
+
+/** What the person chose before the call; without a choice the server's default holds. */
+function chosenVoice() {
+  const voice = $("voice-select").value;
+  return voice && voice !== "default" ? { voice } : {};
 }
 
 /**

@@ -109,6 +109,15 @@ export class StageView {
     $("recorded-badge").hidden = !willRecord;
     $("recording-note").hidden = !ready?.recording;
     $("note").textContent = ready?.note ?? "";
+    this.#voices(ready?.voices ?? []);
+  }
+
+  /** A choice only where there is one. @param {string[]} voices */
+  #voices(voices) {
+    const select = $("voice-select");
+    $("voice-row").hidden = voices.length < 2;
+    if (select.options.length === voices.length) return;
+    select.replaceChildren(...voices.map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
   }
 
   /** @param {State} state */
