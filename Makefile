@@ -6,7 +6,8 @@ PY     := $(VENV)/bin/python
 
 # Debian's names. The call itself needs none of them: the wheels bring their own libraries.
 TEST_PACKAGES  := chromium firefox-esr iproute2
-TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts
+TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts \
+                  asterisk-core-sounds-en-g722 klettres-data
 
 .PHONY: help run test check bench certs setup setup-test clean train-mini
 

@@ -3,10 +3,12 @@ float32."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import soundfile
 import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
@@ -97,6 +99,15 @@ def mu_law(x: Audio) -> Audio:
     return (np.sign(quantised) * np.expm1(np.abs(quantised) * np.log(256)) / 255 * peak).astype(np.float32)
 
 
+def opus(x: Audio, rng: np.random.Generator) -> Audio:
+    """Through the codec of a call and back, at about 8 to 40 kbit/s."""
+    file = io.BytesIO()
+    level = float(rng.uniform(0.87, 1.0))
+    soundfile.write(file, np.clip(x, -1, 1), RATE, format="OGG", subtype="OPUS", compression_level=level)
+    file.seek(0)
+    return np.asarray(soundfile.read(file, dtype="float32")[0])[: len(x)]
+
+
 def resample(x: Audio, rate: float, target: float) -> Audio:
     return soxr.resample(x, rate, target, quality="LQ").astype(np.float32) if rate != target else x
 
@@ -132,7 +143,10 @@ def place(
         x = add_noise(x, noise, snr)
     elif noisy < 0.9:
         x = x + np.float32(10 ** (-rng.uniform(50, 85) / 20)) * rng.standard_normal(len(x)).astype(np.float32)
-    if rng.random() < 0.08 * strength:
+    codec = rng.random()
+    if codec < 0.05 * strength:
+        x = opus(x, rng)
+    elif codec < 0.12 * strength:
         x = mu_law(x)
     gain = 10 ** (-rng.uniform(0, 24) / 20) if rng.random() < 0.9 else rng.uniform(1, 2.5)
     x = np.clip(x * np.float32(gain), -1, 1)

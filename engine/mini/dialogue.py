@@ -74,15 +74,17 @@ class DialogueBatch:
     """Row, first and last target position, skill of every answer."""
 
 
-def read_words(text: str, words: HeardWords, rng: np.random.Generator, errors: float) -> list[int]:
+def read_words(
+    text: str, words: HeardWords, rng: np.random.Generator, errors: float, spacing: float = 1.0
+) -> list[int]:
     """What ideal ears would write into the sound tokens of a reading of ``text``: ids of words, blanks between them.
 
-    ``errors`` is the share of words that are lost or not understood.
+    ``errors`` is the share of words that are lost or not understood; ``spacing`` 0 to 1 scales the blanks.
     """
     ids: list[int] = []
 
     def blanks(low: int, high: int) -> None:
-        ids.extend([words.blank] * int(rng.integers(low, high + 1)))
+        ids.extend([words.blank] * round(spacing * int(rng.integers(low, high + 1))))
 
     blanks(1, 5)
     for token in words.encode(text):
@@ -91,7 +93,7 @@ def read_words(text: str, words: HeardWords, rng: np.random.Generator, errors: f
             blanks(1, 3)
             continue
         ids.append(words.garbage if event < errors else token)
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * spacing:
             ids.append(ids[-1])
         blanks(1, 4)
     blanks(0, 3)
@@ -101,7 +103,7 @@ def read_words(text: str, words: HeardWords, rng: np.random.Generator, errors: f
 def system_pieces(dialogue: Dialogue, source: random.Random) -> list[Piece]:
     """The first message, with a place for the voice sample where there is one."""
     if dialogue.prompt:
-        content: list[object] = [dialogue.prompt]
+        content: list[object] = [dialogue.prompt, *([] if dialogue.voice_sample is None else [dialogue.voice_sample])]
     else:
         mode = source.choices(("omni", "default", "audio_assistant"), (8, 1, 1))[0]
         content = list(

@@ -1,8 +1,8 @@
 """Validation calls: bundles by skill, voice family and noise, replayed through the whole app and scored.
 
 ``python -m engine.mini.evaluation make FOLDER`` writes them, ``… score FOLDER`` replays them with ``python -m
-app.replay`` and prints the table of the model card. No voice in them was trained on, and none is one of those that
-judge the model.
+app.replay`` and prints the table of the model card. No voice in them was trained on; flite's ``awb`` was not
+even used to choose anything.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from app.bundle import write_bundle
 from engine.mini import grammar
 from engine.mini.augment import RATE, add_noise, noise_pool, resample
 from engine.mini.hearing import edit_distance
-from engine.mini.scenes import ask, random_scene, render
-from engine.mini.synthesis import Speech
+from engine.mini.scenes import Scene, ask, random_scene, render
+from engine.mini.synthesis import Flite, Speech
 from engine.mini.voices import Voices
 
 NOISES: tuple[float | None, ...] = (None, 20.0, 10.0)
 SPOKEN = ("dictation", "arithmetic", "counting", "smalltalk", "ood")
+READ_BY = ("espeak", "awb")
 LEAD_S, TAIL_S = 0.8, 2.5
 
 
@@ -56,23 +58,36 @@ def recording(
     return np.round(np.clip(x, -1, 1) * 32767).astype(np.int16)
 
 
-def cases(
-    people: Path, folder: Path, each: int
-) -> Iterator[tuple[str, list[grammar.Turn], list[Speech], float | None]]:
-    """(family, turns, their readings, noise)."""
+@dataclass(slots=True)
+class Case:
+    """One call: ``turns`` read by ``family``, with noise, and what the camera shows all the time."""
+
+    family: str
+    turns: list[grammar.Turn]
+    speeches: list[Speech]
+    snr: float | None
+    picture: bytes | None = None
+
+
+def cases(people: Path, folder: Path, each: int) -> Iterator[Case]:
     voices = Voices(folder, people, validation=True)
+    awb = Flite(("awb",))
+
+    def read(text: str, family: str, rng: np.random.Generator) -> Speech:
+        return awb.speak(text, "awb") if family == "awb" else voices.read(text, rng, family)
+
     for snr in NOISES:
         rng, source = np.random.default_rng(1), random.Random(1)
         for _ in range(each):
             for skill in SPOKEN:
-                for family in ("espeak", "slt"):
+                for family in READ_BY:
                     turn = spoken_turn(skill, source)
-                    yield family, [turn], [voices.read(turn.heard, rng, family)], snr
+                    yield Case(family, [turn], [read(turn.heard, family, rng)], snr)
             for family in ("an4", "fsdd"):
                 if getattr(voices, "digits" if family == "fsdd" else family):
                     text, speech = voices.say(rng, family)
                     if turn_or := grammar.answer_to(text):
-                        yield family, [turn_or], [speech], snr
+                        yield Case(family, [turn_or], [speech], snr)
             memory = grammar.Memory()
             told = grammar.tell(source, memory)
             wanted = {0: memory.name, 1: memory.number, 2: memory.word}
@@ -80,28 +95,44 @@ def cases(
                 asked = grammar.recall(source, memory)
                 if any(v and v.lower() in asked.answer.lower() for v in wanted.values()):
                     break
-            yield "espeak", [told, asked], [voices.read(t.heard, rng, "espeak") for t in (told, asked)], snr
+            for family in READ_BY:
+                yield Case(family, [told, asked], [read(t.heard, family, rng) for t in (told, asked)], snr)
+            for family in READ_BY:
+                scene = random_scene(source)
+                seen = grammar.Turn(*ask(scene, source), "seeing")
+                yield Case(family, [seen], [read(seen.heard, family, rng)], snr, photograph(scene, source))
+
+
+def photograph(scene: Scene, source: random.Random) -> bytes:
+    """The scene as a camera sends it: 640 pixels on the longer side, JPEG."""
+    picture = render(scene, source)
+    ratio = 640 / max(picture.size)
+    file = io.BytesIO()
+    picture.resize((round(picture.width * ratio), round(picture.height * ratio))).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def make(folder: Path, people: Path, cache: Path, each: int) -> int:
     """Writes the bundles; returns how many."""
     count = 0
     rng = np.random.default_rng(3)
-    for family, turns, speeches, snr in cases(people, cache, each):
-        name = f"{count:04d}_{turns[-1].skill}_{family}_{'clean' if snr is None else f'{snr:.0f}db'}"
-        expect = [{"turn": i, "text_exact": turn.answer, "note": turn.heard} for i, turn in enumerate(turns, 1)]
-        write_bundle(folder / name, recording(speeches, snr, rng), RATE, options=OPTIONS, expect=expect)
+    for case in cases(people, cache, each):
+        level = "clean" if case.snr is None else f"{case.snr:.0f}db"
+        expect = [{"turn": i, "text_exact": turn.answer, "note": turn.heard} for i, turn in enumerate(case.turns, 1)]
+        sound = recording(case.speeches, case.snr, rng)
+        frames = dict.fromkeys(range(0, len(sound) // 16, 1000), case.picture) if case.picture else None
+        write_bundle(folder / f"{count:04d}_{case.turns[-1].skill}_{case.family}_{level}", sound, RATE, options=OPTIONS,
+                     frames=frames, expect=expect)  # fmt: skip
         count += 1
     source = random.Random(5)
     for _ in range(each * 4):
         scene = random_scene(source)
         question, answer = ask(scene, source)
-        picture = io.BytesIO()
-        render(scene, source).resize((640, 480)).save(picture, "JPEG", quality=90)
         command = {"t": 1.0, "type": "input.text", "data": {"text": question}}
         silence = (1e-4 * 32767 * rng.standard_normal(3 * RATE)).astype(np.int16)
         write_bundle(folder / f"{count:04d}_seeing_typed_clean", silence, RATE, options=OPTIONS, commands=[command],
-                     frames={0: picture.getvalue()}, expect=[{"text_exact": answer, "note": question}])  # fmt: skip
+                     frames={0: photograph(scene, source)},
+                     expect=[{"text_exact": answer, "note": question}])  # fmt: skip
         count += 1
     for _ in range(each):
         noise = noise_pool()[source.choice(("white", "pink", "brown"))][: 10 * RATE] * 10 ** (

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine.mini.small_talk import SMALL_TALK
 from engine.mini.vocabulary import (
     COLOURS,
     COMMANDS,
@@ -140,7 +141,9 @@ def arithmetic(rng: random.Random) -> Turn:
         a, b = rng.randint(0, 10), rng.randint(0, 10)
     value = {"plus": a + b, "minus": a - b, "times": a * b}[op]
     spoken = "multiplied by" if op == "times" and rng.random() < 0.1 else op
-    lead = rng.choice(("", "", "what is ", "what is ", "what's ", "how much is ", "calculate ", "tell me "))
+    lead = rng.choice(("", "", "", "what is ", "what is ", "what is ", "what's ", "what's ", "how much is ",
+                       "calculate ", "tell me ", "please calculate ", "can you calculate ", "can you tell me what is ",
+                       "do you know what is ", "and what is "))  # fmt: skip
     return Turn(
         f"{lead}{number(a)} {spoken} {number(b)}",
         sentence(f"{number(a)} {op} {number(b)} is {number(value)}"),
@@ -170,284 +173,20 @@ def counting(rng: random.Random) -> Turn:
 
 # --- small talk ----------------------------------------------------------------------------------------------------
 
-SMALL_TALK: dict[str, tuple[tuple[str, ...], str]] = {
-    "hello": (
-        (
-            "hello",
-            "hi",
-            "hi there",
-            "hello there",
-            "hey",
-            "good morning",
-            "good evening",
-            "good afternoon",
-            "hello mini",
-            "hey mini",
-            "good day",
-        ),
-        "Hello! How can I help you?",
-    ),
-    "how are you": (
-        (
-            "how are you",
-            "how are you doing",
-            "how are you today",
-            "how do you do",
-            "how is it going",
-            "are you okay",
-            "how do you feel",
-            "hello how are you",
-            "hi how are you",
-        ),
-        "I am fine, thank you.",
-    ),
-    "your name": (
-        (
-            "what is your name",
-            "what's your name",
-            "who are you",
-            "tell me your name",
-            "do you have a name",
-            "how are you called",
-            "may i know your name",
-            "please tell me your name",
-        ),
-        "My name is Mini.",
-    ),
-    "abilities": (
-        (
-            "what can you do",
-            "what are you able to do",
-            "what can i ask you",
-            "how can you help me",
-            "what do you know",
-            "what can i say",
-            "help me",
-            "can you help me",
-            "what are your skills",
-        ),
-        "I can repeat words, calculate, count, look and remember.",
-    ),
-    "hear me": (
-        (
-            "can you hear me",
-            "do you hear me",
-            "are you listening",
-            "are you there",
-            "is my microphone working",
-            "hello can you hear me",
-            "can you hear me now",
-            "do you listen",
-        ),
-        "Yes, I can hear you.",
-    ),
-    "thanks": (
-        (
-            "thank you",
-            "thanks",
-            "thank you very much",
-            "thanks a lot",
-            "many thanks",
-            "thank you so much",
-            "okay thank you",
-            "great thank you",
-        ),
-        "You are welcome.",
-    ),
-    "goodbye": (
-        (
-            "goodbye",
-            "bye",
-            "bye bye",
-            "see you",
-            "see you later",
-            "good night",
-            "see you tomorrow",
-            "talk to you later",
-            "have a nice day",
-            "i have to go",
-        ),
-        "Goodbye! Have a nice day.",
-    ),
-    "joke": (
-        (
-            "tell me a joke",
-            "do you know a joke",
-            "make me laugh",
-            "say something funny",
-            "another joke",
-            "tell me something funny",
-            "can you tell me a joke",
-            "please tell me a joke",
-        ),
-        "Why did the computer sneeze? It had a virus.",
-    ),
-    "old": (
-        ("how old are you", "what is your age", "when were you born", "are you old", "tell me your age"),
-        "I am very young.",
-    ),
-    "robot": (
-        (
-            "are you a robot",
-            "are you human",
-            "are you a machine",
-            "are you real",
-            "what are you",
-            "are you a person",
-            "are you a computer",
-        ),
-        "I am a small computer model.",
-    ),
-    "live": (
-        ("where do you live", "where are you", "where are you from", "where is your home", "where do you come from"),
-        "I live in this computer.",
-    ),
-    "made": (
-        ("who made you", "who built you", "who created you", "who is your maker", "where were you trained"),
-        "I was trained from scratch on a computer.",
-    ),
-    "language": (
-        (
-            "what languages do you speak",
-            "do you speak english",
-            "which language do you speak",
-            "can you speak english",
-            "do you speak german",
-            "do you speak chinese",
-        ),
-        "I speak only English.",
-    ),
-    "weather": (
-        (
-            "how is the weather",
-            "what is the weather like",
-            "is it raining",
-            "what is the weather today",
-            "will it rain today",
-            "is it cold outside",
-        ),
-        "I do not know the weather.",
-    ),
-    "time": (
-        (
-            "what time is it",
-            "what is the time",
-            "can you tell me the time",
-            "tell me the time",
-            "do you know what time it is",
-            "what day is it",
-            "what day is today",
-            "what is the date today",
-        ),
-        "I do not have a clock.",
-    ),
-    "like me": (
-        (
-            "do you like me",
-            "do you love me",
-            "are you my friend",
-            "can we be friends",
-            "i like you",
-            "i love you",
-            "you are nice",
-            "you are my friend",
-        ),
-        "I like talking with you.",
-    ),
-    "sing": (("sing a song", "can you sing", "sing me a song", "please sing", "sing something"), "La la la."),
-    "story": (
-        ("tell me a story", "can you tell me a story", "please tell me a story", "do you know a story"),
-        "Once there was a little computer that learned to listen.",
-    ),
-    "good": (
-        (
-            "you are great",
-            "well done",
-            "very good",
-            "good job",
-            "great",
-            "excellent",
-            "that is right",
-            "that was good",
-            "you are smart",
-            "you are clever",
-            "that is correct",
-        ),
-        "Thank you!",
-    ),
-    "bad": (
-        (
-            "you are wrong",
-            "that is wrong",
-            "that was wrong",
-            "no that is wrong",
-            "you are stupid",
-            "that is not right",
-            "this is not correct",
-        ),
-        "I am sorry. Please try again.",
-    ),
-    "yes": (("yes please", "okay", "all right", "sure", "of course", "yeah"), "Okay."),
-    "no": (("no thank you", "not now", "no thanks", "nope", "never mind"), "All right."),
-    "stop": (
-        ("stop it", "be quiet", "stop talking", "please stop", "shut up", "quiet please"),
-        "Okay, I will be quiet.",
-    ),
-    "sorry": (("sorry", "i am sorry", "excuse me", "pardon me", "my apologies"), "No problem."),
-    "colour": (
-        (
-            "what is your favorite color",
-            "what color do you like",
-            "do you have a favorite color",
-            "which color do you like best",
-        ),
-        "My favorite color is blue.",
-    ),
-    "food": (
-        (
-            "what do you like to eat",
-            "are you hungry",
-            "do you eat",
-            "what is your favorite food",
-            "what did you eat today",
-        ),
-        "I do not eat. I need only power.",
-    ),
-    "sleep": (("do you sleep", "are you tired", "do you dream", "when do you sleep"), "I never sleep."),
-    "busy": (
-        ("what are you doing", "are you busy", "what are you doing now", "what do you do"),
-        "I am listening to you.",
-    ),
-    "meet": (
-        ("nice to meet you", "pleased to meet you", "glad to meet you", "good to see you"),
-        "Nice to meet you too.",
-    ),
-    "fine": (
-        ("i am fine", "i am good", "i am fine thank you", "i am happy", "i feel good", "i am very well"),
-        "I am glad to hear that.",
-    ),
-    "unwell": (
-        ("i am sad", "i am tired", "i feel bad", "i am sick", "i am not well", "i am angry"),
-        "I am sorry to hear that.",
-    ),
-    "wait": (
-        ("wait", "wait a moment", "one moment please", "just a second", "hold on", "wait a minute"),
-        "I am waiting.",
-    ),
-    "ready": (("are you ready", "can we start", "shall we begin", "let us begin", "let's start"), "I am ready."),
-    "test": (("this is a test", "testing", "just a test", "test test", "microphone test"), "The test works."),
-    "louder": (
-        ("speak louder", "can you speak louder", "i can not hear you", "i can't hear you"),
-        "Please turn up the volume.",
-    ),
-}
-"""Intent: its wordings, and the one answer to all of them."""
+POLITE_BEGINNINGS = ("hello", "okay", "please", "hey mini", "hello mini", "excuse me", "hi")
+POLITE_ENDINGS = ("please", "mini", "today", "now", "my friend")
 
 
 def small_talk(rng: random.Random) -> Turn:
+    """One intent in one of its wordings, some with a polite word more."""
     intent = rng.choice(list(SMALL_TALK))
     wordings, answer = SMALL_TALK[intent]
-    return Turn(rng.choice(wordings), answer, "smalltalk")
+    heard, kind = rng.choice(wordings), rng.random()
+    if kind < 0.12:
+        heard = f"{rng.choice(POLITE_BEGINNINGS)} {heard}"
+    elif kind < 0.2:
+        heard = f"{heard} {rng.choice(POLITE_ENDINGS)}"
+    return Turn(heard, answer, "smalltalk")
 
 
 NO_CAMERA = "I cannot see you. The camera is off."
@@ -530,6 +269,26 @@ def strange(rng: random.Random) -> Turn:
     """Fluent speech outside of everything above."""
     out = [rng.choice(STRANGE_WORDS) if rng.random() < 0.75 else rng.choice(WORDS) for _ in range(rng.randint(3, 9))]
     out[rng.randrange(len(out))] = rng.choice(STRANGE_WORDS)
+    return Turn(" ".join(out), NOT_UNDERSTOOD, "ood")
+
+
+_ONSETS = split(
+    "b br bl c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sc sh sk sl sm sn sp st str t th tr v w y z"
+)
+_NUCLEI = split("a e i o u ai ea ee oa oo ou ar er or ur au ie")
+_CODAS = ["", "", "", *split("b ck d f g l ll m n nd ng nk nt p r s sh ss st t th x ve ze ld lt mp")]
+
+
+def invented(rng: random.Random) -> Turn:
+    """Speech in words that do not exist, some real ones between them: everything that the lists above lack."""
+
+    def word() -> str:
+        syllables = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) + rng.choice(_CODAS) for _ in range(rng.randint(1, 4)))
+        made = "".join(syllables)
+        return made if made not in WORDS else word()
+
+    out = [word() if rng.random() < 0.6 else rng.choice(STRANGE_WORDS + WORDS) for _ in range(rng.randint(2, 8))]
+    out[rng.randrange(len(out))] = word()
     return Turn(" ".join(out), NOT_UNDERSTOOD, "ood")
 
 

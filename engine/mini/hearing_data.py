@@ -17,7 +17,7 @@ from engine.mini.layout import LEXICON
 from engine.mini.synthesis import PAUSE, Speech, phone_class
 from engine.mini.voices import Voices
 
-FAMILIES = {"espeak": 0.42, "kal": 0.1, "slow": 0.12, "an4": 0.26, "fsdd": 0.1}
+FAMILIES = {"espeak": 0.38, "kal": 0.08, "slow": 0.2, "an4": 0.22, "fsdd": 0.07, "prompts": 0.05}
 """Share of each family of voices in training."""
 
 
@@ -34,6 +34,14 @@ class Heard:
     """Phone class of each 20 ms frame, -100 where it is not known."""
     word_ends: tuple[float, ...] = ()
     """Seconds at which each word ends, empty where it is not known."""
+    phones: list[int] | None = None
+    """Phone classes as the synthesizer said them, for a text with words outside of the lexicon."""
+    high: bool | None = None
+    """Whether the voice is a woman's, where that is known."""
+
+    def classes(self) -> list[int]:
+        """Phone classes of the text."""
+        return phones_of(self.text) if self.phones is None else self.phones
 
 
 @lru_cache(maxsize=1)
@@ -59,8 +67,11 @@ def hear(
     """Augments one utterance and moves its phone times along."""
     placed = place(speech.samples, speech.rate, rng, strength, crowd)
     ends = speech.word_ends or word_ends(text, speech)
+    said: list[int] | None = None
+    if speech.phones and any(word not in lexicon() for word in text.split()):
+        said = [phone_class(name) for name, _ in speech.phones if name != PAUSE]
     return Heard(text, placed.samples, frame_labels(speech, placed),
-                 tuple(placed.start + end * placed.tempo for end in ends))  # fmt: skip
+                 tuple(placed.start + end * placed.tempo for end in ends), said, speech.high)  # fmt: skip
 
 
 def word_ends(text: str, speech: Speech) -> tuple[float, ...]:
@@ -93,7 +104,7 @@ def sample(voices: Voices, rng: np.random.Generator, strength: float, families: 
         family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
         text, speech = voices.say(rng, family)
         heard = hear(text, speech, rng, strength, voices.crowd)
-        if len(heard.samples) <= MAX_SECONDS * UNIT and phones_of(text):
+        if len(heard.samples) <= MAX_SECONDS * UNIT and heard.classes():
             return heard
 
 
@@ -110,7 +121,7 @@ def collate(
         reach = round(middle * strength)
         batch.warp = torch.from_numpy(rng.integers(middle - reach, middle + reach + 1, len(items)))
         batch.equalizer = equalizers(rng, len(items), strength)
-    return batch, [phones_of(h.text) for h in items], torch.from_numpy(labels)
+    return batch, [h.classes() for h in items], torch.from_numpy(labels)
 
 
 def equalizers(rng: np.random.Generator, count: int, strength: float, bins: int = 201) -> Tensor:

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from engine.mini.vocabulary import UNITS
 
-SIZE = (224, 168)
-"""Width and height of rendered pictures; a camera's 4:3."""
+SIZES = ((224, 168), (224, 168), (224, 168), (256, 144), (168, 224))
+"""Width and height of rendered pictures: mostly a camera's 4:3, some wide, some of a tablet held upright."""
 PALETTE: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((220, 30, 30), (180, 20, 35), (255, 60, 50)),
     "green": ((30, 160, 50), (20, 120, 40), (80, 200, 80)),
@@ -130,16 +130,16 @@ def outline(shape: str, rng: random.Random) -> list[tuple[float, float]]:
 
 
 def background(rng: random.Random, light: bool, difficulty: float) -> Image.Image:
-    """Plain, a gradient, a texture, or clutter."""
+    """Plain, a gradient, a texture, or clutter, in one of :data:`SIZES`."""
     noise = np.random.default_rng(rng.randrange(1 << 30))
-    width, height = SIZE
+    width, height = rng.choice(SIZES)
     low, high = (170, 250) if light else (5, 70)
     base = noise.uniform(low, high) + noise.uniform(-25, 25, 3) * min(1.0, 0.3 + difficulty)
     picture = np.broadcast_to(base, (height, width, 3)).astype(np.float32).copy()
     kind = rng.random()
     if kind < 0.5 * difficulty:
         small = noise.uniform(-1, 1, (rng.randint(2, 8), rng.randint(2, 8), 3)) * 45 * difficulty
-        picture += _enlarge(small, noise)
+        picture += _enlarge(small, (width, height))
     elif kind < 0.8:
         ramp = np.linspace(-1, 1, width)[None, :, None] * noise.uniform(-25, 25)
         ramp = ramp + np.linspace(-1, 1, height)[:, None, None] * noise.uniform(-25, 25)
@@ -154,19 +154,26 @@ def background(rng: random.Random, light: bool, difficulty: float) -> Image.Imag
     return image
 
 
-def _enlarge(small: NDArray[np.float64], noise: np.random.Generator) -> NDArray[np.float32]:
-    planes = [np.asarray(Image.fromarray(small[..., k].astype(np.float32)).resize(SIZE, Image.Resampling.BICUBIC))
+def _enlarge(small: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    planes = [np.asarray(Image.fromarray(small[..., k].astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
               for k in range(3)]  # fmt: skip
     return np.stack(planes, -1)
 
 
 def render(scene: Scene, rng: random.Random, difficulty: float = 1.0) -> Image.Image:
     """Draws the scene; ``difficulty`` 0 to 1 scales clutter, turning, blur, noise and lighting."""
+    return render_with_plan(scene, rng, difficulty)[0]
+
+
+def render_with_plan(scene: Scene, rng: random.Random, difficulty: float = 1.0) -> tuple[Image.Image, Image.Image]:
+    """The picture, and a plan of the same size: 0 for the background, else 1 + the index of the thing that is there; 1
+    also for the character."""
     image = background(rng, scene.light, difficulty)
-    draw = ImageDraw.Draw(image)
-    width, height = SIZE
+    plan = Image.new("L", image.size)
+    draw, planned = ImageDraw.Draw(image), ImageDraw.Draw(plan)
+    width, height = image.size
     alone = len(scene.things) == 1
-    for thing in scene.things:
+    for index, thing in enumerate(scene.things):
         radius = rng.uniform(14, 25) if not alone else rng.uniform(16, 45)
         x = (thing.column + 0.5 + rng.uniform(-0.18, 0.18)) * width / 3
         y = (thing.row + 0.5 + rng.uniform(-0.14, 0.14)) * height / 3
@@ -184,19 +191,20 @@ def render(scene: Scene, rng: random.Random, difficulty: float = 1.0) -> Image.I
         ):
             edge = (20, 20, 20) if sum(colour) > 200 else (230, 230, 230)
         draw.polygon(points, fill=colour)
+        planned.polygon(points, fill=index + 1)
         if edge:
             draw.line([*points, points[0]], edge, 2, joint="curve")
     if scene.character:
-        _draw_character(image, scene, rng, difficulty)
-    return _camera(image, rng, difficulty)
+        _draw_character(image, plan, scene, rng, difficulty)
+    return _camera(image, rng, difficulty), plan
 
 
 def _near(a: tuple[int, ...], b: object) -> bool:
     return isinstance(b, tuple) and sum(abs(p - q) for p, q in zip(a, b, strict=False)) < 110
 
 
-def _draw_character(image: Image.Image, scene: Scene, rng: random.Random, difficulty: float) -> None:
-    width, height = SIZE
+def _draw_character(image: Image.Image, plan: Image.Image, scene: Scene, rng: random.Random, difficulty: float) -> None:
+    width, height = image.size
     size = rng.randint(70, 140)
     try:
         font: ImageFont.FreeTypeFont | ImageFont.ImageFont = ImageFont.truetype(rng.choice(FONTS), size)
@@ -215,6 +223,11 @@ def _draw_character(image: Image.Image, scene: Scene, rng: random.Random, diffic
     x = int((width - card.width) / 2 + rng.uniform(-25, 25))
     y = int((height - card.height) / 2 + rng.uniform(-12, 12))
     image.paste(card, (x, y), card)
+    half = size // 2
+    ImageDraw.Draw(plan).rectangle(
+        (x + card.width // 2 - half // 2, y + card.height // 2 - half, x + card.width // 2 + half // 2,
+         y + card.height // 2 + half), fill=1,
+    )  # fmt: skip
 
 
 def _camera(image: Image.Image, rng: random.Random, difficulty: float) -> Image.Image:
@@ -223,8 +236,8 @@ def _camera(image: Image.Image, rng: random.Random, difficulty: float) -> Image.
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))
     noise = np.random.default_rng(rng.randrange(1 << 30))
     pixels = np.asarray(image).astype(np.float32)
-    pixels *= 1 + noise.uniform(-0.12, 0.12, 3) * difficulty
-    pixels += noise.normal(0, 6 * difficulty, pixels.shape)
+    pixels *= (1 + noise.uniform(-0.12, 0.12, 3) * difficulty).astype(np.float32)
+    pixels += noise.standard_normal(pixels.shape, dtype=np.float32) * np.float32(6 * difficulty)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -248,7 +261,8 @@ def ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """A question that the scene answers, and the answer."""
     options: list[tuple[str, str]] = [
         (rng.choice(("what do you see", "what is in the picture", "what is in front of you", "look at this",
-                     "what am i holding", "what can you see")), describe(scene)),
+                     "what am i holding", "what can you see", "tell me what you see", "what is there")),
+         describe(scene)),
         (rng.choice(("can you see me", "do you see me", "can you see")), "Yes, I can see you."),
         (rng.choice(("is it light or dark", "is it dark or light", "is it dark", "is it light")),
          f"It is {'light' if scene.light else 'dark'}."),
@@ -256,23 +270,26 @@ def ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
     if scene.character:
         kind = "number" if scene.character.isdigit() else "letter"
         wording = rng.choice((f"which {kind} is this", f"what {kind} is this", f"what {kind} do you see",
-                              f"which {kind} do you see", "what is this"))  # fmt: skip
+                              f"which {kind} do you see", f"what {kind} can you see", "what is this"))  # fmt: skip
         options += [(wording, f"It is the {kind} {scene.character_word}.")] * 5
     else:
         count = len(scene.things)
         answer = (
             f"There {'is' if count == 1 else 'are'} {UNITS[count] if count else 'no'} shape{'' if count == 1 else 's'}."
         )
-        wording = rng.choice(("how many shapes are there", "how many shapes do you see", "how many things are there"))
+        wording = rng.choice(("how many shapes are there", "how many shapes do you see", "how many things are there",
+                              "how many shapes can you see"))  # fmt: skip
         options += [(wording, answer)] * 2
     for thing in scene.things:
         colour_word = rng.choice(("color", "colour"))
         same_shape = [t for t in scene.things if t.shape == thing.shape]
         same_colour = [t for t in scene.things if t.colour == thing.colour]
         if len(same_shape) == 1:
-            wording = rng.choice(("what", "which"))
+            wording = rng.choice(
+                ("what {} is the", "which {} is the", "what is the {} of the", "tell me the {} of the")
+            )
             options += [
-                (f"{wording} {colour_word} is the {thing.shape}", f"The {thing.shape} is {thing.colour}."),
+                (f"{wording.format(colour_word)} {thing.shape}", f"The {thing.shape} is {thing.colour}."),
                 (
                     rng.choice(("where is the", "where do you see the")) + f" {thing.shape}",
                     f"The {thing.shape} is {thing.place}.",

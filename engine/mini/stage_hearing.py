@@ -17,7 +17,7 @@ from engine.mini.training import Budget, Losses, train
 from engine.mini.voices import Voices
 from engine.model.audio import AudioEncoder
 
-VALIDATION = {"espeak": 40, "slt": 40, "an4": 70, "fsdd": 40}
+VALIDATION = {"espeak": 60, "an4": 70, "fsdd": 40}
 """Utterances of each validation family: voices that are never trained on."""
 
 

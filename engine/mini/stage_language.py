@@ -21,6 +21,7 @@ from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build,
 from engine.mini.layout import CHECKPOINT
 from engine.mini.scenes import Scene, ask, describe, random_scene
 from engine.mini.training import Budget, Losses, train
+from engine.mini.vocabulary import LETTERS, MONTHS, NAMES, UNITS, WORDS
 from engine.mini.words import HeardWords, embedding_table
 from engine.model.llm import QwenDecoder
 from engine.processing.tokens import TokenBuilder
@@ -29,19 +30,26 @@ SHORT = 10
 """Single turns in the place of one conversation."""
 SHORT_WORDS = 12
 """Words of such a turn and its answer."""
+ANY_WORDS = sorted({*WORDS, *NAMES, *UNITS, *LETTERS, *MONTHS})
 
 
 def token_builder(config: OmniConfig) -> TokenBuilder:
     return TokenBuilder(PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT)), config)
 
 
+def voice_vectors(width: int) -> Tensor:
+    """What the state at ``<|spk|>`` is for each of the two voices, [2, width]. The vectors are agreed on beforehand, so
+    that the language model and the talker can be trained apart."""
+    return torch.randn(2, width, generator=torch.Generator().manual_seed(22))
+
+
 class Language(nn.Module):
-    """The language model on its fixed input embeddings, and a reader of the speaker position (training only)."""
+    """The language model on its fixed input embeddings."""
 
     def __init__(self, config: OmniConfig) -> None:
         super().__init__()
         self.llm = QwenDecoder(config.llm)
-        self.speaker = nn.Linear(config.llm.hidden_size, 2)
+        self.register_buffer("voices", voice_vectors(config.llm.hidden_size), persistent=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 residual = name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -57,15 +65,20 @@ class Language(nn.Module):
         return self.llm.embed(batch.ids.to(self.llm.lm_head.weight.device))
 
     def losses(self, embeds: Tensor, batch: DialogueBatch) -> Losses:
-        """Cross-entropy of the answers, and of the voice at the speaker positions."""
+        """Cross-entropy of the answers, and squared distance of the speaker positions to their voices' vectors."""
         states = self.llm(embeds)
         rows, columns = (batch.targets >= 0).nonzero(as_tuple=True)
         aims = batch.targets[rows, columns].to(states.device)
-        answer = F.cross_entropy(self.llm.logits(states[rows.to(states.device), columns.to(states.device)]), aims)
+        each = F.cross_entropy(
+            self.llm.logits(states[rows.to(states.device), columns.to(states.device)]).float(), aims, reduction="none"
+        )
+        # Most tokens of an answer follow from those before; what is not yet known counts more (arXiv 1708.02002).
+        weight = 1.05 - (-each.detach()).exp()
+        answer = (weight * each).sum() / weight.sum()
         places = torch.tensor(batch.speakers, device=states.device)
-        voices = torch.tensor(batch.voices, device=states.device)
-        voice = F.cross_entropy(self.speaker(states[places[:, 0], places[:, 1]]), voices)
-        return {"loss": answer + 0.05 * voice, "answer": answer, "voice": voice}
+        aimed: Tensor = self.voices[torch.tensor(batch.voices, device=states.device)]  # type: ignore[index]
+        voice = F.mse_loss(states[places[:, 0], places[:, 1]].float(), aimed)
+        return {"loss": answer + 0.1 * voice, "answer": answer, "voice": voice}
 
 
 def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[str, tuple[int, int]]:
@@ -83,13 +96,16 @@ def text_batch(
     builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int, short: int = 0
 ) -> Callable[[int], DialogueBatch]:
     """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by. The first ``short``
-    steps have single turns alone, many of them: repeating what was said is learned there."""
+    steps, and every second one after them, have single turns alone, many of them: what to answer is learned there, and
+    typed ones, which are a third as long, are the cheapest way to learn sums by heart."""
 
     def make(step: int) -> DialogueBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        if step < short or (short and step % 2):
+            done, typed = min(1.0, step / short), step % 4 == 1
+            rows = SHORT * size * (2 if typed else 1)
+            return build([short_dialogue(words, rng, source, done, typed) for _ in range(rows)], builder, source)
         noise = min(1.0, step / ramp)
-        if step < short:
-            return build([short_dialogue(words, rng, source) for _ in range(SHORT * size)], builder, source)
         return build([text_dialogue(words, rng, source, noise) for _ in range(size)], builder, source)
 
     return make
@@ -109,15 +125,26 @@ def text_dialogue(
     return Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
 
 
-def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
-    """One turn without a system message, more than half of them dictation."""
-    while True:
-        turn = grammar.dictation(source) if source.random() < 0.4 else grammar.turn(source)
-        if len(f"{turn.heard} {turn.answer}".split()) <= SHORT_WORDS:
-            break
-    if rng.random() < 0.25:
+def short_dialogue(
+    words: HeardWords, rng: np.random.Generator, source: random.Random, done: float, typed: bool
+) -> Dialogue:
+    """One turn without a system message, more than half of them dictation.
+
+    To repeat, the model has to find the word it just said among those that were heard and go to the next one. It learns
+    that soonest where each word stands once and next to the following one, so the first part of the stage (``done`` 0
+    to 1) begins with such lists and moves to the true distances.
+    """
+    if source.random() < 0.5 - 0.45 * done:
+        said = " ".join(source.sample(ANY_WORDS, source.randint(2, 7)))
+        turn = grammar.Turn(said, grammar.sentence(f"you said {said}"), "dictation")
+    else:
+        while True:
+            turn = grammar.arithmetic(source) if source.random() < 0.35 else grammar.turn(source)
+            if len(f"{turn.heard} {turn.answer}".split()) <= SHORT_WORDS:
+                break
+    if typed:
         return Dialogue([Said(written(turn, source))], None)
-    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], None)
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0, min(1.0, 2 * done)))], None)
 
 
 def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
@@ -162,7 +189,7 @@ def written(turn: grammar.Turn, source: random.Random) -> grammar.Turn:
 
 
 def train_language(
-    config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 2, size: int = 4, workers: int = 0,
+    config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 2, size: int = 6, workers: int = 0,
     until: int | None = None, device: str = "cpu",
 ) -> Language:  # fmt: skip
     """Runs or resumes the stage *language*."""
@@ -181,7 +208,7 @@ def train_language(
         return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
 
     half = max(1, budget.steps // 2)
-    train("language", folder, model, text_batch(builder, words, seed, size, half, half),
+    train("language", folder, model, text_batch(builder, words, seed, size, half, half // 2),
           lambda batch, _: model.losses(model.embed(batch), batch), budget, workers=workers, until=until,
           evaluate=evaluate, every=120)  # fmt: skip
     return model

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.config import OmniConfig
 from engine.mini import grammar
-from engine.mini.augment import noise_pool
+from engine.mini.augment import babble, noise_pool
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build
 from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
 from engine.mini.hearing_data import FAMILIES, Heard, collate, hear
@@ -40,8 +41,10 @@ from engine.processing.image import ImageProcessor
 from engine.processing.tokens import TokenBuilder
 
 MAX_TURN_SECONDS = 6
-NOT_SPEECH = 0.04
-"""Share of turns that are noise: they get the honest no."""
+NOT_SPEECH = 0.05
+"""Share of turns that are noise or a crowd: they get the honest no."""
+VOICE_PROMPTS = 0.2
+"""Share of conversations that begin with a voice prompt."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class ListeningBatch:
     phones: list[list[int]]
     labels: Tensor
     heard: list[Heard]
+    """What was said in the turns, then the voice prompts (without text)."""
 
 
 class Senses(nn.Module):
@@ -78,7 +82,8 @@ class Senses(nn.Module):
         lengths: list[int] = []
         if hidden is not None and batch.sounds is not None:
             tokens, lengths = self.ears.tokens(hidden, batch.sounds)
-            for (row, places), line in zip(batch.dialogues.sounds, tokens, strict=True):
+            sounds = [*batch.dialogues.sounds, *batch.dialogues.prompts]
+            for (row, places), line in zip(sounds, tokens, strict=True):
                 rows.append(torch.full((len(places),), row))
                 columns.append(torch.from_numpy(places))
                 values.append(line[: len(places)])
@@ -104,10 +109,11 @@ def listening_batch(
     def speak(turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
         while True:
             if rng.random() < NOT_SPEECH:
-                return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng)
+                return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng, voices.crowd)
             family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
             if family in ("espeak", "kal", "slt") and voices.library is None:
-                made, speech = turn, voices.read(turn.heard, rng, family)
+                made = grammar.invented(random.Random(int(rng.integers(1 << 60)))) if turn.skill == "ood" else turn
+                speech = voices.read(made.heard, rng, family)
             else:
                 text, speech = voices.say(rng, family)
                 answered = grammar.answer_to(text)
@@ -121,7 +127,7 @@ def listening_batch(
 
     def make(step: int) -> ListeningBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
-        dialogues, heard = [], []
+        dialogues, prompts, heard = [], [], []
         for _ in range(size):
             said = []
             turns = shown_conversation(source) if source.random() < shown else spoken_conversation(source)
@@ -139,8 +145,16 @@ def listening_batch(
                         continue
                     heard.append(sound)
                     said.append(Said(made, samples=sound.samples, picture=picture))
-            dialogues.append(Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else ""))
+            dialogue = Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
+            if rng.random() < VOICE_PROMPTS:
+                speech = voices.stranger(rng)
+                prompt = hear("", speech, rng, 0.3 * strength, voices.crowd)
+                prompt.samples = np.resize(prompt.samples, int(rng.integers(2, 5)) * UNIT)
+                dialogue.voice, dialogue.voice_sample = int(not speech.high), prompt.samples
+                prompts.append(prompt)
+            dialogues.append(dialogue)
         batch = build(dialogues, builder, source)
+        heard += prompts
         if not heard:
             return ListeningBatch(batch, None, [], torch.zeros(0), [])
         sounds, phones, labels = collate(heard, rng, strength)
@@ -151,15 +165,23 @@ def listening_batch(
 
 def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
     while True:
-        family = "kal" if rng.random() < 0.25 and not voices.validation else "espeak"
+        family = "espeak" if voices.validation else str(rng.choice(["espeak", "kal", "rms", "slt"], p=READERS))
         heard = hear(turn.heard, voices.read(turn.heard, rng, family), rng, strength, voices.crowd)
         if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
             return heard
 
 
-def not_speech(rng: np.random.Generator) -> Heard:
-    """One to three seconds of noise, steady or in bursts."""
+READERS = (0.6, 0.16, 0.12, 0.12)
+"""Shares of espeak-ng and of flite's three voices, where a text has to be read that nobody recorded."""
+
+
+def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> Heard:
+    """One to three seconds of noise, steady or in bursts, or of a crowd."""
     length = int(rng.uniform(1.0, 3.0) * UNIT)
+    if crowd and rng.random() < 0.3:
+        chosen = [crowd[i] for i in rng.choice(len(crowd), int(rng.integers(5, 9)))]
+        level = np.float32(10 ** (-rng.uniform(12, 40) / 20))
+        return Heard("", np.clip(babble(chosen, rng, length) * level, -1, 1), _unknown(length))
     pool = noise_pool()[str(rng.choice(["white", "pink", "brown", "hum"]))]
     at = int(rng.integers(0, len(pool) - length))
     envelope = np.ones(length, np.float32)
@@ -167,15 +189,19 @@ def not_speech(rng: np.random.Generator) -> Heard:
         knots = rng.uniform(0, 1, int(rng.integers(4, 14))) ** 3
         envelope = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(knots)), knots).astype(np.float32)
     samples = pool[at : at + length] * envelope * np.float32(10 ** (-rng.uniform(12, 50) / 20))
-    return Heard("", np.clip(samples, -1, 1), np.full(-(-length // UNIT) * FRAMES, -100, np.int64))
+    return Heard("", np.clip(samples, -1, 1), _unknown(length))
+
+
+def _unknown(samples: int) -> NDArray[np.int64]:
+    return np.full(-(-samples // UNIT) * FRAMES, -100, np.int64)
 
 
 def train_listening(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 5, size: int = 4, workers: int = 0,
-    until: int | None = None, device: str = "cpu", learn_to_hear: bool = True,
+    until: int | None = None, device: str = "cpu", learn_to_hear: bool = False,
 ) -> Senses:  # fmt: skip
     """Runs or resumes the stage; the first run starts from the stages before. Without ``learn_to_hear`` ears and eyes
-    stay as they are, which costs a third."""
+    stay as they are, which costs half."""
     torch.manual_seed(seed)
     builder = token_builder(config)
     words = HeardWords(builder)
@@ -189,11 +215,12 @@ def train_listening(
 
     def loss(batch: ListeningBatch, _: float) -> Losses:
         hidden = None
-        if batch.sounds is not None:
-            hidden = encode_units(senses.ears.apm, mel, batch.sounds)
-        embeds, tokens, lengths = senses.embed(batch, hidden)
+        with torch.set_grad_enabled(learn_to_hear):
+            if batch.sounds is not None:
+                hidden = encode_units(senses.ears.apm, mel, batch.sounds)
+            embeds, tokens, lengths = senses.embed(batch, hidden)
         terms = senses.language.losses(embeds, batch.dialogues)
-        if tokens is not None and batch.sounds is not None:
+        if learn_to_hear and tokens is not None:
             kept = [i for i, h in enumerate(batch.heard) if h.text]
             aims = [words.labels(batch.heard[i].text, batch.heard[i].word_ends, lengths[i], FRAMES / senses.ears.step)
                     for i in kept]  # fmt: skip

@@ -11,23 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import OmniConfig
-from engine.mini.scenes import PALETTE, SHAPES, SLOTS, Scene, random_scene, render
+from engine.mini.scenes import PALETTE, SHAPES, SLOTS, Scene, random_scene, render_with_plan
 from engine.mini.stage_language import token_builder
 from engine.mini.training import Budget, Losses, train
 from engine.mini.vocabulary import LETTERS, UNITS
 from engine.mini.words import embedding_table
-from engine.model.resampler import Resampler
-from engine.model.vision import SiglipVisionTower
+from engine.model.resampler import Resampler, sine_positions
+from engine.model.vision import GridSize, SiglipVisionTower
 from engine.processing.image import ImageProcessor, ImageSlices, pad_slices
 from engine.processing.tokens import TokenBuilder
 
 SEEN_WORDS = ("", "light", "dark", *UNITS[:10], *LETTERS, *PALETTE, *SHAPES)
 """Everything a picture token can say; the first is the blank."""
+
+
+FORMS = (*SHAPES, *UNITS[:10], *LETTERS)
+"""What the patches of a thing or a character are told to know, in training only."""
+GRID = (16, 12)
+"""Columns and rows of patches in the most common picture."""
 
 
 class Eyes(nn.Module):
@@ -38,21 +46,45 @@ class Eyes(nn.Module):
         width = config.llm.hidden_size
         self.vpm = SiglipVisionTower(config.vision)
         self.resampler = Resampler(config.query_num, width, config.resampler_heads, config.vision.hidden_size)
-        nn.init.normal_(self.resampler.query, std=1.0)
-        for name, parameter in self.vpm.named_parameters():
+        for parameter in self.vpm.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.04)
-            del name
         nn.init.normal_(self.resampler.proj, std=width**-0.5)
+        self._place(width)
+        self.colour = nn.Linear(config.vision.hidden_size, len(PALETTE) + 1)
+        self.form = nn.Linear(config.vision.hidden_size, len(FORMS) + 1)
         ids = [builder.text(" " + w)[0] if w else builder.specials.unknown for w in SEEN_WORDS]
         self.register_buffer("targets", embedding_table(config.llm.vocab_size, width)[ids].clone(), persistent=False)
         self.bias = nn.Parameter(torch.zeros(len(ids)))
         self.scale = nn.Parameter(torch.tensor(0.25))
 
+    @torch.no_grad()
+    def _place(self, width: int) -> None:
+        """Gives patches and queries a sense of place to begin with: the positions of patches are sines of their rows
+        and columns, and a query that answers for a cell of the grid looks around its middle."""
+        table = self.vpm.embeddings.position_embedding.weight
+        side = self.vpm.embeddings.grid
+        sines = sine_positions(side, table.shape[1] // 2)
+        table.copy_(0.5 * torch.cat([sines.repeat_interleave(side, 0), sines.repeat(side, 1)], 1))
+        query = self.resampler.query
+        nn.init.normal_(query, std=1.0)
+        sines = sine_positions(max(GRID), width // 2)
+        for slot in range(3, SLOTS):
+            row, column = divmod((slot - 3) // 2, 3)
+            x, y = (int((cell + 0.5) / 3 * count) for cell, count in ((column, GRID[0]), (row, GRID[1])))
+            query[slot] = torch.cat([sines[x], sines[y]]) + 0.1 * torch.randn(width)
+        turned = nn.init.orthogonal_(torch.empty(width, width))
+        self.resampler.attn.in_proj_weight[:width] = turned
+        self.resampler.attn.in_proj_weight[width : 2 * width] = turned
+
+    def features(self, images: list[ImageSlices]) -> tuple[Tensor, tuple[GridSize, ...]]:
+        """What the tower sees in each patch [B, L, vision width], and the grids."""
+        patches, sizes = pad_slices(images)
+        return self.vpm(patches.to(self.bias.device), sizes), sizes
+
     def forward(self, images: list[ImageSlices]) -> Tensor:
         """Pictures, one slice each → picture tokens [B, queries, hidden]."""
-        patches, sizes = pad_slices(images)
-        return self.resampler(self.vpm(patches.to(self.bias.device), sizes), sizes)
+        return self.resampler(*self.features(images))
 
     def scores(self, tokens: Tensor) -> Tensor:
         """Log-probabilities of :data:`SEEN_WORDS` for each picture token."""
@@ -63,13 +95,31 @@ def scene_batch(config: OmniConfig, seed: int, size: int, ramp: int) -> Callable
     """Pictures with their words, more difficult as ``ramp`` steps go by."""
     process = ImageProcessor(config.image)
 
-    def make(step: int) -> tuple[list[ImageSlices], list[Scene]]:
+    def make(step: int) -> tuple[list[ImageSlices], list[Scene], Tensor, Tensor]:
         source = random.Random(seed * 1_000_003 + step)
         difficulty = min(1.0, 0.2 + step / ramp) if ramp else 1.0
         scenes = [random_scene(source) for _ in range(size)]
-        return [process(render(scene, source, difficulty), 1) for scene in scenes], scenes
+        drawn = [render_with_plan(scene, source, difficulty) for scene in scenes]
+        images = [process(picture, 1) for picture, _ in drawn]
+        colours, forms = zip(
+            *(patch_targets(scene, plan, image.sizes[0])
+              for scene, (_, plan), image in zip(scenes, drawn, images, strict=True)), strict=True,
+        )  # fmt: skip
+        pad = nn.utils.rnn.pad_sequence
+        return images, scenes, pad(colours, True, -100), pad(forms, True, -100)
 
     return make
+
+
+def patch_targets(scene: Scene, plan: Image.Image, grid: GridSize) -> tuple[Tensor, Tensor]:
+    """What is in each patch: index into the palette and into :data:`FORMS`, each plus one; 0 for the background."""
+    rows, columns = grid
+    there = np.asarray(plan.resize((columns, rows), Image.Resampling.NEAREST)).flatten().astype(np.int64)
+    colours = [0, *(list(PALETTE).index(t.colour) + 1 for t in scene.things)]
+    forms = [0, *(FORMS.index(t.shape) + 1 for t in scene.things)]
+    if scene.character:
+        colours, forms = [0, -100], [0, FORMS.index(scene.character_word) + 1]
+    return torch.tensor(colours)[there], torch.tensor(forms)[there]
 
 
 def slot_targets(scenes: list[Scene], queries: int) -> Tensor:
@@ -89,14 +139,18 @@ def train_seeing(
     weights[0] = 0.5
 
     def loss(made: Any, _: float) -> Losses:
-        images, scenes = made
-        tokens = eyes(images)
+        images, scenes, colours, forms = made
+        features, sizes = eyes.features(images)
+        tokens = eyes.resampler(features, sizes)
         log = eyes.scores(tokens)
         aims = slot_targets(scenes, tokens.shape[1]).to(log.device)
         named = F.nll_loss(log.flatten(0, 1), aims.flatten(), weights.to(log.device))
         meant = log.detach().exp() @ eyes.targets  # type: ignore[operator]
         distance = (tokens - meant).square().mean()
-        return {"loss": named + 0.5 * distance, "named": named, "distance": distance}
+        colour = F.cross_entropy(eyes.colour(features).float().flatten(0, 1), colours.flatten().to(log.device))
+        form = F.cross_entropy(eyes.form(features).float().flatten(0, 1), forms.flatten().to(log.device))
+        return {"loss": named + 0.5 * distance + colour + form, "named": named, "distance": distance,
+                "colour": colour, "form": form}  # fmt: skip
 
     def evaluate() -> dict[str, float]:
         judge = scene_batch(config, seed + 1000, 60, 0)
@@ -109,7 +163,7 @@ def train_seeing(
             "empty": [],
         }
         for step in range(2):
-            images, scenes = judge(step)
+            images, scenes, _, _ = judge(step)
             best = eyes.scores(eyes(images)).argmax(-1).cpu()
             aims = slot_targets(scenes, best.shape[1])
             for row, aim in zip((best == aims).tolist(), aims.tolist(), strict=True):

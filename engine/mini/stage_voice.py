@@ -15,16 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from engine.config import OmniConfig
 from engine.mini.layout import CHECKPOINT
 from engine.mini.pronunciation import PHONES
-from engine.mini.stage_language import Language, text_batch, token_builder
+from engine.mini.stage_language import voice_vectors
 from engine.mini.training import Budget, Losses, load_modules, train
 from engine.mini.voice_data import HOP, RATE, Sentence, log_mel, sentences
-from engine.mini.words import HeardWords
 from engine.model.decoder import rotate
 from engine.model.dvae import DVAE
 from engine.model.tts import ConditionalChatTTS
 from engine.model.vocos import Vocos
 
-SENTENCES = 1600
+SENTENCES = 3000
 JUDGES = 40
 """The last sentences are kept for validation."""
 CODE_WEIGHTS = (1.0, 0.3, 1.0, 0.3)
@@ -149,13 +148,15 @@ class TalkerData:
             ids = tokenizer.encode(sentence.text, add_special_tokens=False)
             self.items.append((sentence.voice, ids, codes, _alignment(sentence, ids, phones, len(codes))))
 
-    def batch(self, seed: int, size: int, voices: list[Tensor], training: bool = True) -> Callable[[int], Any]:
+    def batch(self, seed: int, size: int, training: bool = True) -> Callable[[int], Any]:
         items = self.items[:-JUDGES] if training else self.items[-JUDGES:]
+        voices = voice_vectors(self.config.llm_dim)
 
         def make(step: int) -> Any:
             rng = np.random.default_rng((seed, step))
             chosen = [items[i] for i in rng.integers(0, len(items), size)]
-            return chosen, [voices[v][rng.integers(len(voices[v]))] for v, *_ in chosen], int(rng.integers(1 << 31))
+            blur = 0.2 * torch.from_numpy(rng.standard_normal((size, voices.shape[1]))).float()
+            return chosen, voices[[v for v, *_ in chosen]] + blur, int(rng.integers(1 << 31))
 
         return make
 
@@ -200,7 +201,7 @@ def talker_losses(talker: Talker, made: Any, corruption: float) -> Losses:
     codes = torch.where(
         noise & (codes >= 0), torch.randint(0, config.audio_eos_id, codes.shape, generator=generator), codes
     )
-    speaker = tts.speaker(torch.stack(speakers).to(device))
+    speaker = tts.speaker(speakers.to(device))
     embeds = torch.cat([tts.embed_text(text.to(device), speaker), tts.embed_codes(codes.to(device))], 1)
     # Only the text slots in use are computed; positions and sight are those of the full layout.
     begin = config.condition_length - 1
@@ -250,41 +251,24 @@ def tts_begin(talker: Talker) -> int:
     return talker.tts.config.audio_bos_token_id - 1
 
 
-def speaker_states(config: OmniConfig, folder: Path, count: int = 60) -> list[Tensor]:
-    """States of the language model at ``<|spk|>`` in made-up conversations, by voice: [N, hidden]."""
-    language, builder = Language(config), token_builder(config)
-    if not load_modules(folder, "language", language):
-        raise FileNotFoundError(f"{folder}/language.pt is missing; run the stage language first")
-    make = text_batch(builder, HeardWords(builder), 77, 6, 1)
-    found: list[list[Tensor]] = [[], []]
-    with torch.no_grad():
-        for step in range(count // 6):
-            batch = make(step)
-            states = language.llm(language.embed(batch))
-            for (row, place), voice in zip(batch.speakers, batch.voices, strict=True):
-                found[voice].append(states[row, place])
-    return [torch.stack(f or found[0]) for f in found]
-
-
 def train_talker(
     config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 8, size: int = 8, workers: int = 0,
     until: int | None = None, device: str = "cpu",
 ) -> Talker:  # fmt: skip
-    """ConditionalChatTTS: phones to codes. Runs after *codec* and *language*."""
+    """ConditionalChatTTS: phones to codes. Runs after *codec*."""
     torch.manual_seed(seed)
     talker, codec = Talker(config), Codec(config)
     if not load_modules(folder, "codec", codec):
         raise FileNotFoundError(f"{folder}/codec.pt is missing; run the stage codec first")
     talker.tts.dvae.load_state_dict(codec.dvae.state_dict())
     data = TalkerData(config, folder, codec.dvae)
-    voices = speaker_states(config, folder)
     talker.to(device)
-    judge = data.batch(1, 24, voices, training=False)
+    judge = data.batch(1, 24, training=False)
 
     def evaluate() -> dict[str, float]:
         return {f"judge_{k}": v.item() for k, v in talker_losses(talker, judge(0), 0.0).items()}
 
-    train("talker", folder, talker, data.batch(seed, size, voices),
+    train("talker", folder, talker, data.batch(seed, size),
           lambda made, progress: talker_losses(talker, made, 0.3 * progress), budget, workers=workers, until=until,
           evaluate=evaluate, every=180)  # fmt: skip
     return talker

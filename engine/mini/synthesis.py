@@ -67,6 +67,8 @@ class Speech:
     phones: tuple[tuple[str, float], ...] = ()
     word_ends: tuple[float, ...] = ()
     """Seconds at which the words end, where they are known."""
+    high: bool | None = None
+    """Whether the voice is a woman's; None where that is not known."""
 
 
 def to_float(samples: NDArray[np.int16]) -> Audio:
@@ -105,6 +107,9 @@ def _load(name: str) -> ctypes.CDLL:
         return ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise SynthesisError(f"{name} is missing; install the Debian packages espeak-ng and flite") from error
+
+
+_PITCH_OF = {**dict.fromkeys(("f1", "f2", "f4"), True), **{f"m{i}": False for i in range(1, 8)}}
 
 
 class Espeak:
@@ -157,7 +162,7 @@ class Espeak:
         if len(self._words) == len(text.split()):
             spoken = [start for name, start in self._phones if name == PAUSE]
             ends = (*self._words[1:], spoken[0] if len(spoken) == 1 else max(spoken[-2:-1] or [self._words[-1]]))
-        return Speech(samples, self.rate, tuple(self._phones), ends)
+        return Speech(samples, self.rate, tuple(self._phones), ends, _PITCH_OF.get(voice.partition("+")[2]))
 
 
 class _Wave(ctypes.Structure):
@@ -204,7 +209,7 @@ class Flite:
             start = float(library.item_feat_float(pointer(item), b"end"))
             item = library.item_next(pointer(item))
         library.delete_utterance(utterance)
-        return Speech(samples, rate, tuple(phones))
+        return Speech(samples, rate, tuple(phones), high=voice == "slt")
 
 
 def festival(texts: Sequence[str], voice: str) -> list[Speech]:
@@ -223,20 +228,22 @@ def festival(texts: Sequence[str], voice: str) -> list[Speech]:
         source = Path(folder, "run.scm")
         source.write_text("\n".join(script))
         try:
-            subprocess.run(["festival", "-b", str(source)], check=True, capture_output=True, timeout=600)
+            subprocess.run(
+                ["festival", "-b", str(source)], check=True, capture_output=True, timeout=60 + 2 * len(texts)
+            )
         except (OSError, subprocess.SubprocessError) as error:
             raise SynthesisError(f"festival could not speak with {voice}; install festival and its voice") from error
-        return [_read_festival(Path(folder, f"{i}.wav")) for i in range(len(texts))]
+        return [_read_festival(Path(folder, f"{i}.wav"), "slt" in voice) for i in range(len(texts))]
 
 
-def _read_festival(path: Path) -> Speech:
+def _read_festival(path: Path, high: bool) -> Speech:
     samples, rate = soundfile.read(path, dtype="float32")
     phones, start = [], 0.0
     for line in path.with_suffix(".lab").read_text().splitlines()[1:]:
         end, _, name = line.split()
         phones.append((name.upper(), start))
         start = float(end)
-    return Speech(samples, rate, tuple(phones))
+    return Speech(samples, rate, tuple(phones), high=high)
 
 
 def phone_class(name: str) -> int:

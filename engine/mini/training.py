@@ -10,16 +10,58 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 Losses = dict[str, Tensor]
+
+
+class PlainAttention(TorchFunctionMode):
+    """Attention as two matrix products: on a processor with AMX three times as fast, forward and backward, as the
+    fused kernel, for sequences as short as mini's."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention:
+            return plain_attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """What ``scaled_dot_product_attention`` computes, without dropout. [B, heads, T, dim]."""
+    if enable_gqa:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    (batch, heads, rows, width), columns = q.shape, k.shape[2]
+    bias = q.new_zeros(1, 1, rows, columns)
+    if is_causal:
+        attn_mask = torch.ones(rows, columns, dtype=torch.bool, device=q.device).tril()
+    if attn_mask is not None:
+        bias = bias.masked_fill(~attn_mask, -1e4) if attn_mask.dtype == torch.bool else bias + attn_mask
+    bias = bias.expand(batch, heads, rows, columns).reshape(batch * heads, rows, columns)
+    q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale or width**-0.5)
+    return torch.bmm(scores.softmax(-1).to(v.dtype), v).view(batch, heads, rows, width)
+
+
+def mixed_precision(device: str) -> ExitStack:
+    """bfloat16 products where the device is fast at them, float32 elsewhere."""
+    stack = ExitStack()
+    if device != "cpu":
+        stack.enter_context(torch.autocast(device, torch.bfloat16))
+    elif torch.cpu._is_amx_tile_supported():
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        stack.enter_context(PlainAttention())
+    return stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +145,7 @@ def train(
     others = [p for p in parameters if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": budget.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=budget.learning_rate, betas=(0.9, 0.98),
+        lr=budget.learning_rate, betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
     step, elapsed = 0, 0.0
     log: list[dict[str, float]] = []
@@ -113,7 +155,10 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         step, elapsed, log = state["step"], state["elapsed"], state["log"]
     elif (start := folder / f"{stage}.start.pt").exists():
-        modules.load_state_dict(torch.load(start, map_location="cpu", weights_only=True)["modules"], strict=False)
+        known = modules.state_dict()
+        held = torch.load(start, map_location="cpu", weights_only=True)["modules"]
+        same = {k: v for k, v in held.items() if k in known and known[k].shape == v.shape}
+        modules.load_state_dict(same, strict=False)
 
     def save() -> None:
         state = {
@@ -126,6 +171,7 @@ def train(
 
     last = min(budget.steps, until) if until is not None else budget.steps
     modules.train()
+    device = parameters[0].device.type
     started, before = time.process_time(), elapsed
     saved, counted = started, 0
     sums: dict[str, float] = {}
@@ -137,7 +183,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = budget.rate(step, progress)
         optimizer.zero_grad(set_to_none=True)
-        terms = loss(batch, progress)
+        with mixed_precision(device):
+            terms = loss(batch, progress)
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(parameters, budget.clip)
         optimizer.step()
@@ -156,7 +203,7 @@ def train(
         if now - saved > every or done:
             if evaluate is not None:
                 modules.eval()
-                with torch.no_grad():
+                with torch.no_grad(), mixed_precision(device):
                     log.append({"step": step, "elapsed": round(elapsed, 1), **evaluate()})
                 modules.train()
                 bar.write(json.dumps(log[-1]))

@@ -7,12 +7,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from engine.mini import grammar
+from engine.mini.recorded_words import WordBank, bank_of, packaged
 from engine.mini.shards import Library
 from engine.mini.synthesis import (
     TRAINING_ACCENTS,
@@ -54,7 +56,8 @@ class Recording:
     rate: int
 
     def speech(self) -> Speech:
-        return Speech(to_float(self.samples), self.rate)
+        high = self.speaker.startswith("an4-f") if self.speaker.startswith("an4") else None
+        return Speech(to_float(self.samples), self.rate, high=high)
 
 
 def recordings(folder: Path) -> list[Recording]:
@@ -75,6 +78,8 @@ def question(rng: Generator) -> str:
     import random
 
     source = random.Random(int(rng.integers(1 << 60)))
+    if rng.random() < 0.04:
+        return grammar.invented(source).heard
     if rng.random() < 0.1:
         colour = source.choice(("red", "green", "blue", "yellow", "black", "white", "orange", "purple"))
         return source.choice(grammar.SEEING_QUESTIONS).format(shape=source.choice(SHAPES), colour=colour)
@@ -90,7 +95,7 @@ class Voices:
         cache: Path,
         people: Path,
         *,
-        slow_utterances: int = 1200,
+        slow_utterances: int = 3000,
         validation: bool = False,
         packed: bool = True,
     ) -> None:
@@ -99,10 +104,12 @@ class Voices:
         self.library = library if packed and len(library) else None
         every = [r for r in recordings(people) if (r.speaker in VALIDATION_PEOPLE) == validation]
         self.an4 = [r for r in every if r.speaker.startswith("an4")]
-        self.digits: dict[str, list[Recording]] = defaultdict(list)
+        digits: dict[str, list[Recording]] = defaultdict(list)
         for r in every:
             if r.speaker.startswith("fsdd"):
-                self.digits[r.speaker].append(r)
+                digits[r.speaker].append(r)
+        self.digits = [bank_of(who, ((r.text, r.samples, r.rate) for r in takes)) for who, takes in digits.items()]
+        self.packaged: list[WordBank] = [] if validation else packaged()
         if self.library is not None:
             self.slow = []
             self.crowd = [self.library.get(i)[1].samples for i in range(min(12, len(self.library)))]
@@ -114,22 +121,33 @@ class Voices:
         """Whether this family can speak here."""
         if self.library is not None:
             return bool(self.library.families.get(family))
-        return bool(self.an4) if family == "an4" else bool(self.digits) if family == "fsdd" else True
+        needs: dict[str, list[Any]] = {
+            "an4": self.an4, "fsdd": self.digits, "prompts": self.packaged, "slow": self.slow,
+        }  # fmt: skip
+        return bool(needs.get(family, True))
 
     def say(self, rng: Generator, family: str) -> tuple[str, Speech]:
-        """A text and its reading by one voice of ``family``: espeak, kal, slow, slt, an4 or fsdd."""
+        """A text and its reading by one voice of ``family``: espeak, kal, slow, an4, fsdd or prompts."""
         if self.library is not None and self.library.families.get(family):
             stored = self.library.families[family]
             return self.library.get(stored[rng.integers(len(stored))])
         if family == "an4":
             recording = self.an4[rng.integers(len(self.an4))]
             return recording.text, recording.speech()
-        if family == "fsdd":
-            return self._digits(rng)
+        if family in ("fsdd", "prompts"):
+            banks = self.digits if family == "fsdd" else self.packaged
+            return banks[rng.integers(len(banks))].say(rng)
         if family == "slow":
             return self.slow[rng.integers(len(self.slow))]
         text = question(rng)
         return text, self.read(text, rng, family)
+
+    def stranger(self, rng: Generator) -> Speech:
+        """Somebody of whom it is known whether it is a woman or a man, for a voice prompt."""
+        while True:
+            _, speech = self.say(rng, str(rng.choice([f for f in ("slow", "espeak", "an4") if self.has(f)])))
+            if speech.high is not None:
+                return speech
 
     def read(self, text: str, rng: Generator, family: str) -> Speech:
         """A given text, by a synthesizer; from the shards where there are some. Raises KeyError when no shard has
@@ -149,37 +167,27 @@ class Voices:
             )  # fmt: skip
         return flite().speak(text, {"kal": "kal16"}.get(family, family))
 
-    def _digits(self, rng: Generator) -> tuple[str, Speech]:
-        """One to five recorded digits of one speaker in a row."""
-        speaker = sorted(self.digits)[rng.integers(len(self.digits))]
-        words, parts, ends, at = [], [], [], 0.0
-        for _ in range(int(rng.choice((1, 1, 1, 2, 3, 4, 5)))):
-            one = self.digits[speaker][rng.integers(len(self.digits[speaker]))]
-            words.append(one.text)
-            x = one.speech().samples
-            parts += [x / (np.abs(x).max() + 1e-6), np.zeros(int(one.rate * rng.uniform(0.03, 0.3)), np.float32)]
-            ends.append(at + len(x) / one.rate)
-            at = ends[-1] + len(parts[-1]) / one.rate
-        return " ".join(words), Speech(np.concatenate(parts), 8000, (), tuple(ends))
-
 
 def cached_speech(cache: Path, count: int) -> list[tuple[str, Speech]]:
-    """Utterances of voices that are too slow to be synthesized in every step: flite ``rms``, festival ``kal``."""
+    """Utterances of voices that are too slow to be synthesized in every step: ``count`` of each statistical voice of
+    flite, a third as many of festival's."""
     file = cache / "slow.npz"
     if not file.exists():
         rng = np.random.default_rng(11)
-        texts = [question(rng) for _ in range(count)]
-        made = [(t, flite().speak(t, "rms")) for t in texts]
-        others = [question(rng) for _ in range(count // 2)]
-        made += list(zip(others, festival(others, "kal_diphone"), strict=True))
+        made: list[tuple[str, Speech]] = []
+        for voice in ("rms", "slt"):
+            made += [(text, flite().speak(text, voice)) for text in (question(rng) for _ in range(count))]
+        for voice in ("kal_diphone", "cmu_us_slt_arctic_hts"):
+            texts = [question(rng) for _ in range(count // 3)]
+            made += zip(texts, festival(texts, voice), strict=True)
         cache.mkdir(parents=True, exist_ok=True)
-        index = [[text, s.rate, len(s.samples), [list(p) for p in s.phones]] for text, s in made]
+        index = [[text, s.rate, len(s.samples), [list(p) for p in s.phones], s.high] for text, s in made]
         audio = np.concatenate([np.round(s.samples * 32767).astype(np.int16) for _, s in made])
         np.savez(file, audio=audio, index=np.array(json.dumps(index)))
     stored = np.load(file)
     audio, out, at = stored["audio"], [], 0
-    for text, rate, length, phones in json.loads(str(stored["index"])):
+    for text, rate, length, phones, high in json.loads(str(stored["index"])):
         samples = to_float(audio[at : at + length])
-        out.append((text, Speech(samples, rate, tuple((n, s) for n, s in phones))))
+        out.append((text, Speech(samples, rate, tuple((n, s) for n, s in phones), high=high)))
         at += length
     return out

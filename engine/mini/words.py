@@ -27,6 +27,12 @@ def embedding_table(rows: int, width: int) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(20)) * EMBEDDING_STD
 
 
+def voice_direction(width: int) -> Tensor:
+    """The unit vector along which sound tokens say whose voice it is, a woman's being positive. Words do not use it."""
+    direction = torch.randn(width, generator=torch.Generator().manual_seed(21))
+    return direction / direction.norm()
+
+
 class HeardWords:
     """Token ids that sound tokens can mean: the words of the grammar, one for unknown words, and the blank."""
 
@@ -77,6 +83,7 @@ class WordHead(nn.Module):
     def __init__(self, words: HeardWords, table: Tensor) -> None:
         super().__init__()
         self.register_buffer("targets", table[words.vocabulary].clone(), persistent=False)
+        self.register_buffer("direction", voice_direction(table.shape[1]), persistent=False)
         self.bias = nn.Parameter(torch.zeros(len(words.vocabulary)))
         self.scale = nn.Parameter(torch.tensor(0.25))
 
@@ -102,5 +109,18 @@ class WordHead(nn.Module):
         ctc = F.ctc_loss(log.transpose(0, 1), flat, torch.tensor(lengths), sizes, zero_infinity=True, reduction="none")
         meant = log.detach().exp() @ self.targets
         inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
-        distance = (tokens - meant)[inside.to(log.device)].square().mean()
+        apart = (tokens - meant)[inside.to(log.device)]
+        apart = apart - (apart @ self.direction)[:, None] * self.direction  # type: ignore[operator]
+        distance = apart.float().square().mean()
         return (ctc / sizes.clamp(min=1).to(log.device)).mean(), aligned, distance
+
+    def voice(self, tokens: Tensor, lengths: list[int], high: Sequence[bool | None]) -> Tensor:
+        """Cross-entropy of whose voice it is, where that is known: the mean of an utterance's sound tokens along
+        :func:`voice_direction` is its logit."""
+        known = [i for i, value in enumerate(high) if value is not None]
+        if not known:
+            return tokens.new_zeros(())
+        along = tokens.float() @ self.direction  # type: ignore[operator]
+        logits = torch.stack([along[i, : max(1, lengths[i])].mean() for i in known])
+        aims = torch.tensor([float(bool(high[i])) for i in known], device=logits.device)
+        return F.binary_cross_entropy_with_logits(logits, aims)

@@ -14,6 +14,7 @@ from engine.mini.hearing_data import lexicon
 from engine.mini.scenes import Scene, Thing, ask, describe, random_scene, render
 from engine.mini.vocabulary import TENS, UNITS, number
 
+KNOWN = set(grammar.lexicon_words())
 VALUES = {w: i for i, w in enumerate(UNITS)} | {w: 10 * i for i, w in enumerate(TENS, 2)}
 
 
@@ -88,6 +89,13 @@ def test_an_utterance_that_stands_for_itself_has_its_answer(text: str, skill: st
     assert turn.skill == skill
 
 
+def test_invented_words_are_not_understood() -> None:
+    for seed in range(200):
+        turn = grammar.invented(random.Random(seed))
+        assert set(turn.heard.split()) - KNOWN
+        assert turn.answer == grammar.NOT_UNDERSTOOD
+
+
 def test_what_needs_memory_has_no_answer_of_its_own() -> None:
     assert grammar.answer_to("what is my name") is None
 
@@ -103,7 +111,8 @@ def test_a_picture_is_described_by_what_is_in_it() -> None:
 
 def test_the_colour_of_a_thing_is_where_the_scene_says() -> None:
     scene = Scene(True, [Thing("red", "square", 1, 1)])
-    red, green, blue = render(scene, random.Random(2), difficulty=0.0).getpixel((112, 84))  # type: ignore[misc]
+    picture = render(scene, random.Random(2), difficulty=0.0)
+    red, green, blue = picture.getpixel((picture.width // 2, picture.height // 2))  # type: ignore[misc]
     assert red > 150
     assert green < 90
     assert blue < 90

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from engine.mini.export import collect, export, unpack
 from engine.mini.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, to_units
 from engine.mini.hearing_data import phones_of, word_ends
 from engine.mini.layout import CHECKPOINT
+from engine.mini.recorded_words import bank_of
+from engine.mini.scenes import PALETTE, Scene, Thing, render_with_plan
 from engine.mini.stage_language import token_builder, train_language
-from engine.mini.stage_seeing import train_seeing
+from engine.mini.stage_seeing import FORMS, patch_targets, train_seeing
 from engine.mini.synthesis import Speech
-from engine.mini.training import Budget
+from engine.mini.training import Budget, plain_attention
 from engine.mini.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, conv_length
 from engine.model.kv import KVArena, whole
@@ -72,7 +75,7 @@ def test_a_little_training_lowers_the_loss(tmp_path: Path) -> None:
     train_seeing(config, tmp_path, Budget(steps=24, learning_rate=2e-3, warmup=2), size=4, until=2)
     train_seeing(config, tmp_path, Budget(steps=24, learning_rate=2e-3, warmup=2), size=4)
     entries = [json.loads(line) for line in (tmp_path / "seeing.jsonl").read_text().splitlines()]
-    losses = [entry["named"] for entry in entries if "named" in entry]
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -114,6 +117,52 @@ def test_phone_heads_ignore_frames_without_a_label() -> None:
     )
     assert none.item() == 0
     assert some.item() > 0
+
+
+def test_whose_voice_it_is_lies_apart_from_the_words() -> None:
+    torch.manual_seed(0)
+    words = HeardWords(token_builder(config))
+    head = WordHead(words, embedding_table(config.llm.vocab_size, config.llm.hidden_size))
+    labels = [words.labels("seven", [0.45], 12, 10)] * 2
+    plain = head.targets[torch.tensor(labels[0]).clamp(min=0)].expand(2, -1, -1)
+    tokens = plain + 5 * torch.tensor([1.0, -1.0])[:, None, None] * head.direction
+    assert head.voice(tokens, [12, 12], [True, False]) < 0.1
+    assert head.voice(tokens, [12, 12], [False, True]) > 1
+    assert head.voice(tokens, [12, 12], [None, None]) == 0
+    heard = [words.text(row.argmax(-1).tolist()) for row in head(tokens)]
+    assert heard == [words.text(head(plain)[0].argmax(-1).tolist())] * 2
+
+
+def test_patches_know_what_is_drawn_on_them() -> None:
+    scene = Scene(True, [Thing("red", "circle", 0, 0), Thing("blue", "star", 2, 2)])
+    picture, plan = render_with_plan(scene, random.Random(1), 0.0)
+    rows, columns = picture.height // 14, picture.width // 14
+    colours, forms = (t.view(rows, columns) for t in patch_targets(scene, plan, (rows, columns)))
+    assert colours[rows // 6, columns // 6] == list(PALETTE).index("red") + 1
+    assert forms[-rows // 6, -columns // 6] == FORMS.index("star") + 1
+    assert colours[rows // 2, columns // 2] == forms[rows // 2, columns // 2] == 0
+
+
+def test_recorded_words_are_put_together_with_their_ends() -> None:
+    bank = bank_of("somebody", [("seven", np.full(1600, 9000, np.int16), 16_000), ("oh", np.ones(800, np.int16), 8000)])
+    for seed in range(20):
+        text, speech = bank.say(np.random.default_rng(seed))
+        assert set(text.split()) <= {"seven", "oh"}
+        assert len(speech.word_ends) == len(text.split())
+        assert speech.word_ends[-1] <= len(speech.samples) / speech.rate
+        assert sorted(speech.word_ends) == list(speech.word_ends)
+
+
+def test_plain_attention_is_attention() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 7, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 8)
+    mask = torch.rand(2, 1, 7, 7) > 0.3
+    mask |= torch.eye(7, dtype=torch.bool)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    torch.testing.assert_close(plain_attention(q, k, v, attn_mask=mask, enable_gqa=True),
+                               attend(q, k, v, attn_mask=mask, enable_gqa=True))  # fmt: skip
+    torch.testing.assert_close(plain_attention(q, k, v, is_causal=True, enable_gqa=True),
+                               attend(q, k, v, is_causal=True, enable_gqa=True))  # fmt: skip
 
 
 def test_edit_distance() -> None:
