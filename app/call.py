@@ -204,8 +204,8 @@ class Call:
         self._outbox.hello(last_seq)
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
-        """Send the connection's figures to the client (not recorded)."""
-        self.event("metrics", figures, observed=False)
+        """Send the connection's figures to the client (not recorded), and how often an answer's speech ran dry."""
+        self.event("metrics", {**figures, "underruns": self.output.underruns}, observed=False)
 
     def warn(self, code: str, message: str) -> None:
         """Send a warning about the connection to the client (not recorded)."""

@@ -46,12 +46,17 @@ class SpeechQueue:
         """Samples that wait."""
         self.played = 0
         """Samples of this answer that were pulled."""
+        self.underruns = 0
+        """How often the listener heard silence in the middle of an answer because its speech came too late."""
+        self._dry = False
 
     def push(self, epoch: int, pcm: NDArray[np.int16]) -> None:
         """Append speech of the answer of ``epoch``, int16 [n]. A new epoch starts the count at zero."""
         if epoch != self.epoch:
-            self.epoch, self.played = epoch, 0
+            self.epoch, self.played, self._dry = epoch, 0, False
         if len(pcm):
+            self.underruns += self._dry
+            self._dry = False
             self._pieces.append(pcm)
             self.buffered += len(pcm)
 
@@ -60,6 +65,7 @@ class SpeechQueue:
         out = np.zeros(n, np.int16)
         taken = self._read(out)
         self.played += taken
+        self._dry = taken < n and self.played > 0
         if len(self._tail):
             fading, self._tail = self._tail[:n], self._tail[n:]
             mixed = out[: len(fading)].astype(np.int32) + fading  # on top, so that it takes no time from what follows
@@ -79,7 +85,7 @@ class SpeechQueue:
         ramp = np.linspace(1.0, 0.0, len(tail), endpoint=False)
         self._tail = np.rint(tail * ramp).astype(np.int16)
         self._pieces.clear()
-        self.buffered = 0
+        self.buffered, self._dry = 0, False
         return Flushed(self.played, dropped)
 
     def _read(self, out: NDArray[np.int16]) -> int:

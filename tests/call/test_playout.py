@@ -50,6 +50,25 @@ def test_a_flush_fades_out_and_does_not_count_it() -> None:
     assert not queue.pull(480).any()
 
 
+def test_silence_in_the_middle_of_an_answer_is_an_underrun() -> None:
+    queue = SpeechQueue(lambda epoch, samples: None)
+    queue.pull(480)
+    queue.push(1, np.ones(480, np.int16))
+    queue.pull(480)
+    queue.push(1, np.ones(100, np.int16))  # in time
+    assert queue.underruns == 0
+    queue.pull(480)
+    queue.pull(480)
+    queue.push(1, np.ones(480, np.int16))  # the listener waited for this
+    assert queue.underruns == 1
+    queue.pull(960)
+    queue.push(2, np.ones(480, np.int16))  # the answer before was over
+    queue.pull(480)
+    queue.flush()
+    queue.push(2, np.ones(480, np.int16))
+    assert queue.underruns == 1
+
+
 def test_heard_text_ends_with_a_whole_word() -> None:
     spoken = SpokenText()
     spoken.add("one two", 0, 12_000)
