@@ -55,8 +55,8 @@ def run_stage(name: str, config: OmniConfig, args: argparse.Namespace, budget: B
 
 
 RECIPE: dict[str, tuple[int, float, float]] = {
-    "hearing": (20_000, 40, 1.3e-3), "words": (40_000, 90, 1e-3), "language": (20_000, 40, 2e-3),
-    "seeing": (20_000, 30, 1.5e-3), "listening": (30_000, 90, 5e-4), "codec": (10_000, 15, 1e-3),
+    "hearing": (20_000, 10, 1.3e-3), "words": (40_000, 90, 1e-3), "language": (5_000, 40, 2e-3),
+    "seeing": (20_000, 30, 1.5e-3), "listening": (30_000, 60, 1e-3), "codec": (10_000, 15, 1e-3),
     "vocoder": (20_000, 30, 1e-3), "talker": (40_000, 90, 1.5e-3),
 }  # fmt: skip
 """Steps, minutes on two processor cores, and learning rate of every stage."""

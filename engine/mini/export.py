@@ -17,10 +17,7 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "language": (("llm.", "llm."),),
     "words": (("apm.", "apm."), ("audio_projection_layer.", "audio_projection_layer.")),
     "seeing": (("vpm.", "vpm."), ("resampler.", "resampler.")),
-    "listening": (
-        ("language.llm.", "llm."), ("ears.apm.", "apm."), ("ears.audio_projection_layer.", "audio_projection_layer."),
-        ("eyes.vpm.", "vpm."), ("eyes.resampler.", "resampler."),
-    ),
+    "listening": (("llm.", "llm."),),
     "codec": (("dvae.", "tts.dvae."),),
     "talker": (("tts.", "tts."),),
 }  # fmt: skip

@@ -27,8 +27,8 @@ GAP = RATE // 10
 """Silence between utterances, so that the codec does not smear one into the next."""
 JUDGES = 600
 """Utterances of the validation voices, packed beside."""
-JUDGE_SHARES = {"espeak": 0.3, "slt": 0.2, "an4": 0.3, "fsdd": 0.2}
-FAMILY_SHARES = {"espeak": 0.62, "kal": 0.14, "slow": 0.1, "an4": 0.09, "fsdd": 0.05}
+JUDGE_SHARES = {"espeak": 0.4, "an4": 0.35, "fsdd": 0.25}
+FAMILY_SHARES = {"espeak": 0.55, "kal": 0.12, "slow": 0.15, "an4": 0.09, "fsdd": 0.05, "prompts": 0.04}
 
 
 def pack(folder: Path, people: Path, count: int, seed: int = 9) -> list[Path]:
@@ -57,7 +57,8 @@ def _pack(voices: Voices, target: Path, prefix: str, count: int, wanted: dict[st
             x = resample(speech.samples, speech.rate, RATE)
             x = x / (np.abs(x).max() + 1e-6) * np.float32(0.7)
             phones = [[name, round(time, 3)] for name, time in speech.phones]
-            index.append([family, text, at, len(x), phones, [round(t, 3) for t in speech.word_ends]])
+            index.append([family, text, at, len(x), phones, [round(t, 3) for t in speech.word_ends],
+                          speech.high])  # fmt: skip
             parts += [x, np.zeros(GAP, np.float32)]
             at += len(x) + GAP
         file = target / f"{prefix}-{number:03d}.ogg"
@@ -72,24 +73,24 @@ class Library:
 
     def __init__(self, folder: Path, prefix: str = "speech") -> None:
         self._audio: list[NDArray[np.int16]] = []
-        self._items: list[tuple[int, int, int, str, tuple[tuple[str, float], ...], tuple[float, ...]]] = []
+        self._items: list[tuple[int, int, int, str, tuple[tuple[str, float], ...], tuple[float, ...], bool | None]] = []
         self.families: dict[str, list[int]] = defaultdict(list)
         self.texts: dict[str, list[int]] = defaultdict(list)
         for file in sorted((folder / "shards").glob(f"{prefix}-*.ogg")):
             samples, rate = soundfile.read(file, dtype="int16")
             assert rate == RATE, f"{file} has {rate} Hz instead of {RATE}"
             self._audio.append(samples)
-            for family, text, at, length, phones, ends in json.loads(file.with_suffix(".json").read_text()):
+            for family, text, at, length, phones, ends, high in json.loads(file.with_suffix(".json").read_text()):
                 self.families[family].append(len(self._items))
                 self.texts[text].append(len(self._items))
                 self._items.append(
-                    (len(self._audio) - 1, at, length, text, tuple((n, t) for n, t in phones), tuple(ends))
+                    (len(self._audio) - 1, at, length, text, tuple((n, t) for n, t in phones), tuple(ends), high)
                 )
 
     def __len__(self) -> int:
         return len(self._items)
 
     def get(self, number: int) -> tuple[str, Speech]:
-        shard, at, length, text, phones, ends = self._items[number]
+        shard, at, length, text, phones, ends, high = self._items[number]
         samples = to_float(self._audio[shard][at : at + length])
-        return text, Speech(samples, RATE, phones, ends)
+        return text, Speech(samples, RATE, phones, ends, high)

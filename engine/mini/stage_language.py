@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from engine.config import OmniConfig
 from engine.mini import grammar
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
+from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
 from engine.mini.scenes import Scene, ask, describe, random_scene
 from engine.mini.training import Budget, Losses, train
@@ -28,6 +29,8 @@ from engine.processing.tokens import TokenBuilder
 
 SHORT = 10
 """Single turns in the place of one conversation."""
+LISTS = 3
+"""Long lists in the place of one conversation."""
 SHORT_WORDS = 12
 """Words of such a turn and its answer."""
 ANY_WORDS = sorted({*WORDS, *NAMES, *UNITS, *LETTERS, *MONTHS})
@@ -64,16 +67,19 @@ class Language(nn.Module):
         """Embeddings [B, T, hidden] of what is text."""
         return self.llm.embed(batch.ids.to(self.llm.lm_head.weight.device))
 
-    def losses(self, embeds: Tensor, batch: DialogueBatch) -> Losses:
-        """Cross-entropy of the answers, and squared distance of the speaker positions to their voices' vectors."""
+    def losses(self, embeds: Tensor, batch: DialogueBatch, *, focal: bool = False) -> Losses:
+        """Cross-entropy of the answers, and squared distance of the speaker positions to their voices' vectors.
+
+        Most tokens of an answer follow from those before; with ``focal`` what is not yet known counts more
+        (arXiv 1708.02002), which helps where everything can be known.
+        """
         states = self.llm(embeds)
         rows, columns = (batch.targets >= 0).nonzero(as_tuple=True)
         aims = batch.targets[rows, columns].to(states.device)
         each = F.cross_entropy(
             self.llm.logits(states[rows.to(states.device), columns.to(states.device)]).float(), aims, reduction="none"
         )
-        # Most tokens of an answer follow from those before; what is not yet known counts more (arXiv 1708.02002).
-        weight = 1.05 - (-each.detach()).exp()
+        weight = 1.05 - (-each.detach()).exp() if focal else torch.ones_like(each)
         answer = (weight * each).sum() / weight.sum()
         places = torch.tensor(batch.speakers, device=states.device)
         aimed: Tensor = self.voices[torch.tensor(batch.voices, device=states.device)]  # type: ignore[index]
@@ -95,18 +101,28 @@ def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[s
 def text_batch(
     builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int, short: int = 0
 ) -> Callable[[int], DialogueBatch]:
-    """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by. The first ``short``
-    steps, and every second one after them, have single turns alone, many of them: what to answer is learned there, and
-    typed ones, which are a third as long, are the cheapest way to learn sums by heart."""
+    """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by. With ``short``, single
+    turns and long lists alternate with them, and in the first ``short`` steps there is nothing else.
+
+    Lists teach to repeat: to say a word, find the one before among those that were heard, and take its follower.
+    Attention learns that soonest where a row asks for it thirty times and nothing else tells the answer. Typed
+    single turns are the cheapest way to learn sums by heart."""
 
     def make(step: int) -> DialogueBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
-        if step < short or (short and step % 2):
-            done, typed = min(1.0, step / short), step % 4 == 1
-            rows = SHORT * size * (2 if typed else 1)
-            return build([short_dialogue(words, rng, source, done, typed) for _ in range(rows)], builder, source)
-        noise = min(1.0, step / ramp)
-        return build([text_dialogue(words, rng, source, noise) for _ in range(size)], builder, source)
+        kind = (
+            ("list", "list", "list", "typed")
+            if step < short
+            else ("talk", "read", "talk", ("typed", "list")[step // 4 % 2])
+        )
+        if not short or kind[step % 4] == "talk":
+            noise = min(1.0, step / ramp)
+            return build([text_dialogue(words, rng, source, noise) for _ in range(size)], builder, source)
+        if kind[step % 4] == "list":
+            return build([long_list(words, rng, source) for _ in range(LISTS * size)], builder, source)
+        typed = kind[step % 4] == "typed"
+        rows = SHORT * size * (2 if typed else 1)
+        return build([short_dialogue(words, rng, source, typed) for _ in range(rows)], builder, source)
 
     return make
 
@@ -125,26 +141,22 @@ def text_dialogue(
     return Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
 
 
-def short_dialogue(
-    words: HeardWords, rng: np.random.Generator, source: random.Random, done: float, typed: bool
-) -> Dialogue:
-    """One turn without a system message, more than half of them dictation.
-
-    To repeat, the model has to find the word it just said among those that were heard and go to the next one. It learns
-    that soonest where each word stands once and next to the following one, so the first part of the stage (``done`` 0
-    to 1) begins with such lists and moves to the true distances.
-    """
-    if source.random() < 0.5 - 0.45 * done:
-        said = " ".join(source.sample(ANY_WORDS, source.randint(2, 7)))
-        turn = grammar.Turn(said, grammar.sentence(f"you said {said}"), "dictation")
-    else:
-        while True:
-            turn = grammar.arithmetic(source) if source.random() < 0.35 else grammar.turn(source)
-            if len(f"{turn.heard} {turn.answer}".split()) <= SHORT_WORDS:
-                break
+def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random, typed: bool) -> Dialogue:
+    """One turn without a system message."""
+    while True:
+        turn = grammar.arithmetic(source) if source.random() < 0.3 else grammar.turn(source)
+        if len(f"{turn.heard} {turn.answer}".split()) <= SHORT_WORDS:
+            break
     if typed:
         return Dialogue([Said(written(turn, source))], None)
-    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0, min(1.0, 2 * done)))], None)
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], None)
+
+
+def long_list(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
+    """Many different words in any order, next to each other or as far apart as in speech."""
+    said = " ".join(source.sample(ANY_WORDS, source.randint(8, 36)))
+    turn = grammar.Turn(said, grammar.sentence(f"you said {said}"), "dictation")
+    return Dialogue([Said(turn, read=read_words(said, words, rng, 0.0, min(1.0, 1.6 * source.random())))], None)
 
 
 def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
@@ -194,8 +206,10 @@ def train_language(
 ) -> Language:  # fmt: skip
     """Runs or resumes the stage *language*."""
     torch.manual_seed(seed)
-    model, builder = Language(config).to(device), token_builder(config)
-    words = HeardWords(builder)
+    model, builder = Language(config), token_builder(config)
+    words, special = HeardWords(builder), builder.specials
+    plant_induction(model.llm, (special.unknown, special.audio_start, special.audio_end))
+    model.to(device)
     judge = text_batch(builder, words, seed + 1000, 20, 1)
 
     def evaluate() -> dict[str, float]:
@@ -208,7 +222,7 @@ def train_language(
         return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
 
     half = max(1, budget.steps // 2)
-    train("language", folder, model, text_batch(builder, words, seed, size, half, half // 2),
-          lambda batch, _: model.losses(model.embed(batch), batch), budget, workers=workers, until=until,
+    train("language", folder, model, text_batch(builder, words, seed, size, half, half // 5),
+          lambda batch, _: model.losses(model.embed(batch), batch, focal=True), budget, workers=workers, until=until,
           evaluate=evaluate, every=120)  # fmt: skip
     return model

@@ -1,7 +1,6 @@
-"""Stage *listening*: ears, eyes and language together, on whole conversations in sound and pictures.
+"""Stage *listening*: the language model learns to live with what the ears and eyes really say, mistakes included.
 
-Each part arrives trained by its own stage; here the language model learns to live with what the ears really say,
-mistakes included, and the ears learn which mistakes matter.
+It trains on whole conversations in sound and pictures; ears and eyes stay as their own stages left them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from engine.config import OmniConfig
 from engine.mini import grammar
 from engine.mini.augment import babble, noise_pool
-from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build
+from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
 from engine.mini.hearing_data import FAMILIES, Heard, collate, hear
 from engine.mini.scenes import Scene, render
@@ -29,6 +27,7 @@ from engine.mini.stage_language import (
     accuracy,
     shown_conversation,
     spoken_conversation,
+    text_batch,
     token_builder,
     written,
 )
@@ -51,10 +50,7 @@ VOICE_PROMPTS = 0.2
 class ListeningBatch:
     dialogues: DialogueBatch
     sounds: HeardBatch | None
-    phones: list[list[int]]
-    labels: Tensor
-    heard: list[Heard]
-    """What was said in the turns, then the voice prompts (without text)."""
+    """What was said in the turns, then the voice prompts."""
 
 
 class Senses(nn.Module):
@@ -62,6 +58,7 @@ class Senses(nn.Module):
 
     def __init__(self, config: OmniConfig, words: HeardWords, builder: TokenBuilder) -> None:
         super().__init__()
+        self.words = words
         self.language = Language(config)
         self.ears = Ears(config, words)
         self.eyes = Eyes(config, builder)
@@ -71,38 +68,39 @@ class Senses(nn.Module):
         parts = {"language": self.language, "words": self.ears, "seeing": self.eyes}
         return [name for name, module in parts.items() if load_modules(folder, name, module)]
 
-    def embed(self, batch: ListeningBatch, hidden: Tensor | None) -> tuple[Tensor, Tensor | None, list[int]]:
-        """Embeddings [B, T, hidden] with sound and picture tokens in their places; the sound tokens and their numbers.
-        ``hidden`` are the encoder's states of the sounds."""
+    @torch.no_grad()
+    def embed(self, batch: ListeningBatch, mel: WarpedMel) -> Tensor:
+        """Embeddings [B, T, hidden] with sound and picture tokens in their places."""
         embeds = self.language.embed(batch.dialogues)
         rows: list[Tensor] = []
         columns: list[Tensor] = []
         values: list[Tensor] = []
-        tokens: Tensor | None = None
-        lengths: list[int] = []
-        if hidden is not None and batch.sounds is not None:
-            tokens, lengths = self.ears.tokens(hidden, batch.sounds)
-            sounds = [*batch.dialogues.sounds, *batch.dialogues.prompts]
-            for (row, places), line in zip(sounds, tokens, strict=True):
-                rows.append(torch.full((len(places),), row))
-                columns.append(torch.from_numpy(places))
-                values.append(line[: len(places)])
+
+        def put(row: int, places: NDArray[np.int64], tokens: Tensor) -> None:
+            rows.append(torch.full((len(places),), row))
+            columns.append(torch.from_numpy(places))
+            values.append(tokens[: len(places)])
+
+        if batch.sounds is not None:
+            tokens, _ = self.ears.tokens(encode_units(self.ears.apm, mel, batch.sounds), batch.sounds)
+            heard = [*batch.dialogues.sounds, *batch.dialogues.prompts]
+            for (row, places), line in zip(heard, tokens, strict=True):
+                put(row, places, line)
         if batch.dialogues.images:
             for (row, places), picture in zip(batch.dialogues.pictures, self.eyes(batch.dialogues.images), strict=True):
-                rows.append(torch.full((len(places),), row))
-                columns.append(torch.from_numpy(places))
-                values.append(picture)
+                put(row, places, picture)
         if values:
             where = torch.cat(rows).to(embeds.device), torch.cat(columns).to(embeds.device)
             embeds = embeds.index_put(where, torch.cat(values).to(embeds.dtype))
-        return embeds, tokens, lengths
+        return embeds
 
 
 def listening_batch(
     config: OmniConfig, voices: Voices, builder: TokenBuilder, seed: int, size: int, *, strength: float = 0.6,
-    families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.25,
+    families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.25, rendered: float = 0.5,
 ) -> Callable[[int], ListeningBatch]:  # fmt: skip
-    """Conversations by step: mostly spoken, some typed, some with the camera on."""
+    """Conversations by step: mostly spoken, some typed, some with the camera on. Of those, ``rendered`` have a real
+    picture; the others have what perfect eyes would see in it, which costs nothing."""
     process = ImageProcessor(config.image)
     families = {family: share for family, share in families.items() if voices.has(family)}
 
@@ -131,20 +129,22 @@ def listening_batch(
         for _ in range(size):
             said = []
             turns = shown_conversation(source) if source.random() < shown else spoken_conversation(source)
+            drawn = source.random() < rendered
             for turn, scene in turns:
-                picture = process(render(scene, source), 1) if isinstance(scene, Scene) else None
+                picture = process(render(scene, source), 1) if isinstance(scene, Scene) and drawn else None
+                seen = picture_ids(scene.slots(), builder) if isinstance(scene, Scene) and not drawn else None
                 if rng.random() < typed:
-                    said.append(Said(written(turn, source), picture=picture))
+                    said.append(Said(written(turn, source), picture=picture, seen=seen))
                 else:
                     # Only a question that depends on nothing else may be replaced by what a recorded person said.
                     fixed = turn.skill in ("memory", "seeing", "blind")
                     try:
                         made, sound = (turn, _read(voices, turn, rng, strength)) if fixed else speak(turn, rng)
                     except KeyError:  # no shard has this text
-                        said.append(Said(turn, picture=picture))
+                        said.append(Said(turn, picture=picture, seen=seen))
                         continue
                     heard.append(sound)
-                    said.append(Said(made, samples=sound.samples, picture=picture))
+                    said.append(Said(made, samples=sound.samples, picture=picture, seen=seen))
             dialogue = Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
             if rng.random() < VOICE_PROMPTS:
                 speech = voices.stranger(rng)
@@ -155,10 +155,7 @@ def listening_batch(
             dialogues.append(dialogue)
         batch = build(dialogues, builder, source)
         heard += prompts
-        if not heard:
-            return ListeningBatch(batch, None, [], torch.zeros(0), [])
-        sounds, phones, labels = collate(heard, rng, strength)
-        return ListeningBatch(batch, sounds, phones, labels, heard)
+        return ListeningBatch(batch, collate(heard, rng, strength)[0] if heard else None)
 
     return make
 
@@ -197,54 +194,39 @@ def _unknown(samples: int) -> NDArray[np.int64]:
 
 
 def train_listening(
-    config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 5, size: int = 4, workers: int = 0,
-    until: int | None = None, device: str = "cpu", learn_to_hear: bool = False,
+    config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 5, size: int = 6, workers: int = 0,
+    until: int | None = None, device: str = "cpu",
 ) -> Senses:  # fmt: skip
-    """Runs or resumes the stage; the first run starts from the stages before. Without ``learn_to_hear`` ears and eyes
-    stay as they are, which costs half."""
+    """Runs or resumes the stage; the first run starts from what *language* learned."""
     torch.manual_seed(seed)
     builder = token_builder(config)
-    words = HeardWords(builder)
-    senses, mel = Senses(config, words, builder), WarpedMel(config.mel).to(device)
+    senses, mel = Senses(config, HeardWords(builder), builder), WarpedMel(config.mel).to(device)
     # Pictures come in once the eyes can see: a language model that looks at noise learns to look away.
-    shown = 0.25 if "seeing" in senses.adopt(folder) else 0.0
-    senses.to(device)
-    for part in (senses.ears, senses.eyes):
-        part.requires_grad_(learn_to_hear)
+    rendered = 0.5 if "seeing" in senses.adopt(folder) else 0.0
+    senses.to(device).eval()
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
 
     def loss(batch: ListeningBatch, _: float) -> Losses:
-        hidden = None
-        with torch.set_grad_enabled(learn_to_hear):
-            if batch.sounds is not None:
-                hidden = encode_units(senses.ears.apm, mel, batch.sounds)
-            embeds, tokens, lengths = senses.embed(batch, hidden)
-        terms = senses.language.losses(embeds, batch.dialogues)
-        if learn_to_hear and tokens is not None:
-            kept = [i for i, h in enumerate(batch.heard) if h.text]
-            aims = [words.labels(batch.heard[i].text, batch.heard[i].word_ends, lengths[i], FRAMES / senses.ears.step)
-                    for i in kept]  # fmt: skip
-            word, aligned, _distance = senses.ears.word_head.loss(
-                tokens[kept], [lengths[i] for i in kept], [words.classes(batch.heard[i].text) for i in kept], aims
-            )
-            terms |= {"word": word, "aligned": aligned, "loss": terms["loss"] + 0.3 * word + 0.5 * aligned}
-        return terms
+        return senses.language.losses(senses.embed(batch, mel), batch.dialogues)
 
-    judge = listening_batch(config, judges, builder, seed + 1000, 12, strength=0.0,
-                            families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2}, typed=0.0, shown=shown)  # fmt: skip
+    judge = listening_batch(config, judges, builder, seed + 1000, 12, strength=0.0, typed=0.0, rendered=rendered,
+                            families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2})  # fmt: skip
 
     def evaluate() -> dict[str, float]:
         total: dict[str, tuple[int, int]] = {}
         for step in range(3):
             batch = judge(step)
-            hidden = encode_units(senses.ears.apm, mel, batch.sounds) if batch.sounds is not None else None
-            for skill, (right, count) in accuracy(
-                senses.language, senses.embed(batch, hidden)[0], batch.dialogues
-            ).items():
+            for skill, (right, count) in accuracy(senses.language, senses.embed(batch, mel), batch.dialogues).items():
                 done, every = total.get(skill, (0, 0))
                 total[skill] = done + right, every + count
         return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
 
-    make: Callable[[int], Any] = listening_batch(config, voices, builder, seed, size, shown=shown)
-    train("listening", folder, senses, make, loss, budget, workers=workers, until=until, evaluate=evaluate)
+    spoken = listening_batch(config, voices, builder, seed, size, rendered=rendered)
+    typed = text_batch(builder, senses.words, seed, size, 1, short=1)
+
+    def make(step: int) -> ListeningBatch:
+        """Every third batch is sums and lists to be typed, so that they are not forgotten."""
+        return ListeningBatch(typed(step // 3 * 4 + 3), None) if step % 3 == 2 else spoken(step)
+
+    train("listening", folder, senses.language, make, loss, budget, workers=workers, until=until, evaluate=evaluate)
     return senses

@@ -92,7 +92,7 @@ def train_words(
         word, aligned, distance = ears.word_head.loss(tokens, lengths, [words.classes(h.text) for h in items], aims)
         ctc, frame = ears.heads.loss(hidden, batch.frames, phones, labels)
         voice = ears.word_head.voice(tokens, lengths, [h.high for h in items])
-        total = word + 3 * aligned + 0.5 * ctc + 0.3 * frame + 0.5 * distance + 0.1 * voice
+        total = word + 3 * aligned + 0.5 * ctc + 0.3 * frame + 5 * distance + 0.1 * voice
         return {"loss": total, "word": word, "aligned": aligned, "ctc": ctc, "frame": frame, "distance": distance,
                 "voice": voice}  # fmt: skip
 

@@ -118,6 +118,30 @@ def load_modules(folder: Path, stage: str, modules: nn.Module) -> bool:
     return True
 
 
+NOT_HIDDEN = ("embed", "emb_", "head", "query", "ctc", "frame", "colour", "form")
+"""Matrices with these names turn ids or classes into vectors or back."""
+
+
+def make_optimizers(modules: nn.Module, budget: Budget) -> list[torch.optim.Optimizer]:
+    """Muon (K. Jordan, 2024) for the matrices between hidden states, which learns what is rare much sooner, and AdamW
+    for all else."""
+    trained = {name: p for name, p in modules.named_parameters() if p.requires_grad}
+    hidden = {n for n, p in trained.items() if p.dim() == 2 and not any(part in n for part in NOT_HIDDEN)}
+    matrices = [p for n, p in trained.items() if p.dim() > 1 and n not in hidden]
+    vectors = [p for p in trained.values() if p.dim() <= 1]
+    adam = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": budget.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=budget.learning_rate, betas=(0.9, 0.98), fused=True,
+    )  # fmt: skip
+    if not hidden:
+        return [adam]
+    muon = torch.optim.Muon(
+        [trained[n] for n in sorted(hidden)], lr=budget.learning_rate, weight_decay=budget.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    return [adam, muon]
+
+
 def train(
     stage: str,
     folder: Path,
@@ -141,18 +165,14 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     file, curve = folder / f"{stage}.pt", folder / f"{stage}.jsonl"
     parameters = [p for p in modules.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": budget.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=budget.learning_rate, betas=(0.9, 0.98), fused=True,
-    )  # fmt: skip
+    optimizers = make_optimizers(modules, budget)
     step, elapsed = 0, 0.0
     log: list[dict[str, float]] = []
     if file.exists():
         state = torch.load(file, map_location="cpu", weights_only=False)
         modules.load_state_dict(state["modules"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=False):
+            optimizer.load_state_dict(kept)
         step, elapsed, log = state["step"], state["elapsed"], state["log"]
     elif (start := folder / f"{stage}.start.pt").exists():
         known = modules.state_dict()
@@ -162,8 +182,8 @@ def train(
 
     def save() -> None:
         state = {
-            "modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed,
-            "log": log,
+            "modules": modules.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step,
+            "elapsed": elapsed, "log": log,
         }  # fmt: skip
         torch.save(state, file.with_suffix(".tmp"))
         file.with_suffix(".tmp").replace(file)
@@ -180,14 +200,16 @@ def train(
     while step < last and budget.progress(step, elapsed) < 1:
         progress = budget.progress(step, elapsed)
         batch = next(source)
-        for group in optimizer.param_groups:
-            group["lr"] = budget.rate(step, progress)
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = budget.rate(step, progress)
+            optimizer.zero_grad(set_to_none=True)
         with mixed_precision(device):
             terms = loss(batch, progress)
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(parameters, budget.clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         counted += 1
         for name, value in terms.items():

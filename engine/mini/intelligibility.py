@@ -1,0 +1,134 @@
+"""Is mini's voice understood? Two recognisers that know the words but not the sentences listen to spoken answers.
+
+``python -m engine.mini.intelligibility`` asks the shipped checkpoint for answers in a call (typed, so that hearing
+plays no part), takes the sound that a caller would get, and counts wrong words: those of pocketsphinx, which learned
+from people and has nothing to do with this project, and those of mini's own ears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from app.bundle import write_bundle
+from engine.loader import load_checkpoint
+from engine.mini import grammar
+from engine.mini.augment import RATE, resample
+from engine.mini.hearing import WarpedMel, edit_distance, encode_units, to_units
+from engine.mini.layout import CHECKPOINT
+from engine.mini.words import HeardWords
+from engine.model.audio import pool
+from engine.processing.tokens import TokenBuilder
+
+Audio = NDArray[np.float32]
+Recogniser = Callable[[Audio], str]
+SKILLS = (grammar.dictation, grammar.arithmetic, grammar.counting, grammar.small_talk)
+
+
+def questions(count: int, seed: int = 21) -> list[grammar.Turn]:
+    source = random.Random(seed)
+    turns: list[grammar.Turn] = []
+    while len(turns) < count:
+        turn = SKILLS[len(turns) % len(SKILLS)](source)
+        if 3 <= len(turn.answer.split()) <= 10:
+            turns.append(turn)
+    return turns
+
+
+def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: Path) -> list[tuple[str, Audio]]:
+    """(text, sound at 16 kHz) of every answer, made by ``app.replay`` from calls in which ``turns`` are typed."""
+    silence = np.zeros(2 * RATE, np.int16)
+    options = {"voice": voice, "barge_in": False}
+    for number, turn in enumerate(turns):
+        command = {"t": 0.5, "type": "input.text", "data": {"text": turn.heard}}
+        write_bundle(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[command])
+    calls = sorted(map(str, (folder / "calls").iterdir()))
+    command = [sys.executable, "-m", "app.replay", "--json", "--device", "cpu", "--model", str(model)]
+    done = subprocess.run([*command, "--out", str(folder / "out"), *calls], capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise RuntimeError(f"app.replay failed: {done.stderr[-2000:]}")
+    answers = []
+    for bundle in json.loads(done.stdout)["bundles"]:
+        text = " ".join(turn["text"] for turn in bundle["turns"])
+        [sound] = (folder / "out" / Path(bundle["bundle"]).name).glob("*.wav")
+        samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
+        answers.append((text, resample(samples.mean(1), rate, RATE)))
+    return answers
+
+
+def pocketsphinx(vocabulary: set[str]) -> Recogniser:
+    """CMU's recogniser with any sequence of ``vocabulary``. Raises ImportError where it is not installed."""
+    from pocketsphinx import Config, Decoder, get_model_path  # type: ignore[import-untyped]
+
+    config = Config(hmm=get_model_path("en-us/en-us"), dict=get_model_path("en-us/cmudict-en-us.dict"), lm=None)
+    config.set_string("-logfn", "/dev/null")
+    decoder = Decoder(config)
+    known = sorted(word for word in vocabulary if decoder.lookup_word(word))
+    decoder.add_jsgf_string("words", f"#JSGF V1.0; grammar words; public <words> = ({' | '.join(known)})+;")
+    decoder.activate_search("words")
+
+    def recognise(sound: Audio) -> str:
+        decoder.start_utt()
+        decoder.process_raw(np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+        decoder.end_utt()
+        found = decoder.hyp()
+        return str(found.hypstr) if found else ""
+
+    return recognise
+
+
+def own_ears(model: Path) -> Recogniser:
+    """Mini's encoder and projector, and the word whose embedding is nearest to each sound token."""
+    loaded = load_checkpoint(model, device="cpu", dtype="float32")
+    omni, words = loaded.model, HeardWords(TokenBuilder(loaded.tokenizer, loaded.config))
+    mel = WarpedMel(loaded.config.mel)
+    targets = omni.llm.model.embed_tokens.weight[words.vocabulary]
+
+    @torch.inference_mode()
+    def recognise(sound: Audio) -> str:
+        hidden = encode_units(omni.apm, mel, to_units([sound]))
+        tokens = pool(omni.audio_projection_layer(hidden), loaded.config.audio.pool_step)[0]
+        return words.text(torch.cdist(tokens.float(), targets.float()).argmin(-1).tolist())
+
+    return recognise
+
+
+def word_errors(answers: list[tuple[str, Audio]], recognise: Recogniser) -> tuple[int, int]:
+    """Wrong words and all words."""
+    wrong = total = 0
+    for text, sound in answers:
+        said, heard = grammar.plain(text).split(), recognise(sound).split()
+        wrong += edit_distance([hash(w) for w in heard], [hash(w) for w in said])
+        total += len(said)
+    return wrong, total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m engine.mini.intelligibility", description=__doc__)
+    parser.add_argument("--count", type=int, default=40, help="answers of each voice")
+    parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint in place of the shipped one")
+    args = parser.parse_args()
+    voices = ["default", *sorted(path.stem for path in (args.model / "assets" / "voices").glob("*.wav"))]
+    for voice in voices:
+        with tempfile.TemporaryDirectory() as folder:
+            answers = spoken_answers(questions(args.count), voice, Path(folder), args.model)
+        vocabulary = {word for text, _ in answers for word in grammar.plain(text).split()}
+        for name, recogniser in (("pocketsphinx", pocketsphinx(vocabulary)), ("own ears", own_ears(args.model))):
+            wrong, total = word_errors(answers, recogniser)
+            print(f"{voice}, {name}, {len(vocabulary)} words known: {100 - 100 * wrong / total:.0f} % understood "
+                  f"({wrong} of {total} words wrong)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
