@@ -29,7 +29,9 @@ SLOW_PAIRS = 16
 STEEP_PAIRS = 16
 """Rotary pairs that tell distance in the first head."""
 OTHER = 3.0
+"""Scale of what keeps a word from being taken for its own predecessor."""
 FINDING_HEADS = 5
+"""Heads of the second layer that look for the follower, each comparing and saying another part of a word."""
 
 
 @torch.no_grad()
@@ -38,7 +40,8 @@ def plant_induction(llm: QwenDecoder, wordless: Sequence[int]) -> None:
     generator = torch.Generator().manual_seed(23)
     embeddings = llm.model.embed_tokens.weight
     unit = embeddings / embeddings.square().mean(1, keepdim=True).sqrt()
-    first, second = (layer.self_attn for layer in list(llm.model.layers)[:2])  # type: ignore[union-attr]
+    attentions = [module for module in llm.model.modules() if isinstance(module, Attention)]
+    first, second = attentions[:2]
     size, width = first.head_dim, embeddings.shape[1]
     read, written = _orthogonal(size, width, generator), _orthogonal(size, width, generator)
     scale = float(embeddings.std())

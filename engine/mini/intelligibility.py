@@ -51,8 +51,8 @@ def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: P
     silence = np.zeros(2 * RATE, np.int16)
     options = {"voice": voice, "barge_in": False}
     for number, turn in enumerate(turns):
-        command = {"t": 0.5, "type": "input.text", "data": {"text": turn.heard}}
-        write_bundle(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[command])
+        typed = {"t": 0.5, "type": "input.text", "data": {"text": turn.heard}}
+        write_bundle(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[typed])
     calls = sorted(map(str, (folder / "calls").iterdir()))
     command = [sys.executable, "-m", "app.replay", "--json", "--device", "cpu", "--model", str(model)]
     done = subprocess.run([*command, "--out", str(folder / "out"), *calls], capture_output=True, text=True, check=False)

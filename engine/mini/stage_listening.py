@@ -97,7 +97,7 @@ class Senses(nn.Module):
 
 def listening_batch(
     config: OmniConfig, voices: Voices, builder: TokenBuilder, seed: int, size: int, *, strength: float = 0.6,
-    families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.25, rendered: float = 0.5,
+    families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.35, rendered: float = 0.5,
 ) -> Callable[[int], ListeningBatch]:  # fmt: skip
     """Conversations by step: mostly spoken, some typed, some with the camera on. Of those, ``rendered`` have a real
     picture; the others have what perfect eyes would see in it, which costs nothing."""

@@ -101,12 +101,15 @@ def scene_batch(config: OmniConfig, seed: int, size: int, ramp: int) -> Callable
         scenes = [random_scene(source) for _ in range(size)]
         drawn = [render_with_plan(scene, source, difficulty) for scene in scenes]
         images = [process(picture, 1) for picture, _ in drawn]
-        colours, forms = zip(
-            *(patch_targets(scene, plan, image.sizes[0])
-              for scene, (_, plan), image in zip(scenes, drawn, images, strict=True)), strict=True,
-        )  # fmt: skip
-        pad = nn.utils.rnn.pad_sequence
-        return images, scenes, pad(colours, True, -100), pad(forms, True, -100)
+        targets = [
+            patch_targets(scene, plan, image.sizes[0])
+            for scene, (_, plan), image in zip(scenes, drawn, images, strict=True)
+        ]
+        colours, forms = (
+            nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=-100)
+            for rows in zip(*targets, strict=True)
+        )
+        return images, scenes, colours, forms
 
     return make
 

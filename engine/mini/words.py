@@ -83,6 +83,7 @@ class WordHead(nn.Module):
     def __init__(self, words: HeardWords, table: Tensor) -> None:
         super().__init__()
         self.register_buffer("targets", table[words.vocabulary].clone(), persistent=False)
+        self.direction: Tensor
         self.register_buffer("direction", voice_direction(table.shape[1]), persistent=False)
         self.bias = nn.Parameter(torch.zeros(len(words.vocabulary)))
         self.scale = nn.Parameter(torch.tensor(0.25))
@@ -110,7 +111,7 @@ class WordHead(nn.Module):
         meant = log.detach().exp() @ self.targets
         inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
         apart = (tokens - meant)[inside.to(log.device)]
-        apart = apart - (apart @ self.direction)[:, None] * self.direction  # type: ignore[operator]
+        apart = apart - (apart @ self.direction)[:, None] * self.direction
         distance = apart.float().square().mean()
         return (ctc / sizes.clamp(min=1).to(log.device)).mean(), aligned, distance
 
@@ -120,7 +121,7 @@ class WordHead(nn.Module):
         known = [i for i, value in enumerate(high) if value is not None]
         if not known:
             return tokens.new_zeros(())
-        along = tokens.float() @ self.direction  # type: ignore[operator]
+        along = tokens.float() @ self.direction
         logits = torch.stack([along[i, : max(1, lengths[i])].mean() for i in known])
         aims = torch.tensor([float(bool(high[i])) for i in known], device=logits.device)
         return F.binary_cross_entropy_with_logits(logits, aims)

@@ -124,7 +124,8 @@ def test_whose_voice_it_is_lies_apart_from_the_words() -> None:
     words = HeardWords(token_builder(config))
     head = WordHead(words, embedding_table(config.llm.vocab_size, config.llm.hidden_size))
     labels = [words.labels("seven", [0.45], 12, 10)] * 2
-    plain = head.targets[torch.tensor(labels[0]).clamp(min=0)].expand(2, -1, -1)
+    table = embedding_table(config.llm.vocab_size, config.llm.hidden_size)[words.vocabulary]
+    plain = table[torch.tensor(labels[0]).clamp(min=0)].expand(2, -1, -1)
     tokens = plain + 5 * torch.tensor([1.0, -1.0])[:, None, None] * head.direction
     assert head.voice(tokens, [12, 12], [True, False]) < 0.1
     assert head.voice(tokens, [12, 12], [False, True]) > 1
