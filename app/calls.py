@@ -34,6 +34,7 @@ TYPICAL_CALL_S = 120.0
 MAX_CANDIDATES = 64
 CLOSE_CALL_S = 0.5
 
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What a caller gets for an offer."""

@@ -155,7 +155,6 @@ class Server:
                 await asyncio.gather(self.engine.stop(), self._finish_recordings())
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-
     async def _finish_recordings(self) -> None:
         if self._recordings is None:
             return

@@ -19,27 +19,27 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
     sizes are constants in the big model."""
     return {
         "architectures": ["MiniCPMO"], "model_type": "minicpmo", "version": "2.6", "torch_dtype": "bfloat16",
-        "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": LLM_VOCAB, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "hidden_size": 320, "intermediate_size": 832, "num_hidden_layers": 4, "num_attention_heads": 5,
+        "num_key_value_heads": 5, "vocab_size": LLM_VOCAB, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "max_position_embeddings": 4096, "hidden_act": "silu", "tie_word_embeddings": False, "use_cache": True,
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_sliding_window": False,
         "query_num": QUERIES, "image_size": 448, "patch_size": 14, "drop_vision_last_layer": False,
         "batch_vision_input": True, "vision_batch_size": 16, "use_image_id": True, "slice_mode": True,
-        "slice_config": {"model_type": "minicpmv", "patch_size": 14, "max_slice_nums": 1, "scale_resolution": 224},
+        "slice_config": {"model_type": "minicpmv", "patch_size": 14, "max_slice_nums": 1, "scale_resolution": 196},
         "vision_config": {
-            "model_type": "siglip_vision_model", "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4,
+            "model_type": "siglip_vision_model", "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 5,
             "num_attention_heads": 4, "image_size": 448, "patch_size": 14, "num_channels": 3,
             "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "attention_dropout": 0.0,
         },
         "audio_config": {
-            "model_type": "whisper", "d_model": 192, "encoder_layers": 4, "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 768, "num_mel_bins": 80, "max_source_positions": 1500, "activation_function": "gelu",
+            "model_type": "whisper", "d_model": 256, "encoder_layers": 5, "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 1024, "num_mel_bins": 80, "max_source_positions": 1500, "activation_function": "gelu",
             "scale_embedding": False,
         },
         "audio_pool_step": 5, "audio_chunk_length": 1.0, "chunk_input": True, "stream_input": False,
         "init_vision": True, "init_audio": True, "init_tts": True, "listen_speak_type": "asr",
         "tts_config": {
-            "model_type": "conditional_chattts", "llm_dim": 256, "hidden_size": 256, "intermediate_size": 704,
+            "model_type": "conditional_chattts", "llm_dim": 320, "hidden_size": 256, "intermediate_size": 704,
             "num_attention_heads": 4, "num_hidden_layers": 4, "max_position_embeddings": 4096, "num_audio_tokens": 626,
             "num_text_tokens": tts_vocab, "num_mel_bins": 100, "num_vq": 4, "num_spk_embs": 1,
             "spk_emb_token_id": tts_ids["[spk_emb]"], "audio_bos_token_id": tts_ids["[Ptts]"],
@@ -60,7 +60,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
 
 
 PREPROCESSOR: dict[str, Any] = {
-    "image_processor_type": "MiniCPMVImageProcessor", "max_slice_nums": 1, "scale_resolution": 224, "patch_size": 14,
+    "image_processor_type": "MiniCPMVImageProcessor", "max_slice_nums": 1, "scale_resolution": 196, "patch_size": 14,
     "use_image_id": True, "image_feature_size": QUERIES, "im_start": "<image>", "im_end": "</image>",
     "slice_start": "<slice>", "slice_end": "</slice>", "unk": "<unk>", "im_id_start": "<image_id>",
     "im_id_end": "</image_id>", "slice_mode": True, "norm_mean": [0.5, 0.5, 0.5], "norm_std": [0.5, 0.5, 0.5],
