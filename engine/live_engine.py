@@ -156,15 +156,19 @@ def read_notice(directory: Path) -> str:
 
 
 def read_sampling(directory: Path) -> TextSampling:
-    """How the model's text is drawn: as published, unless its ``generation_config.json`` turns sampling off."""
+    """How the model's text is drawn: as published, unless its ``generation_config.json`` turns sampling off or bounds
+    an answer (``max_new_tokens``)."""
     path = directory / "generation_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         greedy = config.get("do_sample", True) is False
         penalty = float(config.get("repetition_penalty", 1.0))
+        longest = int(config.get("max_new_tokens", 4_096))
     except (ValueError, TypeError, AttributeError) as error:
         raise EngineError("load_failed", f"{path} cannot be used: {error}; get it again.") from error
-    return TextSampling(greedy=True, repetition_penalty=penalty) if greedy else TextSampling()
+    if greedy:
+        return TextSampling(greedy=True, repetition_penalty=penalty, longest=longest)
+    return TextSampling(longest=longest)
 
 
 def read_voice(path: Path) -> NDArray[np.float32]:

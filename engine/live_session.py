@@ -171,7 +171,9 @@ class LiveSession:
         """Begin an answer. Its randomness follows from its number, not from how far the answers before came."""
         state, options = self._memory(), self._options
         state.noise = Noise(options.seed * 1_000_003 + answer.number)
-        how = AnswerOptions(max_new_tokens=options.max_new_tokens, speak=options.speak, text=self._runtime.sampling)
+        sampling = self._runtime.sampling
+        limit = min(options.max_new_tokens, sampling.longest)
+        how = AnswerOptions(max_new_tokens=limit, speak=options.speak, text=sampling)
         answer.live, self._last = self._stream.generate(state, how, PACE), answer
         return answer.live.task()
 

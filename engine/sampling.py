@@ -23,6 +23,8 @@ class TextSampling:
     top_k: int = 100
     repetition_penalty: float = 1.05
     greedy: bool = False
+    longest: int = 4_096
+    """Tokens of the longest answer that the checkpoint is meant to give; a call may ask for less."""
 
 
 @dataclass(frozen=True, slots=True)

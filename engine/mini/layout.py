@@ -67,8 +67,8 @@ PREPROCESSOR: dict[str, Any] = {
     "version": 2.6, "feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "n_fft": 400, "chunk_length": 30,
 }  # fmt: skip
 
-GENERATION = {"do_sample": False, "repetition_penalty": 1.0}
-"""Greedy: a grammar as small as mini's has one right answer."""
+GENERATION = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": 32}
+"""Greedy: a grammar as small as mini's has one right answer, and none is longer."""
 
 
 def write_layout(folder: Path = CHECKPOINT) -> None:

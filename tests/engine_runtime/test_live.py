@@ -113,6 +113,7 @@ async def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
 
 async def test_sampling_follows_the_checkpoint(tmp_path: Path) -> None:
     assert not read_sampling(tmp_path).greedy
+    assert read_sampling(MINI).longest == 32
     config = tmp_path / "generation_config.json"
     config.write_text('{"do_sample": false, "repetition_penalty": 1.2}')
     assert (read_sampling(tmp_path).greedy, read_sampling(tmp_path).repetition_penalty) == (True, 1.2)
