@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.bundle import write_bundle
+from engine.client import OUTPUT_RATE
 from engine.loader import load_checkpoint
 from engine.mini import grammar
 from engine.mini.augment import RATE, resample
@@ -33,6 +34,8 @@ from engine.processing.tokens import TokenBuilder
 
 Audio = NDArray[np.float32]
 Recogniser = Callable[[Audio], str]
+LONGEST_S = 12
+"""What comes later in an answer is not listened to."""
 SKILLS = (grammar.dictation, grammar.arithmetic, grammar.counting, grammar.small_talk)
 
 
@@ -62,7 +65,7 @@ def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: P
     for bundle in json.loads(done.stdout)["bundles"]:
         text = " ".join(turn["text"] for turn in bundle["turns"])
         [sound] = (folder / "out" / Path(bundle["bundle"]).name).glob("*.wav")
-        samples, rate = soundfile.read(sound, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(sound, dtype="float32", always_2d=True, frames=LONGEST_S * OUTPUT_RATE)
         answers.append((text, resample(samples.mean(1), rate, RATE)))
     return answers
 
