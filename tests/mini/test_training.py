@@ -53,12 +53,11 @@ def test_units_are_encoded_as_in_a_call(samples: int) -> None:
 
 def test_resuming_gives_the_same_numbers(tmp_path: Path) -> None:
     budget = Budget(steps=6, learning_rate=1e-3, warmup=2)
-    straight = train_language(config, tmp_path / "straight", budget, size=2)
-    train_language(config, tmp_path / "halves", budget, size=2, until=3)
-    resumed = train_language(config, tmp_path / "halves", budget, size=2)
+    straight = train_seeing(config, tmp_path / "straight", budget, size=2)
+    train_seeing(config, tmp_path / "halves", budget, size=2, until=3)
+    resumed = train_seeing(config, tmp_path / "halves", budget, size=2)
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
-        # The first steps of an optimizer turn the rounding of gradients that are almost nothing into steps of their own.
-        assert (a - b).abs().mean() < 1e-4
+        assert (a - b).abs().mean() < 1e-4  # up to rounding
 
 
 def test_training_goes_on_from_a_checkpoint_where_its_state_is_lost(tmp_path: Path) -> None:
