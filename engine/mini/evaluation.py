@@ -149,9 +149,11 @@ OPTIONS = {"preset": "omni", "speak": False, "barge_in": False}
 """Answers in text: speech is judged by itself."""
 
 
-def replay(folder: Path, model: Path | None) -> dict[str, Any]:
+def replay(folder: Path, model: Path | None, out: Path | None = None) -> dict[str, Any]:
+    """What ``app.replay`` prints of all bundles in ``folder``; it writes their events and answers to ``out``."""
     command = [sys.executable, "-m", "app.replay", "--json", "--device", "cpu"]
     command += ["--model", str(model)] if model else []
+    command += ["--out", str(out)] if out else []
     done = subprocess.run([*command, *map(str, sorted(folder.iterdir()))], capture_output=True, text=True, check=False)
     if not done.stdout:
         raise RuntimeError(f"app.replay failed: {done.stderr[-2000:]}")

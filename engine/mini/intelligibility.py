@@ -8,10 +8,7 @@ from people and has nothing to do with this project, and those of mini's own ear
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +23,7 @@ from engine.client import OUTPUT_RATE
 from engine.loader import load_checkpoint
 from engine.mini import grammar
 from engine.mini.augment import RATE, resample
+from engine.mini.evaluation import replay
 from engine.mini.hearing import WarpedMel, edit_distance, encode_units, to_units
 from engine.mini.layout import CHECKPOINT
 from engine.mini.words import HeardWords
@@ -56,13 +54,8 @@ def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: P
     for number, turn in enumerate(turns):
         typed = {"t": 0.5, "type": "input.text", "data": {"text": turn.heard}}
         write_bundle(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[typed])
-    calls = sorted(map(str, (folder / "calls").iterdir()))
-    command = [sys.executable, "-m", "app.replay", "--json", "--device", "cpu", "--model", str(model)]
-    done = subprocess.run([*command, "--out", str(folder / "out"), *calls], capture_output=True, text=True, check=False)
-    if not done.stdout:
-        raise RuntimeError(f"app.replay failed: {done.stderr[-2000:]}")
     answers = []
-    for bundle in json.loads(done.stdout)["bundles"]:
+    for bundle in replay(folder / "calls", model, folder / "out")["bundles"]:
         text = " ".join(turn["text"] for turn in bundle["turns"])
         [sound] = (folder / "out" / Path(bundle["bundle"]).name).glob("*.wav")
         samples, rate = soundfile.read(sound, dtype="float32", always_2d=True, frames=LONGEST_S * OUTPUT_RATE)

@@ -109,7 +109,7 @@ def listening_batch(
             if rng.random() < NOT_SPEECH:
                 return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng, voices.crowd)
             family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
-            if family in ("espeak", "kal", "slt") and voices.library is None:
+            if family in ("espeak", "kal") and voices.library is None:
                 made = grammar.invented(random.Random(int(rng.integers(1 << 60)))) if turn.skill == "ood" else turn
                 speech = voices.read(made.heard, rng, family)
             else:
