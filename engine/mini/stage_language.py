@@ -6,7 +6,8 @@ Both train on whole conversations in the true format (:mod:`engine.mini.dialogue
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -87,15 +88,14 @@ class Language(nn.Module):
         return {"loss": answer + 0.1 * voice, "answer": answer, "voice": voice}
 
 
-def accuracy(language: Language, embeds: Tensor, batch: DialogueBatch) -> dict[str, tuple[int, int]]:
-    """Answers that greedy decoding would give right, by skill, as (right, all)."""
-    best = language.llm.logits(language.llm(embeds)).argmax(-1).cpu()
-    result: dict[str, tuple[int, int]] = {}
-    for row, first, last, skill in batch.skills:
-        right = bool((best[row, first:last] == batch.targets[row, first:last]).all())
-        done, total = result.get(skill, (0, 0))
-        result[skill] = done + right, total + 1
-    return result
+def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]]) -> dict[str, float]:
+    """Share of answers that greedy decoding would give right, by skill, in batches with their embeddings."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for embeds, batch in judged:
+        best = language.llm.logits(language.llm(embeds)).argmax(-1).cpu()
+        for row, first, last, skill in batch.skills:
+            hits[skill].append(bool((best[row, first:last] == batch.targets[row, first:last]).all()))
+    return {f"acc_{skill}": sum(each) / len(each) for skill, each in sorted(hits.items())}
 
 
 def text_batch(
@@ -213,13 +213,7 @@ def train_language(
     judge = text_batch(builder, words, seed + 1000, 20, 1)
 
     def evaluate() -> dict[str, float]:
-        total: dict[str, tuple[int, int]] = {}
-        for step in range(1, 4):
-            batch = judge(step)
-            for skill, (right, count) in accuracy(model, model.embed(batch), batch).items():
-                done, every = total.get(skill, (0, 0))
-                total[skill] = done + right, every + count
-        return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
+        return accuracy(model, ((model.embed(batch), batch) for batch in map(judge, range(1, 4))))
 
     half = max(1, budget.steps // 2)
     train("language", folder, model, text_batch(builder, words, seed, size, half, half // 5),

@@ -213,13 +213,8 @@ def train_listening(
                             families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2})  # fmt: skip
 
     def evaluate() -> dict[str, float]:
-        total: dict[str, tuple[int, int]] = {}
-        for step in range(3):
-            batch = judge(step)
-            for skill, (right, count) in accuracy(senses.language, senses.embed(batch, mel), batch.dialogues).items():
-                done, every = total.get(skill, (0, 0))
-                total[skill] = done + right, every + count
-        return {f"acc_{skill}": right / count for skill, (right, count) in sorted(total.items())}
+        batches = map(judge, range(3))
+        return accuracy(senses.language, ((senses.embed(batch, mel), batch.dialogues) for batch in batches))
 
     spoken = listening_batch(config, voices, builder, seed, size, rendered=rendered)
     typed = text_batch(builder, senses.words, seed, size, 1, short=1)
