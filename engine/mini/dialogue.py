@@ -64,6 +64,8 @@ class DialogueBatch:
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     pictures: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     images: list[ImageSlices] = field(default_factory=list)
+    seen: list[tuple[int, int, int]] = field(default_factory=list)
+    """Row, position and number of every picture token that is given as a word."""
     speakers: list[tuple[int, int]] = field(default_factory=list)
     """Row and position of every ``<|spk|>``."""
     voices: list[int] = field(default_factory=list)
@@ -175,6 +177,8 @@ def _add_turn(
             batch.images.append(said.picture)
         elif said.seen is not None:
             new[first : first + len(said.seen)] = said.seen
+            blank = builder.specials.unknown
+            batch.seen += [(number, first + start + slot, slot) for slot, i in enumerate(said.seen) if i != blank]
     ids += new.tolist()
     aims += [-100] * (len(ids) - len(aims))
 

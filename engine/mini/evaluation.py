@@ -25,7 +25,8 @@ from app.bundle import write_bundle
 from engine.mini import grammar
 from engine.mini.augment import RATE, add_noise, noise_pool, resample
 from engine.mini.hearing import edit_distance
-from engine.mini.scenes import Scene, ask, random_scene, render
+from engine.mini.rendering import JUDGE_FONTS, render
+from engine.mini.scenes import Scene, ask, random_scene
 from engine.mini.synthesis import Flite, Speech
 from engine.mini.voices import Voices
 
@@ -105,7 +106,7 @@ def cases(people: Path, folder: Path, each: int) -> Iterator[Case]:
 
 def photograph(scene: Scene, source: random.Random) -> bytes:
     """The scene as a camera sends it: 640 pixels on the longer side, JPEG."""
-    picture = render(scene, source)
+    picture = render(scene, source, fonts=JUDGE_FONTS)
     ratio = 640 / max(picture.size)
     file = io.BytesIO()
     picture.resize((round(picture.width * ratio), round(picture.height * ratio))).save(file, "JPEG", quality=90)

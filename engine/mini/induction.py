@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from engine.mini.training import orthogonal
 from engine.model.decoder import Attention
 from engine.model.llm import QwenDecoder
 
@@ -43,7 +44,7 @@ def plant_induction(llm: QwenDecoder, wordless: Sequence[int]) -> None:
     attentions = [module for module in llm.model.modules() if isinstance(module, Attention)]
     first, second = attentions[:2]
     size, width = first.head_dim, embeddings.shape[1]
-    read, written = _orthogonal(size, width, generator), _orthogonal(size, width, generator)
+    read, written = orthogonal(size, width, generator), orthogonal(size, width, generator)
     scale = float(embeddings.std())
     _remember_the_word_before(first, llm.model.sizes.rope_theta, unit[list(wordless)], generator)
     first.v_proj.weight[:size], first.o_proj.weight[:, :size] = read, 1.5 * scale * written.T
@@ -51,19 +52,15 @@ def plant_induction(llm: QwenDecoder, wordless: Sequence[int]) -> None:
         _find_its_follower(second, head, read, written, unit[list(wordless)], generator)
 
 
-def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Orthonormal rows."""
-    return torch.linalg.qr(torch.randn(columns, rows, generator=generator))[0].T
-
-
 def _remember_the_word_before(attention: Attention, theta: float, wordless: Tensor, generator: torch.Generator) -> None:
     """Head 0: constant queries and keys whose rotary product falls with the distance; keys of ``wordless`` (embeddings
     of mean square 1) are smaller."""
     size = attention.head_dim
-    angles = torch.arange(201.0)[:, None] * theta ** (-torch.arange(0, 2 * STEEP_PAIRS, 2) / size)
-    basis, aim = torch.cat([angles.cos(), angles.sin()], 1), (-torch.arange(201.0) / REACH).exp()
+    distances = torch.arange(201, dtype=torch.float64)  # double: see orthogonal()
+    angles = distances[:, None] * theta ** (-torch.arange(0, 2 * STEEP_PAIRS, 2) / size)
+    basis, aim = torch.cat([angles.cos(), angles.sin()], 1), (-distances / REACH).exp()
     fit = torch.linalg.solve(basis.T @ basis + 0.05 * torch.eye(2 * STEEP_PAIRS), basis.T @ aim)
-    cosine, sine = fit.chunk(2)
+    cosine, sine = fit.float().chunk(2)
     strength, phase = (PULL * size**0.5 * (cosine**2 + sine**2).sqrt()).sqrt(), torch.atan2(-sine, cosine)
     query, key = torch.zeros(size), torch.zeros(size)
     key[:STEEP_PAIRS] = strength
@@ -73,7 +70,7 @@ def _remember_the_word_before(attention: Attention, theta: float, wordless: Tens
     # A word is not its own predecessor, nor is the same word said twice in one sound.
     rest = torch.arange(STEEP_PAIRS, size // 2)
     rest = torch.cat([rest, rest + size // 2])
-    same = OTHER * _orthogonal(len(rest), len(weights[0]), generator)
+    same = OTHER * orthogonal(len(rest), len(weights[0]), generator)
     weights[rest] = same
     attention.k_proj.weight[:size] = weights
     attention.q_proj.weight[:size] = 0
@@ -82,7 +79,8 @@ def _remember_the_word_before(attention: Attention, theta: float, wordless: Tens
 
 def _reader(wordless: Tensor) -> Tensor:
     """The vector whose product with each of ``wordless`` is 1."""
-    return torch.linalg.lstsq(wordless, torch.ones(len(wordless))).solution
+    ones = torch.ones(len(wordless), dtype=torch.float64)
+    return torch.linalg.lstsq(wordless.double(), ones).solution.float()
 
 
 def _find_its_follower(
@@ -94,7 +92,7 @@ def _find_its_follower(
     rows = slice(head * size, (head + 1) * size)
     slow = torch.arange(SLOW_PAIRS, size // 2 - 1)
     slow = torch.cat([slow, slow + size // 2])
-    compare = _orthogonal(len(slow), size, generator)
+    compare = orthogonal(len(slow), size, generator)
     query, key = torch.zeros(size, width), torch.zeros(size, width)
     query[slow] = COMPARE * compare @ read
     key[slow] = COMPARE * compare @ (written - 0.8 * read)
@@ -102,6 +100,6 @@ def _find_its_follower(
     attention.q_proj.weight[rows], attention.k_proj.weight[rows] = query, key
     attention.q_proj.bias[rows] = attention.k_proj.bias[rows] = 0
     attention.q_proj.bias[(head + 1) * size - size // 2 - 1] = OUT
-    value = _orthogonal(size, width, generator)
+    value = orthogonal(size, width, generator)
     attention.v_proj.weight[rows] = value
     attention.o_proj.weight[:, rows] = SAY * value.T

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
 from engine.mini.scenes import Scene, ask, describe, random_scene
 from engine.mini.training import Budget, Losses, train
-from engine.mini.vocabulary import LETTERS, MONTHS, NAMES, UNITS, WORDS
-from engine.mini.words import HeardWords, embedding_table
+from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
+from engine.mini.words import HeardWords, embedding_table, place_vectors
 from engine.model.llm import QwenDecoder
 from engine.processing.tokens import TokenBuilder
 
@@ -54,6 +54,7 @@ class Language(nn.Module):
         super().__init__()
         self.llm = QwenDecoder(config.llm)
         self.register_buffer("voices", voice_vectors(config.llm.hidden_size), persistent=False)
+        self.register_buffer("places", place_vectors(config.query_num, config.llm.hidden_size), persistent=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 residual = name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -65,8 +66,13 @@ class Language(nn.Module):
         self.llm.lm_head.weight.data = 0.1 * table.data.clone()
 
     def embed(self, batch: DialogueBatch) -> Tensor:
-        """Embeddings [B, T, hidden] of what is text."""
-        return self.llm.embed(batch.ids.to(self.llm.lm_head.weight.device))
+        """Embeddings [B, T, hidden] of what is text, and of pictures that are given as words."""
+        ids = batch.ids.to(self.llm.lm_head.weight.device)
+        embeds = self.llm.embed(ids)
+        if batch.seen:
+            rows, columns, slots = torch.tensor(batch.seen, device=ids.device).T
+            embeds = embeds.index_put((rows, columns), self.places[slots], accumulate=True)  # type: ignore[index]
+        return embeds
 
     def losses(self, embeds: Tensor, batch: DialogueBatch, *, focal: bool = False) -> Losses:
         """Cross-entropy of the answers, and squared distance of the speaker positions to their voices' vectors.
@@ -98,31 +104,38 @@ def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]])
     return {f"acc_{skill}": sum(each) / len(each) for skill, each in sorted(hits.items())}
 
 
+FIRST = ("list", "list", "list", "typed")
+LATER = ("talk", "read", "seen", "talk", "typed", "talk", "seen", "list")
+"""Kinds of batches that take turns, in the beginning and later."""
+
+
 def text_batch(
-    builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int, short: int = 0
-) -> Callable[[int], DialogueBatch]:
-    """Conversations that are typed or read, with more errors of reading as ``ramp`` steps go by. With ``short``, single
-    turns and long lists alternate with them, and in the first ``short`` steps there is nothing else.
+    builder: TokenBuilder, words: HeardWords, seed: int, size: int, ramp: int, kinds: Sequence[str] = ("talk",),
+    first: int = 0,
+) -> Callable[[int], DialogueBatch]:  # fmt: skip
+    """What is typed or read: batches of ``kinds`` by turns, and of :data:`FIRST` in the ``first`` steps. ``size`` is
+    the number of conversations (``talk``) in a batch, which have more errors of reading as ``ramp`` steps go by. The
+    other kinds are shorter and so more in a batch.
 
     Lists teach to repeat: to say a word, find the one before among those that were heard, and take its follower.
     Attention learns that soonest where a row asks for it thirty times and nothing else tells the answer. Typed
-    single turns are the cheapest way to learn sums by heart."""
+    single turns are the cheapest way to learn sums by heart, single questions about a picture to find things in it."""
 
     def make(step: int) -> DialogueBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
-        kind = (
-            ("list", "list", "list", "typed")
-            if step < short
-            else ("talk", "read", "talk", ("typed", "list")[step // 4 % 2])
-        )
-        if not short or kind[step % 4] == "talk":
+        kind = FIRST[step % len(FIRST)] if step < first else kinds[step % len(kinds)]
+        if kind == "talk":
             noise = min(1.0, step / ramp)
-            return build([text_dialogue(words, rng, source, noise) for _ in range(size)], builder, source)
-        if kind[step % 4] == "list":
-            return build([long_list(words, rng, source) for _ in range(LISTS * size)], builder, source)
-        typed = kind[step % 4] == "typed"
-        rows = SHORT * size * (2 if typed else 1)
-        return build([short_dialogue(words, rng, source, typed) for _ in range(rows)], builder, source)
+            dialogues = [text_dialogue(words, rng, source, noise) for _ in range(size)]
+        elif kind == "list":
+            dialogues = [long_list(words, rng, source) for _ in range(LISTS * size)]
+        elif kind == "seen":
+            dialogues = [shown_question(words, rng, source) for _ in range(SHORT * size // 2)]
+        else:
+            typed = kind == "typed"
+            rows = SHORT * size * (2 if typed else 1)
+            dialogues = [short_dialogue(words, rng, source, typed) for _ in range(rows)]
+        return build(dialogues, builder, source)
 
     return make
 
@@ -152,9 +165,24 @@ def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.R
     return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], None)
 
 
-def long_list(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
-    """Many different words in any order, next to each other or as far apart as in speech."""
-    said = " ".join(source.sample(ANY_WORDS, source.randint(8, 36)))
+def shown_question(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
+    """One question about a picture, without a system message."""
+    scene = random_scene(source)
+    turn = grammar.Turn(*ask(scene, source), "seeing")
+    seen = picture_ids(scene.slots(), words.builder)
+    if source.random() < 0.6:
+        return Dialogue([Said(written(turn, source), seen=seen)], None)
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0), seen=seen)], None)
+
+
+def long_list(words: HeardWords, rng: np.random.Generator, source: random.Random, repeats: float = 0.5) -> Dialogue:
+    """Many words in any order, next to each other or as far apart as in speech: all different or, in that share of the
+    lists, few of them time and again, as in a telephone number."""
+    if source.random() >= repeats:
+        said = " ".join(source.sample(ANY_WORDS, source.randint(8, 36)))
+    else:
+        few = source.sample(source.choice((DIGITS, LETTERS, ANY_WORDS)), source.randint(2, 10))
+        said = " ".join(source.choices(few, k=source.randint(3, 12)))
     turn = grammar.Turn(said, grammar.sentence(f"you said {said}"), "dictation")
     return Dialogue([Said(turn, read=read_words(said, words, rng, 0.0, min(1.0, 1.6 * source.random())))], None)
 
@@ -210,13 +238,13 @@ def train_language(
     words, special = HeardWords(builder), builder.specials
     plant_induction(model.llm, (special.unknown, special.audio_start, special.audio_end))
     model.to(device)
-    judge = text_batch(builder, words, seed + 1000, 20, 1)
+    judge = text_batch(builder, words, seed + 1000, 20, 1, ("talk", "talk", "talk", "seen"))
 
     def evaluate() -> dict[str, float]:
-        return accuracy(model, ((model.embed(batch), batch) for batch in map(judge, range(1, 4))))
+        return accuracy(model, ((model.embed(batch), batch) for batch in map(judge, range(1, 5))))
 
     half = max(1, budget.steps // 2)
-    train("language", folder, model, text_batch(builder, words, seed, size, half, half // 5),
+    train("language", folder, model, text_batch(builder, words, seed, size, half, LATER, half // 5),
           lambda batch, _: model.losses(model.embed(batch), batch, focal=True), budget, workers=workers, until=until,
           evaluate=evaluate, every=120)  # fmt: skip
     return model

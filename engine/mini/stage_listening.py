@@ -21,7 +21,8 @@ from engine.mini.augment import babble, noise_pool
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
 from engine.mini.hearing_data import FAMILIES, Heard, collate, hear
-from engine.mini.scenes import Scene, render
+from engine.mini.rendering import render
+from engine.mini.scenes import Scene
 from engine.mini.stage_language import (
     Language,
     accuracy,
@@ -33,7 +34,7 @@ from engine.mini.stage_language import (
 )
 from engine.mini.stage_seeing import Eyes
 from engine.mini.stage_words import Ears
-from engine.mini.training import Budget, Losses, load_modules, train
+from engine.mini.training import Budget, Losses, load_modules, mixed_precision, train
 from engine.mini.voices import Voices
 from engine.mini.words import HeardWords
 from engine.processing.image import ImageProcessor
@@ -53,6 +54,16 @@ class ListeningBatch:
     """What was said in the turns, then the voice prompts."""
 
 
+@dataclass(slots=True)
+class SensedBatch:
+    """Conversations with what ears and eyes say in them: ``tokens`` [N, hidden] for the places (row, column) int64
+    [2, N]."""
+
+    dialogues: DialogueBatch
+    places: Tensor
+    tokens: Tensor
+
+
 class Senses(nn.Module):
     """All that hears, sees and answers."""
 
@@ -69,9 +80,8 @@ class Senses(nn.Module):
         return [name for name, module in parts.items() if load_modules(folder, name, module)]
 
     @torch.no_grad()
-    def embed(self, batch: ListeningBatch, mel: WarpedMel) -> Tensor:
-        """Embeddings [B, T, hidden] with sound and picture tokens in their places."""
-        embeds = self.language.embed(batch.dialogues)
+    def sense(self, batch: ListeningBatch, mel: WarpedMel) -> SensedBatch:
+        """Listens and looks."""
         rows: list[Tensor] = []
         columns: list[Tensor] = []
         values: list[Tensor] = []
@@ -89,9 +99,16 @@ class Senses(nn.Module):
         if batch.dialogues.images:
             for (row, places), picture in zip(batch.dialogues.pictures, self.eyes(batch.dialogues.images), strict=True):
                 put(row, places, picture)
-        if values:
-            where = torch.cat(rows).to(embeds.device), torch.cat(columns).to(embeds.device)
-            embeds = embeds.index_put(where, torch.cat(values).to(embeds.dtype))
+        if not values:
+            return SensedBatch(batch.dialogues, torch.zeros(2, 0, dtype=torch.long), torch.zeros(0))
+        return SensedBatch(batch.dialogues, torch.stack([torch.cat(rows), torch.cat(columns)]), torch.cat(values))
+
+    def embed(self, batch: SensedBatch) -> Tensor:
+        """Embeddings [B, T, hidden] with sound and picture tokens in their places."""
+        embeds = self.language.embed(batch.dialogues)
+        if len(batch.tokens):
+            row, column = batch.places.to(embeds.device)
+            embeds = embeds.index_put((row, column), batch.tokens.to(embeds))
         return embeds
 
 
@@ -206,22 +223,29 @@ def train_listening(
     senses.to(device).eval()
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
 
-    def loss(batch: ListeningBatch, _: float) -> Losses:
-        return senses.language.losses(senses.embed(batch, mel), batch.dialogues)
+    def sense(batch: ListeningBatch) -> SensedBatch:
+        with mixed_precision(device):
+            return senses.sense(batch, mel)
+
+    def loss(batch: ListeningBatch | SensedBatch, _: float) -> Losses:
+        sensed = sense(batch) if isinstance(batch, ListeningBatch) else batch
+        return senses.language.losses(senses.embed(sensed), sensed.dialogues)
 
     judge = listening_batch(config, judges, builder, seed + 1000, 12, strength=0.0, typed=0.0, rendered=rendered,
                             families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2})  # fmt: skip
 
     def evaluate() -> dict[str, float]:
-        batches = map(judge, range(3))
-        return accuracy(senses.language, ((senses.embed(batch, mel), batch.dialogues) for batch in batches))
+        batches = map(sense, map(judge, range(3)))
+        return accuracy(senses.language, ((senses.embed(batch), batch.dialogues) for batch in batches))
 
     spoken = listening_batch(config, voices, builder, seed, size, rendered=rendered)
-    typed = text_batch(builder, senses.words, seed, size, 1, short=1)
+    typed = text_batch(builder, senses.words, seed, size, 1, ("typed", "seen", "list", "seen"))
 
-    def make(step: int) -> ListeningBatch:
-        """Every third batch is sums and lists to be typed, so that they are not forgotten."""
-        return ListeningBatch(typed(step // 3 * 4 + 3), None) if step % 3 == 2 else spoken(step)
+    def make(step: int) -> ListeningBatch | SensedBatch:
+        """Every fourth batch is of short text, so that sums, lists and pictures are not forgotten. Ears and eyes do not
+        learn here: on a processor the workers listen and look ahead."""
+        batch = ListeningBatch(typed(step // 4), None) if step % 4 == 3 else spoken(step)
+        return sense(batch) if device == "cpu" else batch
 
     train("listening", folder, senses.language, make, loss, budget, workers=workers, until=until, evaluate=evaluate)
     return senses

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import OmniConfig
-from engine.mini.scenes import PALETTE, SHAPES, SLOTS, Scene, random_scene, render_with_plan
+from engine.mini.rendering import PALETTE, render_with_plan
+from engine.mini.scenes import CELLS, SLOTS, Scene, random_scene
 from engine.mini.stage_language import token_builder
-from engine.mini.training import Budget, Losses, train
-from engine.mini.vocabulary import LETTERS, UNITS
-from engine.mini.words import embedding_table
+from engine.mini.training import Budget, Losses, orthogonal, train
+from engine.mini.vocabulary import LETTERS, SHAPES, UNITS
+from engine.mini.words import embedding_table, place_vectors
 from engine.model.resampler import Resampler, sine_positions
 from engine.model.vision import GridSize, SiglipVisionTower
 from engine.processing.image import ImageProcessor, ImageSlices, pad_slices
@@ -55,6 +56,7 @@ class Eyes(nn.Module):
         self.form = nn.Linear(config.vision.hidden_size, len(FORMS) + 1)
         ids = [builder.text(" " + w)[0] if w else builder.specials.unknown for w in SEEN_WORDS]
         self.register_buffer("targets", embedding_table(config.llm.vocab_size, width)[ids].clone(), persistent=False)
+        self.register_buffer("places", place_vectors(config.query_num, width), persistent=False)
         self.bias = nn.Parameter(torch.zeros(len(ids)))
         self.scale = nn.Parameter(torch.tensor(0.25))
 
@@ -69,11 +71,11 @@ class Eyes(nn.Module):
         query = self.resampler.query
         nn.init.normal_(query, std=1.0)
         sines = sine_positions(max(GRID), width // 2)
-        for slot in range(3, SLOTS):
-            row, column = divmod((slot - 3) // 2, 3)
+        for slot in range(CELLS, SLOTS):
+            row, column = divmod((slot - CELLS) // 2, 3)
             x, y = (int((cell + 0.5) / 3 * count) for cell, count in ((column, GRID[0]), (row, GRID[1])))
             query[slot] = torch.cat([sines[x], sines[y]]) + 0.1 * torch.randn(width)
-        turned = nn.init.orthogonal_(torch.empty(width, width))
+        turned = orthogonal(width, width)
         self.resampler.attn.in_proj_weight[:width] = turned
         self.resampler.attn.in_proj_weight[width : 2 * width] = turned
 
@@ -85,6 +87,12 @@ class Eyes(nn.Module):
     def forward(self, images: list[ImageSlices]) -> Tensor:
         """Pictures, one slice each → picture tokens [B, queries, hidden]."""
         return self.resampler(*self.features(images))
+
+    def meant(self, log: Tensor) -> Tensor:
+        """Mean embedding that each picture token claims, with its place where it claims a shape: [B, queries, hidden]
+        from :meth:`scores`."""
+        shares = log.exp()
+        return shares @ self.targets + (1 - shares[..., :1]) * self.places  # type: ignore[operator]
 
     def scores(self, tokens: Tensor) -> Tensor:
         """Log-probabilities of :data:`SEEN_WORDS` for each picture token."""
@@ -98,7 +106,7 @@ def scene_batch(config: OmniConfig, seed: int, size: int, ramp: int) -> Callable
     def make(step: int) -> tuple[list[ImageSlices], list[Scene], Tensor, Tensor]:
         source = random.Random(seed * 1_000_003 + step)
         difficulty = min(1.0, 0.2 + step / ramp) if ramp else 1.0
-        scenes = [random_scene(source) for _ in range(size)]
+        scenes = [random_scene(source, characters=0.4) for _ in range(size)]
         drawn = [render_with_plan(scene, source, difficulty) for scene in scenes]
         images = [process(picture, 1) for picture, _ in drawn]
         targets = [
@@ -148,8 +156,7 @@ def train_seeing(
         log = eyes.scores(tokens)
         aims = slot_targets(scenes, tokens.shape[1]).to(log.device)
         named = F.nll_loss(log.flatten(0, 1), aims.flatten(), weights.to(log.device))
-        meant = log.detach().exp() @ eyes.targets  # type: ignore[operator]
-        distance = (tokens - meant).square().mean()
+        distance = (tokens - eyes.meant(log.detach())).square().mean()
         colour = F.cross_entropy(eyes.colour(features).float().flatten(0, 1), colours.flatten().to(log.device))
         form = F.cross_entropy(eyes.form(features).float().flatten(0, 1), forms.flatten().to(log.device))
         return {"loss": named + 0.5 * distance + colour + form, "named": named, "distance": distance,
@@ -173,7 +180,7 @@ def train_seeing(
                 right["light"].append(row[0])
                 right["count"].append(row[1])
                 right["character" if aim[2] else "empty"].append(row[2])
-                for slot in range(3, SLOTS):
+                for slot in range(CELLS, SLOTS):
                     right[("shape" if slot % 2 == 0 else "colour") if aim[slot] else "empty"].append(row[slot])
         return {f"acc_{name}": sum(hits) / max(1, len(hits)) for name, hits in right.items()}
 

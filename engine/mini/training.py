@@ -122,6 +122,17 @@ NOT_HIDDEN = ("embed", "emb_", "head", "query", "ctc", "frame", "colour", "form"
 """Matrices with these names turn ids or classes into vectors or back."""
 
 
+def orthogonal(rows: int, columns: int, generator: torch.Generator | None = None) -> Tensor:
+    """A random matrix with orthonormal rows, or columns where those are fewer.
+
+    It is worked out in double precision: the last bits of a factorisation differ from call to call, and training that
+    begins with it would not give the same numbers again.
+    """
+    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator).double()
+    basis = torch.linalg.qr(tall)[0].float()
+    return basis if rows > columns else basis.T
+
+
 def make_optimizers(modules: nn.Module, budget: Budget) -> list[torch.optim.Optimizer]:
     """Muon (K. Jordan, 2024) for the matrices between hidden states, which learns what is rare much sooner, and AdamW
     for all else."""

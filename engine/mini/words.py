@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.mini import grammar
+from engine.mini.scenes import CELLS, SLOTS
 from engine.processing.tokens import TokenBuilder
 
 EMBEDDING_STD = 0.4
@@ -31,6 +32,15 @@ def voice_direction(width: int) -> Tensor:
     """The unit vector along which sound tokens say whose voice it is, a woman's being positive. Words do not use it."""
     direction = torch.randn(width, generator=torch.Generator().manual_seed(21))
     return direction / direction.norm()
+
+
+def place_vectors(slots: int, width: int) -> Tensor:
+    """What is added to the words for shapes in a picture, so that they say where the shape is: a vector of its row plus
+    one of its column. [slots, width]; zero for picture tokens that say something else."""
+    rows, columns = 0.75 * EMBEDDING_STD * torch.randn(2, 3, width, generator=torch.Generator().manual_seed(24))
+    places = torch.zeros(slots, width)
+    places[CELLS + 1 : SLOTS : 2] = (rows[:, None] + columns).flatten(0, 1)
+    return places
 
 
 class HeardWords:

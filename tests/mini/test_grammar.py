@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from engine.mini import grammar
 from engine.mini.hearing_data import lexicon
-from engine.mini.scenes import Scene, Thing, ask, describe, random_scene, render
+from engine.mini.rendering import render
+from engine.mini.scenes import Scene, Thing, ask, describe, random_scene
 from engine.mini.vocabulary import TENS, UNITS, number
 
 KNOWN = set(grammar.lexicon_words())

@@ -21,7 +21,7 @@ def repeated(language: Language) -> float:
     """Share of the words of long lists, the first one apart, that follow rightly from those before."""
     builder = token_builder(config)
     rng, source = np.random.default_rng(0), random.Random(0)
-    batch = build([long_list(HeardWords(builder), rng, source) for _ in range(8)], builder, source)
+    batch = build([long_list(HeardWords(builder), rng, source, 0.0) for _ in range(8)], builder, source)
     with torch.no_grad():
         best = language.llm.logits(language.llm(language.embed(batch))).argmax(-1)
     right = total = 0
