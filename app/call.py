@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app import turn
+from app import turn, turn_machine
 from app.commands import Commands
 from app.config import CallConfig
 from app.engine_link import (
@@ -298,7 +298,7 @@ class Call:
         self._stepping = True
         try:
             while self._events:
-                self._state, actions = turn.step(self._state, self._events.popleft(), self._t, self.config)
+                self._state, actions = turn_machine.step(self._state, self._events.popleft(), self._t, self.config)
                 for action in actions:
                     self._do(action)
         finally:

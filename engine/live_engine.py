@@ -7,7 +7,6 @@ hands out results; the model's side is the scheduler's thread; pictures and soun
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,8 @@ from PIL import Image
 
 from engine.checks import check_options
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
-from engine.errors import InputError, LoadError
+from engine.config_reader import Reader, read_json
+from engine.errors import ConfigError, InputError, LoadError
 from engine.factory import EngineSpec
 from engine.live_session import LiveSession, Runtime
 from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
@@ -160,12 +160,14 @@ def read_sampling(directory: Path) -> TextSampling:
     an answer (``max_new_tokens``)."""
     path = directory / "generation_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        greedy = config.get("do_sample", True) is False
-        penalty = float(config.get("repetition_penalty", 1.0))
-        longest = int(config.get("max_new_tokens", 4_096))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise EngineError("load_failed", f"{path} cannot be used: {error}; get it again.") from error
+        config = Reader(read_json(path) if path.is_file() else {}, path)
+        greedy = not config.get("do_sample", True)
+        penalty = config.get("repetition_penalty", 1.0)
+        longest = config.positive("max_new_tokens", 4_096)
+        if penalty <= 0:
+            raise config.error("repetition_penalty", f"is {penalty}, which must be above 0", "get the file again")
+    except ConfigError as error:
+        raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
     if greedy:
         return TextSampling(greedy=True, repetition_penalty=penalty, longest=longest)
     return TextSampling(longest=longest)

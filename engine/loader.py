@@ -293,4 +293,6 @@ def _checked_pickle(path: Path, expected: dict[str, torch.Size]) -> dict[str, Te
             stored = f"{list(state[key].shape)} of {str(state[key].dtype).removeprefix('torch.')}"
             problem = f"has the size {stored} where {list(expected[key])} of floating-point numbers is needed"
             raise CheckpointError(path, problem, remedy, key=key)
+        if not state[key].isfinite().all():
+            raise CheckpointError(path, "holds numbers that are infinite or none at all", AGAIN, key=key)
     return state

@@ -180,7 +180,11 @@ def read_tensors(
                         target = place(key)
                         assert target is not None
                         # The source is a view of the mapped file: converting or copying it is the only copy made.
-                        take(key, file.get_tensor(key).to(*target, copy=True))
+                        tensor = file.get_tensor(key).to(*target, copy=True)
+                        if not tensor.sum(dtype=torch.float32).isfinite():
+                            problem = f"holds numbers that are infinite or none at all, as {target[1]}"
+                            raise CheckpointError(shard.path, problem, AGAIN, key=key)
+                        take(key, tensor)
                         bar.update(shard.tensors[key].end - shard.tensors[key].start)
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(shard.path, f"cannot be read ({error})", AGAIN) from error

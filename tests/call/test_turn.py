@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import turn
+from app import turn, turn_machine
 from app.config import CallConfig
 from engine.client import INPUT_RATE, Chunk
 
@@ -31,7 +31,7 @@ class Talk:
         return self.state.phase(self.config.turn.detection == "push_to_talk")
 
     def tell(self, event: turn.Event) -> Talk:
-        self.state, actions = turn.step(self.state, event, self.now, self.config)
+        self.state, actions = turn_machine.step(self.state, event, self.now, self.config)
         self.log += [word for action in actions if (word := describe(action))]
         return self
 
@@ -263,7 +263,7 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                 event = turn.Drained(state.epoch)
             case _:
                 event = item  # type: ignore[assignment]
-        state, actions = turn.step(state, event, now, config)
+        state, actions = turn_machine.step(state, event, now, config)
         for action in actions:
             match action:
                 case turn.Generate(_, epoch):

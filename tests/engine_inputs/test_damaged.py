@@ -128,6 +128,12 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
     ("no number", edit_json("config.json", rms_norm_eps=float("nan")), ConfigError, ["rms_norm_eps", "finite number"]),
     ("bottomless config", overwrite("config.json", b"[" * 200_000), ConfigError, ["config.json", "not valid JSON"]),
     ("broken preprocessor", overwrite("preprocessor_config.json", b"{"), ConfigError, ["preprocessor_config.json"]),
+    (
+        "weights that are not numbers",
+        edit_shard(lambda t: next(iter(t.values())).fill_(float("nan"))),
+        CheckpointError,
+        [FIRST, "infinite", "download"],
+    ),
     ("truncated shard", truncate(FIRST, 0.9), CheckpointError, [FIRST, "truncated", "download"]),
     ("shard cut in its header", truncate(FIRST, 0.001), CheckpointError, [FIRST, "truncated"]),
     ("empty shard", overwrite(FIRST, b""), CheckpointError, [FIRST, "truncated", "0 bytes"]),
@@ -241,6 +247,12 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
         edit_vocos(lambda t: t.update({"backbone.norm.bias": torch.zeros(48).int()})),
         CheckpointError,
         ["Vocos.pt", "backbone.norm.bias", "int32", "floating-point"],
+    ),
+    (
+        "vocoder that is not numbers",
+        edit_vocos(lambda t: t["backbone.norm.bias"].fill_(float("inf"))),
+        CheckpointError,
+        ["Vocos.pt", "backbone.norm.bias", "infinite"],
     ),
     (
         "vocoder with a surplus",

@@ -117,9 +117,10 @@ async def test_sampling_follows_the_checkpoint(tmp_path: Path) -> None:
     config = tmp_path / "generation_config.json"
     config.write_text('{"do_sample": false, "repetition_penalty": 1.2}')
     assert (read_sampling(tmp_path).greedy, read_sampling(tmp_path).repetition_penalty) == (True, 1.2)
-    config.write_text("[")
-    with pytest.raises(EngineError, match="generation_config"):
-        read_sampling(tmp_path)
+    for damaged in ("[", "[]", '{"do_sample": "no"}', '{"max_new_tokens": 0}', '{"repetition_penalty": -1}'):
+        config.write_text(damaged)
+        with pytest.raises(EngineError, match="generation_config"):
+            read_sampling(tmp_path)
 
 
 async def test_a_voice_of_the_checkpoint_can_be_chosen(tmp_path: Path) -> None:
