@@ -59,8 +59,15 @@ def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: P
         text = " ".join(turn["text"] for turn in bundle["turns"])
         [sound] = (folder / "out" / Path(bundle["bundle"]).name).glob("*.wav")
         samples, rate = soundfile.read(sound, dtype="float32", always_2d=True, frames=LONGEST_S * OUTPUT_RATE)
-        answers.append((text, resample(samples.mean(1), rate, RATE)))
+        answers.append((text, trimmed(resample(samples.mean(1), rate, RATE))))
     return answers
+
+
+def trimmed(sound: Audio, quiet_db: float = 45.0, margin_s: float = 0.2) -> Audio:
+    """``sound`` without what is quiet before and after: a recogniser that expects words hears some in silence, too."""
+    loud = np.flatnonzero(np.abs(sound) > np.abs(sound).max(initial=1e-6) * 10 ** (-quiet_db / 20))
+    margin = round(margin_s * RATE)
+    return sound[max(0, loud[0] - margin) : loud[-1] + margin] if len(loud) else sound
 
 
 def pocketsphinx(vocabulary: set[str]) -> Recogniser:
