@@ -93,12 +93,17 @@ def describe(scene: Scene) -> str:
     return f"I see {_listed([f'{t.article} {t.colour} {t.shape}' for t in scene.things])}."
 
 
+LOOK = (
+    "what do you see", "what is in the picture", "what is in front of you", "look at this", "what am i holding",
+    "what can you see", "tell me what you see", "what is there",
+)  # fmt: skip
+
+
 def ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """A question that the scene answers, and the answer."""
-    options: list[tuple[str, str]] = [
-        (rng.choice(("what do you see", "what is in the picture", "what is in front of you", "look at this",
-                     "what am i holding", "what can you see", "tell me what you see", "what is there")),
-         describe(scene)),
+    # Asked more than anything else, and the hardest: everything has to be said, in order.
+    options = [(rng.choice(LOOK), describe(scene))] * 3
+    options += [
         (rng.choice(("can you see me", "do you see me", "can you see")), "Yes, I can see you."),
         (rng.choice(("is it light or dark", "is it dark or light", "is it dark", "is it light")),
          f"It is {'light' if scene.light else 'dark'}."),
