@@ -42,15 +42,18 @@ def plain_attention(
     if enable_gqa:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     (batch, heads, rows, width), columns = q.shape, k.shape[2]
-    bias = q.new_zeros(1, 1, rows, columns)
+    bias = q.new_zeros(1, rows, columns)
     if is_causal:
-        attn_mask = torch.ones(rows, columns, dtype=torch.bool, device=q.device).tril()
+        bias = bias.masked_fill(torch.ones(rows, columns, dtype=torch.bool, device=q.device).triu(1), -1e4)
     if attn_mask is not None:
         bias = bias.masked_fill(~attn_mask, -1e4) if attn_mask.dtype == torch.bool else bias + attn_mask
-    bias = bias.expand(batch, heads, rows, columns).reshape(batch * heads, rows, columns)
+        bias = bias.expand(batch, heads, rows, columns).reshape(batch * heads, rows, columns)
     q, k, v = (x.reshape(batch * heads, -1, width) for x in (q, k, v))
     scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale or width**-0.5)
-    return torch.bmm(scores.softmax(-1).to(v.dtype), v).view(batch, heads, rows, width)
+    # Outside of autocast, which would carry the largest tensors of all to float32 and back.
+    with torch.autocast(q.device.type, enabled=False):
+        shares = scores.softmax(-1)
+    return torch.bmm(shares, v.to(shares.dtype)).view(batch, heads, rows, width)
 
 
 def mixed_precision(device: str) -> ExitStack:
