@@ -121,7 +121,7 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
         level = "clean" if case.snr is None else f"{case.snr:.0f}db"
         expect = [{"turn": i, "text_exact": turn.answer, "note": turn.heard} for i, turn in enumerate(case.turns, 1)]
         sound = recording(case.speeches, case.snr, rng)
-        frames = dict.fromkeys(range(0, len(sound) // 16, 1000), case.picture) if case.picture else None
+        frames = {0: case.picture} if case.picture else None  # the newest picture goes with every unit
         write_bundle(folder / f"{count:04d}_{case.turns[-1].skill}_{case.family}_{level}", sound, RATE, options=OPTIONS,
                      frames=frames, expect=expect)  # fmt: skip
         count += 1

@@ -112,16 +112,22 @@ def collate(
     items: list[Heard], rng: np.random.Generator, strength: float
 ) -> tuple[HeardBatch, list[list[int]], Tensor]:
     """Units, phone classes, frame labels [B, n·50]."""
-    batch = to_units([h.samples for h in items])
+    batch = units_of(items, rng, strength)
     labels = np.full((len(items), batch.units.shape[1] * FRAMES), -100, np.int64)
     for row, h, frames in zip(labels, items, batch.frames, strict=True):
         row[: min(frames, len(h.labels))] = h.labels[:frames]
+    return batch, [h.classes() for h in items], torch.from_numpy(labels)
+
+
+def units_of(items: list[Heard], rng: np.random.Generator, strength: float) -> HeardBatch:
+    """Units, with vocal tracts and equalizers drawn at random where ``strength`` is above 0."""
+    batch = to_units([h.samples for h in items])
     if strength > 0:
         middle = len(WARPS) // 2
         reach = round(middle * strength)
         batch.warp = torch.from_numpy(rng.integers(middle - reach, middle + reach + 1, len(items)))
         batch.equalizer = equalizers(rng, len(items), strength)
-    return batch, [h.classes() for h in items], torch.from_numpy(labels)
+    return batch
 
 
 def equalizers(rng: np.random.Generator, count: int, strength: float, bins: int = 201) -> Tensor:

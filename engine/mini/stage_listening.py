@@ -20,7 +20,7 @@ from engine.mini import grammar
 from engine.mini.augment import babble, noise_pool
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
-from engine.mini.hearing_data import FAMILIES, Heard, collate, hear
+from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of
 from engine.mini.rendering import render
 from engine.mini.scenes import Scene
 from engine.mini.stage_language import (
@@ -172,7 +172,7 @@ def listening_batch(
             dialogues.append(dialogue)
         batch = build(dialogues, builder, source)
         heard += prompts
-        return ListeningBatch(batch, collate(heard, rng, strength)[0] if heard else None)
+        return ListeningBatch(batch, units_of(heard, rng, strength) if heard else None)
 
     return make
 
