@@ -8,8 +8,7 @@ PY     := $(VENV)/bin/python
 TEST_PACKAGES  := chromium firefox-esr iproute2
 TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts \
                   asterisk-core-sounds-en-g722 klettres-data fonts-dejavu-core fonts-liberation fonts-freefont-ttf \
-                  fonts-lato fonts-humor-sans fonts-ecolier-court fonts-quicksand fonts-roboto-unhinted fonts-inconsolata \
-                  libjemalloc2
+                  fonts-lato fonts-humor-sans fonts-ecolier-court fonts-quicksand fonts-roboto-unhinted fonts-inconsolata
 
 .PHONY: help run test check bench certs setup setup-test clean train-mini
 
@@ -57,9 +56,8 @@ check: $(VENV)/.ready-test  ## ruff and mypy
 
 train-mini: $(VENV)/.ready-test  ## train mini, or go on with it; TRAIN="--device cuda --batch 256 --workers 12"
 	$(call system-packages,$(TRAIN_PACKAGES),Mini then trains only from speech packed elsewhere: python -m engine.mini --pack N.)
-	@# An allocator that keeps what was freed makes training a fifth faster.
-	LD_PRELOAD=$$(ls /usr/lib/*/libjemalloc.so.2 2>/dev/null | head -1) MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1 \
-	$(PY) -m engine.mini $(TRAIN)
+	@# Large pages for the heap (glibc 2.35): training spends much of its time on memory that is used for the first time.
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(PY) -m engine.mini $(TRAIN)
 
 bench: $(VENV)/.ready  ## speed, as ratios measured in one run
 	$(PY) -m engine.bench
