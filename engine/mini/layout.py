@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.mini.tokenizers import build_llm_tokenizer, build_tts_tokenizer
+from tokenizers import Tokenizer
+
+from engine.mini.tokenizers import build_llm_tokenizer, build_tts_tokenizer, read_figures
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 LEXICON = Path(__file__).parent / "lexicon.json"
@@ -72,11 +74,14 @@ GENERATION = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": 3
 
 
 def write_layout(folder: Path = CHECKPOINT) -> None:
-    """Writes everything of the checkpoint but the weights. An existing language tokenizer stays as it is: trained
-    weights mean its ids."""
+    """Writes everything of the checkpoint but the weights. The ids of an existing language tokenizer stay as they are:
+    trained weights mean them."""
     lexicon: dict[str, list[str]] = json.loads(LEXICON.read_text())
     if not (folder / "tokenizer.json").exists():
         build_llm_tokenizer(folder, LLM_VOCAB)
+    llm = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    llm.normalizer = read_figures()
+    llm.save(str(folder / "tokenizer.json"))
     tts = build_tts_tokenizer(folder / "assets" / "chattts_tokenizer", lexicon)
     ids = {t: int(tts.token_to_id(t) or 0) for t in ("[spk_emb]", "[Ptts]", "[Etts]")}
     documents = {

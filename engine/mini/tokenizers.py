@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from engine.mini import grammar
 from engine.mini.pronunciation import LETTER_SOUNDS, PHONES, spelled
+from engine.mini.vocabulary import number
 
 LLM_SPECIALS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>", "<image>", "</image>", "<ref>", "</ref>", "<box>", "</box>",
@@ -79,7 +80,7 @@ def build_llm_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     lines = [f" {w}" for w in words] + words + [w.capitalize() for w in words]
     lines += [*PROMPT_TEXT * 3, *SEEING_TEXT.split(), *(" " + w for w in SEEING_TEXT.split())]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.normalizer = read_figures()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -103,6 +104,15 @@ def build_llm_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
     return tokenizer
+
+
+def read_figures() -> normalizers.Normalizer:
+    """Figures and signs as the words that the model knows: people type ``3+4`` and say ``three plus four``."""
+    signs = {r"\+": " plus ", "[-−–]": " minus ", "[x×*·]": " times "}
+    rules = [normalizers.Replace(Regex(rf"(?<=[0-9])\s*{sign}\s*(?=[0-9])"), word) for sign, word in signs.items()]
+    figures = (*range(21), *range(30, 101, 10))
+    rules += [normalizers.Replace(Regex(rf"\b{n}\b"), number(n)) for n in figures]
+    return normalizers.Sequence([normalizers.NFC(), *rules])
 
 
 def build_tts_tokenizer(folder: Path, lexicon: dict[str, list[str]]) -> Tokenizer:
