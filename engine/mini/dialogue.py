@@ -61,7 +61,6 @@ class DialogueBatch:
     targets: Tensor
     sounds: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     """Row and positions of each turn that is sound, in order; one position per sound token."""
-    samples: list[NDArray[np.float32]] = field(default_factory=list)
     pictures: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     images: list[ImageSlices] = field(default_factory=list)
     seen: list[tuple[int, int, int]] = field(default_factory=list)
@@ -71,7 +70,6 @@ class DialogueBatch:
     voices: list[int] = field(default_factory=list)
     """Voice of every speaker position."""
     prompts: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
-    voice_samples: list[NDArray[np.float32]] = field(default_factory=list)
     skills: list[tuple[int, int, int, str]] = field(default_factory=list)
     """Row, first and last target position, skill of every answer."""
 
@@ -127,7 +125,6 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
         aims = [-100] * len(ids)
         if dialogue.voice_sample is not None:
             batch.prompts.append((number, _positions(row.audio_bounds, 0)))
-            batch.voice_samples.append(dialogue.voice_sample)
         for index, said in enumerate(dialogue.turns):
             _add_turn(batch, number, said, index, builder, ids, aims)
             row = builder([answer_header()])
@@ -170,7 +167,6 @@ def _add_turn(
         new[places] = (said.read + [builder.specials.unknown] * len(places))[: len(places)]
     elif len(row.audio_bounds) and said.samples is not None:
         batch.sounds.append((number, _positions(row.audio_bounds, start)))
-        batch.samples.append(said.samples)
     for first, last in row.image_bounds.tolist():
         if said.picture is not None:
             batch.pictures.append((number, np.arange(first, last) + start))

@@ -51,12 +51,12 @@ OBSERVE = """
 """
 """Keeps the page's connections and both directions of the data channel, so that a test can look at them."""
 
-ENERGY = """
+RECEIVED = """
 async () => {
   const peer = window.observed.peers.at(-1);
   for (const report of (await peer.getStats()).values())
-    if (report.type === "inbound-rtp" && report.kind === "audio") return report.totalAudioEnergy ?? 0;
-  return 0;
+    if (report.type === "inbound-rtp" && report.kind === "audio") return report;
+  return {};
 }
 """
 
@@ -122,8 +122,13 @@ class Caller:
 
     async def energy(self) -> float:
         """Sound that the page has played so far (``totalAudioEnergy`` of the received track)."""
-        value: float = await self.page.evaluate(ENERGY)
-        return value
+        energy: float = (await self.received()).get("totalAudioEnergy", 0)
+        return energy
+
+    async def received(self) -> dict[str, Any]:
+        """The browser's figures of the received sound (``RTCInboundRtpStreamStats``); empty before there is any."""
+        figures: dict[str, Any] = await self.page.evaluate(RECEIVED)
+        return figures
 
     async def hears(self) -> None:
         """Wait until clearly more sound has been played than now."""

@@ -19,14 +19,6 @@ from tests.browser.caller import Browsers
 from tests.browser.media import silence, speech, write_camera, write_microphone
 from tests.browser.server import Server
 
-RECEIVED = """
-async () => {
-  const peer = window.observed.peers.at(-1);
-  for (const report of (await peer.getStats()).values())
-    if (report.type === "inbound-rtp" && report.kind === "audio") return report;
-  return {};
-}
-"""
 GAPS_S = (5.0, 6.5, 8.0)
 """Pauses between the person's sentences."""
 
@@ -42,7 +34,7 @@ async def hold(address: str, folder: Path, seconds: float) -> dict[str, Any]:
         async with browsers.visit(address, microphone, camera) as person:
             await person.start("video")
             await person.page.wait_for_timeout(1000 * seconds)
-            received = await person.page.evaluate(RECEIVED)
+            received = await person.received()
             events = await person.everything()
         await browsers.close()
     done = [event["data"] for event in events if event["type"] == "response.done"]
