@@ -33,27 +33,22 @@ from app.engine_link import (
     UnitPrefilled,
     UnitRefused,
 )
+from app.frames import NewestPicture
+from app.greeting import SECRETS, Greeting
 from app.microphone import FRAME_SAMPLES, Microphone
 from app.outbox import Outbox
 from app.playout import SpeechQueue
-from app.protocol import MAX_DELTA_CHARS, MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, VERSION
+from app.protocol import MAX_DELTA_CHARS
 from app.response import Response
 from app.tap import CallTap
 from app.units import UnitCutter
 from app.vad import SpeechEnded, SpeechStarted, create_detector, create_tracker, level_dbfs
+from app.vad.meter import LevelMeter
 from engine.client import INPUT_RATE, OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession, Unit
 
 log = logging.getLogger(__name__)
 
-VAD_EVENT_SAMPLES = INPUT_RATE // 10
-"""At most ten ``vad`` events a second."""
-
-VAD_EVENT_STEP_DB = 3.0
-"""A change of level that is worth an event."""
-
 MAX_THUMBNAIL_BYTES = 8 * 1024
-CAPS = ("text", "push_to_talk", "barge_in", "resume", "hd_video")
-SECRETS = ("resume_token", "recorded")
 SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
@@ -81,8 +76,7 @@ class Call:
         self.call_id = call_id
         self.config = config
         self._tap = tap
-        self._engine = engine
-        self._resume_token, self._resume_s, self._recorded = resume_token, resume_s, recorded
+        self._greeting = Greeting(call_id, engine, resume_token, resume_s, recorded)
         self._on_end = on_end
         self._closed = self._ended = False
         self._t = 0
@@ -91,12 +85,10 @@ class Call:
         self._events: deque[turn.Event] = deque()
         self._stepping = False
         self._response: Response | None = None
-        self._frame: tuple[int, bytes] | None = None
-        self._frame_recorded = False
-        self._camera_off = False
+        self._camera = NewestPicture(tap.unit_frame if tap else None)
         self._behind = False
         self._last_unit = self._prefilled_unit = self._units_of_turn = 0
-        self._vad_told: tuple[int, bool, float] = (-VAD_EVENT_SAMPLES, False, 0.0)
+        self._meter = LevelMeter()
         self._outbox = Outbox(self._welcome, tap.event if tap else None)
         self._commands = Commands(self)
         self._detector = create_detector(config.vad)
@@ -105,7 +97,7 @@ class Call:
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
         self.link = EngineLink(session, self._on_result, self._has_room, held=held)
-        self.event("welcome", self._welcome(False), secret=(*SECRETS, "limits"))
+        self.event("welcome", self._welcome(False), secret=SECRETS)
 
     # ---------------------------------------------------------------------------------------------------- inputs
     @property
@@ -120,8 +112,8 @@ class Call:
 
     def push_frame(self, jpeg: bytes) -> None:
         """The newest camera picture; it goes with the next unit. Ignored while the camera is off."""
-        if not self._closed and not self._camera_off:
-            self._frame, self._frame_recorded = (self._t, jpeg), False
+        if not self._closed:
+            self._camera.push(self._t, jpeg)
 
     def receive(self, raw: str) -> None:
         """One message of the client. The peer limits their rate."""
@@ -240,9 +232,7 @@ class Call:
     # ----------------------------------------------------------------------------------- what commands can change
     def set_camera(self, off: bool) -> None:
         """While the camera is off, units go without a picture."""
-        self._camera_off = off
-        if off:
-            self._frame = None
+        self._camera.switch(off)
 
     def set_config(self, config: CallConfig) -> None:
         """New options take effect at once; a changed VAD begins anew."""
@@ -318,7 +308,7 @@ class Call:
                 if reason == "discarded" and self._units_of_turn:
                     self._warn_discarded()
             case turn.PrefillText(text):
-                self._prefill(Unit(frame=self._take_frame(), text=text, hd=self.config.hd_video))
+                self._prefill(Unit(frame=self._camera.take(), text=text, hd=self.config.hd_video))
             case turn.Generate():
                 self._generate(action)
             case turn.Play(chunk):
@@ -349,21 +339,11 @@ class Call:
                 self._warn_behind(len(audio))
             else:
                 self._behind = False
-                self._prefill(Unit(audio, frame=self._take_frame(), hd=hd))
+                self._prefill(Unit(audio, frame=self._camera.take(), hd=hd))
 
     def _prefill(self, unit: Unit) -> None:
         self._units_of_turn += 1
         self._last_unit = self.link.prefill(unit)
-
-    def _take_frame(self) -> bytes | None:
-        """The newest picture; it stays the newest until another one comes."""
-        if self._frame is None:
-            return None
-        pushed, jpeg = self._frame
-        if self._tap and not self._frame_recorded:
-            self._tap.unit_frame(pushed, jpeg)
-        self._frame_recorded = True
-        return jpeg
 
     def _generate(self, action: turn.Generate) -> None:
         waits = self._last_unit if self._last_unit > self._prefilled_unit else 0
@@ -422,12 +402,9 @@ class Call:
         self.event("context", context | {"dropped": prefilled.dropped_tokens})
 
     def _tell_vad(self, level: float) -> None:
-        last, was_speaking, last_level = self._vad_told
-        speaking = self._speech.speaking
-        changed = speaking != was_speaking or abs(level - last_level) >= VAD_EVENT_STEP_DB
-        if self._t - last >= VAD_EVENT_SAMPLES and changed:
-            self._vad_told = (self._t, speaking, level)
-            self.event("vad", {"speaking": speaking, "level": min(0.0, round(level, 1))})
+        data = self._meter.push(self._t, self._speech.speaking, level)
+        if data is not None:
+            self.event("vad", data)
 
     def _engine_error(self, error: EngineError) -> None:
         fatal = error.code in FATAL_CODES
@@ -454,30 +431,7 @@ class Call:
         self.event("warning", {"code": "discarded_late", "message": message})
 
     def _welcome(self, resumed: bool) -> dict[str, Any]:
-        limits: dict[str, Any] = {
-            "message_bytes": MAX_MESSAGE_BYTES,
-            "text_chars": MAX_TEXT_CHARS,
-            "turn_s": self.config.turn.max_turn_s,
-        }
-        if self._resume_s is not None:
-            limits["resume_s"] = self._resume_s
-        engine = self._engine
-        data: dict[str, Any] = {
-            "session": self.call_id,
-            "protocol": VERSION,
-            "resumed": resumed,
-            "config": self.config.as_mapping(),
-            "engine": {
-                "name": engine.name if engine else "",
-                "trained": engine.trained if engine else False,
-                "hears": engine.hears if engine else False,
-                "note": engine.note if engine else "",
-            },
-            "caps": list(CAPS),
-            "limits": limits,
-            "recorded": self._recorded,
-        }
-        return data if self._resume_token is None else data | {"resume_token": self._resume_token}
+        return self._greeting.data(self.config, resumed)
 
 
 def _samples(milliseconds: float) -> int:

@@ -7,6 +7,7 @@ here take milliseconds of CPU per picture: call them off the event loop.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -44,6 +45,36 @@ class FrameSampler:
             return False
         self._slot = slot  # a stream that starts again from zero is a new slot, not a reason to wait
         return True
+
+
+class NewestPicture:
+    """The picture that the next unit takes: the newest one, until another comes or the camera goes off."""
+
+    def __init__(self, on_taken: Callable[[int, bytes], None] | None = None) -> None:
+        """``on_taken(t_samples, jpeg)`` hears of every picture that is taken, once, with the time it came."""
+        self._on_taken = on_taken
+        self._newest: tuple[int, bytes] | None = None
+        self._told = self._off = False
+
+    def push(self, t_samples: int, jpeg: bytes) -> None:
+        """A new picture at media time ``t_samples``. Ignored while the camera is off."""
+        if not self._off:
+            self._newest, self._told = (t_samples, jpeg), False
+
+    def switch(self, off: bool) -> None:
+        """While the camera is off, there is no picture."""
+        self._off = off
+        if off:
+            self._newest = None
+
+    def take(self) -> bytes | None:
+        """The newest picture, JPEG."""
+        if self._newest is None:
+            return None
+        if self._on_taken is not None and not self._told:
+            self._on_taken(*self._newest)
+        self._told = True
+        return self._newest[1]
 
 
 def encode_jpeg(
