@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--threads", type=int, default=1, help="threads of the computation")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--compile", action="store_true", help="compile transformer layers: faster, needs g++")
     parser.add_argument("--no-export", action="store_true", help="leave the checkpoint as it is")
     parser.add_argument("--unpack", action="store_true", help="let stages that never ran begin at the shipped weights")
     parser.add_argument("--pack", type=int, metavar="N", help="make shards of N utterances instead of training")
@@ -95,7 +96,7 @@ def main() -> None:
     for name in args.stage or STAGES:
         steps, minutes, rate = RECIPE[name]
         limit = args.minutes if args.minutes is not None else (None if args.steps else minutes)
-        run_stage(name, config, args, Budget(args.steps or steps, limit, args.rate or rate))
+        run_stage(name, config, args, Budget(args.steps or steps, limit, args.rate or rate, compiled=args.compile))
     if not args.no_export:
         from engine.mini.export import export
         from engine.mini.plots import plot

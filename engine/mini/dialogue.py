@@ -31,6 +31,10 @@ PERSONAS = (
 )
 
 
+EVEN = 16
+"""Batches are as long as a multiple of this, since a processor prepares anew for every size that it meets."""
+
+
 @dataclass(slots=True)
 class Said:
     """One turn of a conversation: sound, read words, or typed."""
@@ -93,7 +97,7 @@ def read_words(
             blanks(1, 3)
             continue
         ids.append(words.garbage if event < errors else token)
-        if rng.random() < 0.2 * spacing:
+        if rng.random() < 0.02 * spacing:
             ids.append(ids[-1])
         blanks(1, 4)
     blanks(0, 3)
@@ -139,7 +143,7 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
             aims += [*answer[1:], builder.specials.im_end]
         rows.append(ids)
         targets.append(aims)
-    length = max(map(len, rows))
+    length = -(-max(map(len, rows)) // EVEN) * EVEN
     batch.ids = torch.tensor([r + [0] * (length - len(r)) for r in rows])
     batch.targets = torch.tensor([t + [-100] * (length - len(t)) for t in targets])
     return batch

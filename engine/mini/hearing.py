@@ -72,6 +72,12 @@ class HeardBatch:
         """Encoder frames of each utterance: 50 of a whole unit, fewer of the last one."""
         return [n // UNIT * FRAMES + (conv_length(mel_length(n % UNIT)) if n % UNIT else 0) for n in self.lengths]
 
+    def part(self, rows: list[int]) -> HeardBatch:
+        """Some of the utterances, with no more silence behind them than they need."""
+        lengths = [self.lengths[row] for row in rows]
+        warp, equalizer = (None if x is None else x[rows] for x in (self.warp, self.equalizer))
+        return HeardBatch(self.units[rows, : -(-max(lengths) // UNIT)], lengths, warp, equalizer)
+
 
 def to_units(samples: list[NDArray[np.float32]]) -> HeardBatch:
     """Pads utterances with zeros to whole units."""

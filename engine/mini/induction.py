@@ -1,9 +1,15 @@
 """How mini's language model begins: already able to repeat.
 
-To say again what was heard, a transformer needs two heads that work together (induction; Olsson et al., arXiv
-2209.11895): one writes to each word which word came before it, the other looks for the word whose predecessor is the
-one just said. Neither is of use without the other, so gradient descent finds them late: half an hour of training on two
+To say again what was heard, a transformer needs heads in several layers that work together (induction; Olsson et al.,
+arXiv 2209.11895). None is of use without the others, so gradient descent finds them late: an hour of training on two
 cores did not. Here they are written into the initial weights, roughly; training makes them exact.
+
+1. Each token finds *the last word*: itself, when it is one; what lies between words is passed over.
+2. Each token copies that from the token just before it: a word knows *the word before*, even where they are the same.
+3. Each token finds the last word again and what it knows: *the word before the last*.
+4. Each token copies that, too, from the token just before it: a word knows *the second word before*.
+5. The word just said looks for one that follows this word and the one before it, and says it. So in "four seven three
+   seven five" it is known what follows each "seven".
 """
 
 from __future__ import annotations
@@ -17,45 +23,87 @@ from engine.mini.training import orthogonal
 from engine.model.decoder import Attention
 from engine.model.llm import QwenDecoder
 
-REACH = 12.0
+REACH = 6.0
 """Tokens after which the pull of an earlier word has fallen to 1/e."""
 PULL = 80.0
-"""Attention logit of a word that came just before."""
+"""Attention logit of a word that was just heard."""
 SKIP = 0.6
 """Share of this logit that a token without a word loses."""
-COMPARE, OUT, SAY = 3.0, 14.0, 4.0
-"""Scale of what is compared, of what rules a token out, and of what is said."""
+NEAREST = 120.0
+"""Attention logit of the one token that a head looks at because of its place."""
+STEEP_PAIRS = 16
+"""Rotary pairs that tell distance where it has to be far or near."""
+FAST_PAIRS = 12
+"""Rotary pairs that tell a place exactly."""
 SLOW_PAIRS = 16
 """The first rotary pair that turns so slowly that words are compared whatever their distance."""
-STEEP_PAIRS = 16
-"""Rotary pairs that tell distance in the first head."""
-OTHER = 3.0
-"""Scale of what keeps a word from being taken for its own predecessor."""
-FINDING_HEADS = 5
-"""Heads of the second layer that look for the follower, each comparing and saying another part of a word."""
+WRITE = 1.5
+"""Scale of what is remembered, in standard deviations of an embedding."""
+MARK = 3.0
+"""The same, of the mark of what is no word."""
+SILENCE = 0.3
+"""What makes such a mark, as it is read two layers later, about 1."""
+COMPARE = 3.0
+"""Scale of what is compared."""
+OUT, HEARD = 10.0, 0.2
+"""Scale of what rules a token out, and the share of it that words in sound are preferred by."""
+RECENT = 5.0
+"""Attention logit that a word of the same turn has before one of long ago."""
+SAY = 8.0
+"""Scale of what is said."""
 
 
 @torch.no_grad()
 def plant_induction(llm: QwenDecoder, wordless: Sequence[int]) -> None:
-    """Writes both heads into the first two layers. ``wordless`` are the ids that stand between the words of a turn."""
+    """Writes the heads into the first five layers. ``wordless`` are the ids that stand between the words of a turn."""
     generator = torch.Generator().manual_seed(23)
-    embeddings = llm.model.embed_tokens.weight
-    unit = embeddings / embeddings.square().mean(1, keepdim=True).sqrt()
-    attentions = [module for module in llm.model.modules() if isinstance(module, Attention)]
-    first, second = attentions[:2]
-    size, width = first.head_dim, embeddings.shape[1]
-    read, written = orthogonal(size, width, generator), orthogonal(size, width, generator)
-    scale = float(embeddings.std())
-    _remember_the_word_before(first, llm.model.sizes.rope_theta, unit[list(wordless)], generator)
-    first.v_proj.weight[:size], first.o_proj.weight[:, :size] = read, 1.5 * scale * written.T
-    for head in range(FINDING_HEADS):
-        _find_its_follower(second, head, read, written, unit[list(wordless)], generator)
+    embeddings, theta = llm.model.embed_tokens.weight, llm.model.sizes.rope_theta
+    width, scale = embeddings.shape[1], WRITE * float(embeddings.std())
+    between = _reader((embeddings / embeddings.square().mean(1, keepdim=True).sqrt())[list(wordless)])
+    first, second, third, fourth, fifth = [m for m in llm.model.modules() if isinstance(m, Attention)][:5]
+    size = first.head_dim
+    # What is remembered lies in subspaces of the states.
+    last, before, last_but_one, second_before, marks = orthogonal(width, width, generator).split(size)
+    silent, heard = marks[:2]
+
+    _look_back(first, 0, theta, between)
+    _copy(first, 0, orthogonal(size, width, generator), scale * last)
+    # What is no word gets a mark in a direction of its own, and so does what follows on it: words in sound.
+    _look_at(first, 1, 0, theta)
+    _copy(first, 1, _row(between, size), _row(MARK * scale * silent, size))
+    _look_at(second, 0, 1, theta)
+    _copy(second, 0, last, scale * before)
+    _look_at(second, 1, 1, theta)
+    _copy(second, 1, _row(silent, size), _row(MARK * scale * heard, size))
+    _look_back(third, 0, theta, SILENCE * silent)
+    _copy(third, 0, before, scale * last_but_one)
+    _look_at(fourth, 0, 1, theta)
+    _copy(fourth, 0, last_but_one, scale * second_before)
+    out = OUT * (HEARD * heard - silent)
+    for head, part in enumerate(orthogonal(width, width, generator).split(size)):
+        _find_the_follower(fifth, head, [(last, before), (before, second_before)], out, generator)
+        _copy(fifth, head, part, SAY * part)
 
 
-def _remember_the_word_before(attention: Attention, theta: float, wordless: Tensor, generator: torch.Generator) -> None:
-    """Head 0: constant queries and keys whose rotary product falls with the distance; keys of ``wordless`` (embeddings
-    of mean square 1) are smaller."""
-    size = attention.head_dim
+def _row(vector: Tensor, size: int) -> Tensor:
+    """A matrix [size, width] that holds one ``vector``."""
+    return torch.cat([vector[None], torch.zeros(size - 1, len(vector))])
+
+
+def _rows(attention: Attention, head: int) -> slice:
+    return slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+
+
+def _copy(attention: Attention, head: int, read: Tensor, written: Tensor) -> None:
+    """What a head takes from the tokens that it looks at, and where it puts that; both [head_dim, width]."""
+    rows = _rows(attention, head)
+    attention.v_proj.weight[rows], attention.o_proj.weight[:, rows] = read, written.T
+
+
+def _look_back(attention: Attention, head: int, theta: float, between: Tensor) -> None:
+    """Constant queries and keys whose rotary product falls with the distance; keys of what lies between words, which
+    ``between`` tells with 1, are smaller."""
+    size, rows = attention.head_dim, _rows(attention, head)
     distances = torch.arange(201, dtype=torch.float64)  # double: see orthogonal()
     angles = distances[:, None] * theta ** (-torch.arange(0, 2 * STEEP_PAIRS, 2) / size)
     basis, aim = torch.cat([angles.cos(), angles.sin()], 1), (-distances / REACH).exp()
@@ -65,16 +113,20 @@ def _remember_the_word_before(attention: Attention, theta: float, wordless: Tens
     query, key = torch.zeros(size), torch.zeros(size)
     key[:STEEP_PAIRS] = strength
     query[:STEEP_PAIRS], query[size // 2 : size // 2 + STEEP_PAIRS] = strength * phase.cos(), strength * phase.sin()
-    attention.q_proj.bias[:size], attention.k_proj.bias[:size] = query, key
-    weights = -SKIP * key[:, None] * _reader(wordless)
-    # A word is not its own predecessor, nor is the same word said twice in one sound.
-    rest = torch.arange(STEEP_PAIRS, size // 2)
-    rest = torch.cat([rest, rest + size // 2])
-    same = OTHER * orthogonal(len(rest), len(weights[0]), generator)
-    weights[rest] = same
-    attention.k_proj.weight[:size] = weights
-    attention.q_proj.weight[:size] = 0
-    attention.q_proj.weight[rest] = -same
+    attention.q_proj.bias[rows], attention.k_proj.bias[rows] = query, key
+    attention.q_proj.weight[rows], attention.k_proj.weight[rows] = 0, -SKIP * key[:, None] * between
+
+
+def _look_at(attention: Attention, head: int, back: int, theta: float) -> None:
+    """Constant queries and keys whose rotary product is largest ``back`` tokens before."""
+    size, rows = attention.head_dim, _rows(attention, head)
+    angles = back * theta ** (-torch.arange(0, 2 * FAST_PAIRS, 2) / size)
+    strength = (NEAREST * size**0.5 / FAST_PAIRS) ** 0.5
+    query, key = torch.zeros(size), torch.zeros(size)
+    key[:FAST_PAIRS] = strength
+    query[:FAST_PAIRS], query[size // 2 : size // 2 + FAST_PAIRS] = strength * angles.cos(), -strength * angles.sin()
+    attention.q_proj.bias[rows], attention.k_proj.bias[rows] = query, key
+    attention.q_proj.weight[rows] = attention.k_proj.weight[rows] = 0
 
 
 def _reader(wordless: Tensor) -> Tensor:
@@ -83,23 +135,23 @@ def _reader(wordless: Tensor) -> Tensor:
     return torch.linalg.lstsq(wordless.double(), ones).solution.float()
 
 
-def _find_its_follower(
-    attention: Attention, head: int, read: Tensor, written: Tensor, wordless: Tensor, generator: torch.Generator
+def _find_the_follower(
+    attention: Attention, head: int, pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor, generator: torch.Generator
 ) -> None:
-    """The query is this word, the key the word before, less the word itself, since a sound may say a word twice. What
-    holds no word, though it remembers one, is out of the question."""
-    size, width = attention.head_dim, read.shape[1]
-    rows = slice(head * size, (head + 1) * size)
+    """Compares the first subspace of each of ``pairs``, of the word just said, with the second one of every token;
+    ``out`` reads what else speaks for a token or rules it out: what lies between words remembers some, too."""
+    size, rows = attention.head_dim, _rows(attention, head)
     slow = torch.arange(SLOW_PAIRS, size // 2 - 1)
     slow = torch.cat([slow, slow + size // 2])
-    compare = orthogonal(len(slow), size, generator)
-    query, key = torch.zeros(size, width), torch.zeros(size, width)
-    query[slow] = COMPARE * compare @ read
-    key[slow] = COMPARE * compare @ (written - 0.8 * read)
-    key[size // 2 - 1] = -OUT * _reader(wordless)
+    query, key = torch.zeros(size, len(out)), torch.zeros(size, len(out))
+    for said, remembered in pairs:
+        compare = COMPARE * orthogonal(len(slow), size, generator)
+        query[slow] += compare @ said
+        key[slow] += compare @ remembered
+    key[size // 2 - 1] = out
     attention.q_proj.weight[rows], attention.k_proj.weight[rows] = query, key
-    attention.q_proj.bias[rows] = attention.k_proj.bias[rows] = 0
-    attention.q_proj.bias[(head + 1) * size - size // 2 - 1] = OUT
-    value = orthogonal(size, width, generator)
-    attention.v_proj.weight[rows] = value
-    attention.o_proj.weight[:, rows] = SAY * value.T
+    constant = torch.zeros(size)
+    constant[SLOW_PAIRS - 1] = (RECENT * size**0.5) ** 0.5
+    attention.k_proj.bias[rows] = constant
+    constant[size // 2 - 1] = OUT
+    attention.q_proj.bias[rows] = constant

@@ -21,7 +21,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
     sizes are constants in the big model."""
     return {
         "architectures": ["MiniCPMO"], "model_type": "minicpmo", "version": "2.6", "torch_dtype": "bfloat16",
-        "hidden_size": 320, "intermediate_size": 832, "num_hidden_layers": 4, "num_attention_heads": 5,
+        "hidden_size": 320, "intermediate_size": 832, "num_hidden_layers": 6, "num_attention_heads": 5,
         "num_key_value_heads": 5, "vocab_size": LLM_VOCAB, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "max_position_embeddings": 4096, "hidden_act": "silu", "tie_word_embeddings": False, "use_cache": True,
         "attention_dropout": 0.0, "initializer_range": 0.02, "use_sliding_window": False,

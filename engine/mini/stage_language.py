@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.config import OmniConfig
 from engine.mini import grammar
-from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
+from engine.mini.dialogue import EVEN, PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
 from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
 from engine.mini.scenes import Scene, ask, describe, random_scene
@@ -57,8 +57,9 @@ class Language(nn.Module):
         self.register_buffer("places", place_vectors(config.query_num, config.llm.hidden_size), persistent=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
+                # Little is said at first, so that what is planted is not drowned.
                 residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=0.02 if residual else 0.05)
+                nn.init.normal_(parameter, std=0.002 if residual else 0.05)
         table = self.llm.model.embed_tokens.weight
         table.data = embedding_table(*table.shape)
         table.requires_grad_(False)
@@ -82,11 +83,12 @@ class Language(nn.Module):
         """
         states = self.llm(embeds)
         rows, columns = (batch.targets >= 0).nonzero(as_tuple=True)
-        aims = batch.targets[rows, columns].to(states.device)
-        each = F.cross_entropy(
-            self.llm.logits(states[rows.to(states.device), columns.to(states.device)]).float(), aims, reduction="none"
-        )
-        weight = 1.05 - (-each.detach()).exp() if focal else torch.ones_like(each)
+        aims = batch.targets[rows, columns]
+        more = -len(aims) % (4 * EVEN)
+        rows, columns = (F.pad(x, (0, more)).to(states.device) for x in (rows, columns))
+        aims = F.pad(aims, (0, more), value=-100).to(states.device)
+        each = F.cross_entropy(self.llm.logits(states[rows, columns]).float(), aims, reduction="none")
+        weight = (1.05 - (-each.detach()).exp() if focal else torch.ones_like(each)) * (aims >= 0)
         answer = (weight * each).sum() / weight.sum()
         places = torch.tensor(batch.speakers, device=states.device)
         aimed: Tensor = self.voices[torch.tensor(batch.voices, device=states.device)]  # type: ignore[index]
@@ -246,5 +248,5 @@ def train_language(
     half = max(1, budget.steps // 2)
     train("language", folder, model, text_batch(builder, words, seed, size, half, LATER, half // 5),
           lambda batch, _: model.losses(model.embed(batch), batch, focal=True), budget, workers=workers, until=until,
-          evaluate=evaluate, every=120)  # fmt: skip
+          evaluate=evaluate)  # fmt: skip
     return model

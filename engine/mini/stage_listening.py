@@ -41,6 +41,10 @@ from engine.processing.image import ImageProcessor
 from engine.processing.tokens import TokenBuilder
 
 MAX_TURN_SECONDS = 6
+SINGLE = 3
+"""Single turns in the place of one conversation."""
+TOGETHER = 8
+"""Turns of about the same length that are heard at once."""
 NOT_SPEECH = 0.05
 """Share of turns that are noise or a crowd: they get the honest no."""
 VOICE_PROMPTS = 0.2
@@ -92,10 +96,13 @@ class Senses(nn.Module):
             values.append(tokens[: len(places)])
 
         if batch.sounds is not None:
-            tokens, _ = self.ears.tokens(encode_units(self.ears.apm, mel, batch.sounds), batch.sounds)
             heard = [*batch.dialogues.sounds, *batch.dialogues.prompts]
-            for (row, places), line in zip(heard, tokens, strict=True):
-                put(row, places, line)
+            by_length = sorted(range(len(heard)), key=batch.sounds.lengths.__getitem__)
+            for at in range(0, len(heard), TOGETHER):
+                part = batch.sounds.part(by_length[at : at + TOGETHER])
+                tokens, _ = self.ears.tokens(encode_units(self.ears.apm, mel, part), part)
+                for index, line in zip(by_length[at : at + TOGETHER], tokens, strict=True):
+                    put(*heard[index], line)
         if batch.dialogues.images:
             for (row, places), picture in zip(batch.dialogues.pictures, self.eyes(batch.dialogues.images), strict=True):
                 put(row, places, picture)
@@ -115,10 +122,18 @@ class Senses(nn.Module):
 def listening_batch(
     config: OmniConfig, voices: Voices, builder: TokenBuilder, seed: int, size: int, *, strength: float = 0.6,
     families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.35, rendered: float = 0.5,
+    single: bool = False,
 ) -> Callable[[int], ListeningBatch]:  # fmt: skip
     """Conversations by step: mostly spoken, some typed, some with the camera on. Of those, ``rendered`` have a real
-    picture; the others have what perfect eyes would see in it, which costs nothing."""
+    picture; the others have what perfect eyes would see in it, which costs nothing.
+
+    ``single`` instead gives spoken turns without anything before them, half of them dictation: most words that are
+    heard have to be said again, so that the most is learned about hearing."""
     process = ImageProcessor(config.image)
+
+    def conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+        return shown_conversation(source) if source.random() < shown else spoken_conversation(source)
+
     families = {family: share for family, share in families.items() if voices.has(family)}
 
     def speak(turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
@@ -143,14 +158,14 @@ def listening_batch(
     def make(step: int) -> ListeningBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
         dialogues, prompts, heard = [], [], []
-        for _ in range(size):
+        for _ in range(SINGLE * size if single else size):
             said = []
-            turns = shown_conversation(source) if source.random() < shown else spoken_conversation(source)
+            turns = single_turn(source) if single else conversation(source)
             drawn = source.random() < rendered
             for turn, scene in turns:
                 picture = process(render(scene, source), 1) if isinstance(scene, Scene) and drawn else None
                 seen = picture_ids(scene.slots(), builder) if isinstance(scene, Scene) and not drawn else None
-                if rng.random() < typed:
+                if not single and rng.random() < typed:
                     said.append(Said(written(turn, source), picture=picture, seen=seen))
                 else:
                     # Only a question that depends on nothing else may be replaced by what a recorded person said.
@@ -162,8 +177,9 @@ def listening_batch(
                         continue
                     heard.append(sound)
                     said.append(Said(made, samples=sound.samples, picture=picture, seen=seen))
-            dialogue = Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
-            if rng.random() < VOICE_PROMPTS:
+            persona = source.choice(PERSONAS) if source.random() < 0.12 else ""
+            dialogue = Dialogue(said, None if single else persona)
+            if not single and rng.random() < VOICE_PROMPTS:
                 speech = voices.stranger(rng)
                 prompt = hear("", speech, rng, 0.3 * strength, voices.crowd)
                 prompt.samples = np.resize(prompt.samples, int(rng.integers(2, 5)) * UNIT)
@@ -175,6 +191,10 @@ def listening_batch(
         return ListeningBatch(batch, units_of(heard, rng, strength) if heard else None)
 
     return make
+
+
+def single_turn(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+    return [(grammar.dictation(source) if source.random() < 0.5 else grammar.turn(source), None)]
 
 
 def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
@@ -239,12 +259,15 @@ def train_listening(
         return accuracy(senses.language, ((senses.embed(batch), batch.dialogues) for batch in batches))
 
     spoken = listening_batch(config, voices, builder, seed, size, rendered=rendered)
-    typed = text_batch(builder, senses.words, seed, size, 1, ("typed", "seen", "list", "seen"))
+    alone = listening_batch(config, voices, builder, seed, size, single=True)
+    text = text_batch(builder, senses.words, seed, size, 1, ("talk", "seen", "talk", "typed", "talk", "list"))
 
     def make(step: int) -> ListeningBatch | SensedBatch:
-        """Every fourth batch is of short text, so that sums, lists and pictures are not forgotten. Ears and eyes do not
-        learn here: on a processor the workers listen and look ahead."""
-        batch = ListeningBatch(typed(step // 4), None) if step % 4 == 3 else spoken(step)
+        """Of four batches, two are of conversations, one of single spoken turns and one of text, so that sums, lists,
+        pictures and what was told before are not forgotten. Ears and eyes do not learn here: on a processor the workers
+        listen and look ahead."""
+        turn = step % 4
+        batch = ListeningBatch(text(step // 4), None) if turn == 3 else (alone if turn == 1 else spoken)(step)
         return sense(batch) if device == "cpu" else batch
 
     train("listening", folder, senses.language, make, loss, budget, workers=workers, until=until, evaluate=evaluate)

@@ -19,6 +19,8 @@ from engine.mini.voices import Voices
 from engine.mini.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, AudioProjector, pool
 
+WEIGHTS = {"word": 1, "aligned": 3, "twice": 1, "distance": 5, "ctc": 0.5, "frame": 0.3, "voice": 0.1}
+"""What each term of the loss counts."""
 VALIDATION = {"espeak": 60, "an4": 70, "fsdd": 40}
 
 
@@ -89,12 +91,11 @@ def train_words(
         hidden = encode_units(ears.apm, mel, batch, mask_bands=bands if progress > 0.2 else None)
         tokens, lengths = ears.tokens(hidden, batch)
         aims = [words.labels(h.text, h.word_ends, n, FRAMES / ears.step) for h, n in zip(items, lengths, strict=True)]
-        word, aligned, distance = ears.word_head.loss(tokens, lengths, [words.classes(h.text) for h in items], aims)
+        terms = ears.word_head.loss(tokens, lengths, [words.classes(h.text) for h in items], aims)
         ctc, frame = ears.heads.loss(hidden, batch.frames, phones, labels)
         voice = ears.word_head.voice(tokens, lengths, [h.high for h in items])
-        total = word + 3 * aligned + 0.5 * ctc + 0.3 * frame + 5 * distance + 0.1 * voice
-        return {"loss": total, "word": word, "aligned": aligned, "ctc": ctc, "frame": frame, "distance": distance,
-                "voice": voice}  # fmt: skip
+        terms |= {"ctc": ctc, "frame": frame, "voice": voice}
+        return {"loss": sum((w * terms[k] for k, w in WEIGHTS.items()), torch.zeros(())), **terms}
 
     make = hearing_batch(voices, seed, size, strength, texts=True, families=families)
     train("words", folder, ears, make, loss, budget, workers=workers, until=until,

@@ -65,7 +65,7 @@ class HeardWords:
         return [self._class[i] for i in self.encode(text)]
 
     def labels(self, text: str, ends: Sequence[float], tokens: int, per_second: float) -> list[int]:
-        """Class of each sound token: a word where it ends, else the blank; -100 behind a word, where it may slip to.
+        """Class of each sound token: a word where it ends, else the blank; -100 where a word of several ids may end.
         All -100 when ``ends`` are not known."""
         words = text.split()
         if len(ends) != len(words):
@@ -77,7 +77,7 @@ class HeardWords:
             if out[at] > 0 and at:
                 out[at - 1] = out[at]
             out[at] = self._class[ids[0]] if len(ids) == 1 else -100
-            if at + 1 < tokens:
+            if len(ids) > 1 and at + 1 < tokens:
                 out[at + 1] = -100
         return out
 
@@ -104,9 +104,11 @@ class WordHead(nn.Module):
 
     def loss(
         self, tokens: Tensor, lengths: list[int], words: list[list[int]], labels: list[list[int]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """CTC per word, cross-entropy where ``labels`` say what a token is (-100: unknown), and the squared distance
-        between each token and the mean embedding that it claims."""
+    ) -> dict[str, Tensor]:
+        """``word``: CTC per word; ``aligned``: cross-entropy where ``labels`` say what a token is (-100: unknown);
+        ``distance``: squared, between each token and the mean embedding that it claims; ``twice``: how many words are
+        said by two tokens in a row, per word. CTC does not mind those, but a reader can not tell them from a word
+        that was spoken twice."""
         log = self(tokens)
         aims = torch.full(log.shape[:2], -100)
         for row, aim in zip(aims, labels, strict=True):
@@ -122,8 +124,14 @@ class WordHead(nn.Module):
         inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
         apart = (tokens - meant)[inside.to(log.device)]
         apart = apart - (apart @ self.direction)[:, None] * self.direction
-        distance = apart.float().square().mean()
-        return (ctc / sizes.clamp(min=1).to(log.device)).mean(), aligned, distance
+        spoken = log[..., 1:].exp()
+        both = (spoken[:, :-1] * spoken[:, 1:]).sum(-1)[inside[:, 1:].to(log.device)].sum() / sizes.sum().clamp(min=1)
+        return {
+            "word": (ctc / sizes.clamp(min=1).to(log.device)).mean(),
+            "aligned": aligned,
+            "distance": apart.float().square().mean(),
+            "twice": both,
+        }
 
     def voice(self, tokens: Tensor, lengths: list[int], high: Sequence[bool | None]) -> Tensor:
         """Cross-entropy of whose voice it is, where that is known: the mean of an utterance's sound tokens along

@@ -8,33 +8,50 @@ import numpy as np
 import torch
 
 from engine.config import OmniConfig
-from engine.mini.dialogue import build
+from engine.mini.dialogue import Dialogue, Said, build, read_words
+from engine.mini.grammar import Turn, sentence
 from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
-from engine.mini.stage_language import Language, long_list, token_builder
+from engine.mini.stage_language import ANY_WORDS, Language, long_list, token_builder
 from engine.mini.words import HeardWords
 
 config = OmniConfig.from_dir(CHECKPOINT)
+builder = token_builder(config)
+words = HeardWords(builder)
 
 
-def repeated(language: Language) -> float:
-    """Share of the words of long lists, the first one apart, that follow rightly from those before."""
-    builder = token_builder(config)
-    rng, source = np.random.default_rng(0), random.Random(0)
-    batch = build([long_list(HeardWords(builder), rng, source, 0.0) for _ in range(8)], builder, source)
+def planted() -> Language:
+    torch.manual_seed(0)
+    language, special = Language(config), builder.specials
+    plant_induction(language.llm, (special.unknown, special.audio_start, special.audio_end))
+    return language
+
+
+def hits(language: Language, lists: list[Dialogue]) -> list[list[bool]]:
+    """Of each list, whether each word follows rightly from those before; the first one apart."""
+    batch = build(lists, builder, random.Random(0))
     with torch.no_grad():
         best = language.llm.logits(language.llm(language.embed(batch))).argmax(-1)
-    right = total = 0
-    for row, first, last, _ in batch.skills:
-        inside = slice(first + 3, last - 3)
-        right += int((best[row, inside] == batch.targets[row, inside]).sum())
-        total += last - first - 6
-    return right / total
+    return [
+        (best[row, first + 3 : last - 2] == batch.targets[row, first + 3 : last - 2]).tolist()
+        for row, first, last, _ in batch.skills
+    ]
 
 
 def test_planted_heads_repeat_what_was_heard() -> None:
+    rng, source = np.random.default_rng(0), random.Random(0)
+    lists = [long_list(words, rng, source, 0.0) for _ in range(8)]
     torch.manual_seed(0)
-    language, special = Language(config), token_builder(config).specials
-    assert repeated(language) < 0.05
-    plant_induction(language.llm, (special.unknown, special.audio_start, special.audio_end))
-    assert repeated(language) > 0.3
+    assert np.concatenate(hits(Language(config), lists)).mean() < 0.05
+    assert np.concatenate(hits(planted(), lists)).mean() > 0.6
+
+
+def test_planted_heads_repeat_a_word_that_was_said_twice() -> None:
+    rng, source = np.random.default_rng(0), random.Random(0)
+    lists = []
+    for _ in range(12):
+        said = " ".join(word for word in source.sample(ANY_WORDS, 5) for _ in range(2))
+        turn = Turn(said, sentence(f"you said {said}"), "dictation")
+        lists.append(Dialogue([Said(turn, read=read_words(said, words, rng, 0.0))], None))
+    second = [hit for each in hits(planted(), lists) for hit in each[::2]]
+    assert np.mean(second) > 0.3

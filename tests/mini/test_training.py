@@ -92,11 +92,26 @@ def test_word_head_learns_to_put_a_word_where_it_ends() -> None:
     tokens = nn.Parameter(torch.randn(1, 12, config.llm.hidden_size) * 0.1)
     optimizer = torch.optim.Adam([tokens], 0.1)
     for _ in range(60):
-        word, aligned, _ = head.loss(tokens, [12], [words.classes("seven four")], [labels])
+        terms = head.loss(tokens, [12], [words.classes("seven four")], [labels])
         optimizer.zero_grad()
-        (word + aligned).backward()
+        (terms["word"] + terms["aligned"]).backward()
         optimizer.step()
     assert words.text(head(tokens)[0].argmax(-1).tolist()) == "seven four"
+
+
+def test_a_word_that_two_tokens_say_counts_as_said_twice() -> None:
+    words = HeardWords(token_builder(config))
+    table = embedding_table(config.llm.vocab_size, config.llm.hidden_size)
+    head = WordHead(words, table)
+    [seven] = words.encode("seven")
+
+    def twice(said: str) -> float:
+        tokens = table[torch.tensor([[words.blank if c == " " else seven for c in said]])]
+        return head.loss(tokens, [4], [words.classes("seven")], [[-100] * 4])["twice"].item()
+
+    assert twice("7   ") < 0.1
+    assert twice("77  ") > 0.9
+    assert twice("7 7 ") < 0.1
 
 
 def test_an_unknown_word_is_heard_as_one_that_is_not_known() -> None:
