@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--pack", type=int, metavar="N", help="make shards of N utterances instead of training")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # what attention rules out has shares too small for a processor to be fast at
     torch.set_float32_matmul_precision("high")
     if args.pack:
         from engine.mini.shards import pack

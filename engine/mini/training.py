@@ -216,7 +216,6 @@ def train(
         curve.write_text("".join(json.dumps(entry) + "\n" for entry in log))
 
     last = min(budget.steps, until) if until is not None else budget.steps
-    torch.set_flush_denormal(True)  # what attention rules out has shares too small for a processor to be fast at
     if budget.compiled:
         compile_layers(modules)
     modules.train()
