@@ -1,7 +1,7 @@
 """Camera pictures on their way to the model: few, upright, of bounded size, as JPEG.
 
-The live peer and replay use the same two helpers, so that a video file and a camera are seen alike. Both functions
-here take milliseconds of CPU per picture: call them off the event loop.
+The live peer and replay use the same two helpers, so that a video file and a camera are seen alike. The functions
+here take milliseconds of CPU per picture: call them off the event loop. The classes take none.
 """
 
 from __future__ import annotations

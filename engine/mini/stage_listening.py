@@ -99,9 +99,10 @@ class Senses(nn.Module):
             heard = [*batch.dialogues.sounds, *batch.dialogues.prompts]
             by_length = sorted(range(len(heard)), key=batch.sounds.lengths.__getitem__)
             for at in range(0, len(heard), TOGETHER):
-                part = batch.sounds.part(by_length[at : at + TOGETHER])
+                chosen = by_length[at : at + TOGETHER]
+                part = batch.sounds.part(chosen)
                 tokens, _ = self.ears.tokens(encode_units(self.ears.apm, mel, part), part)
-                for index, line in zip(by_length[at : at + TOGETHER], tokens, strict=True):
+                for index, line in zip(chosen, tokens, strict=True):
                     put(*heard[index], line)
         if batch.dialogues.images:
             for (row, places), picture in zip(batch.dialogues.pictures, self.eyes(batch.dialogues.images), strict=True):

@@ -120,12 +120,12 @@ class WordHead(nn.Module):
         sizes = torch.tensor([len(w) for w in words])
         flat = torch.tensor([c for w in words for c in w], dtype=torch.long, device=log.device)
         ctc = F.ctc_loss(log.transpose(0, 1), flat, torch.tensor(lengths), sizes, zero_infinity=True, reduction="none")
-        meant = log.detach().exp() @ self.targets
-        inside = torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]
-        apart = (tokens - meant)[inside.to(log.device)]
+        shares = log.exp()
+        inside = (torch.arange(tokens.shape[1]) < torch.tensor(lengths)[:, None]).to(log.device)
+        apart = (tokens - shares.detach() @ self.targets)[inside]
         apart = apart - (apart @ self.direction)[:, None] * self.direction
-        spoken = log[..., 1:].exp()
-        both = (spoken[:, :-1] * spoken[:, 1:]).sum(-1)[inside[:, 1:].to(log.device)].sum() / sizes.sum().clamp(min=1)
+        spoken = shares[..., 1:]
+        both = (spoken[:, :-1] * spoken[:, 1:]).sum(-1)[inside[:, 1:]].sum() / sizes.sum().clamp(min=1)
         return {
             "word": (ctc / sizes.clamp(min=1).to(log.device)).mean(),
             "aligned": aligned,
