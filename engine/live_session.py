@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine.answer import AnswerStream
 from engine.checks import check_unit, decode_frame
@@ -31,6 +32,8 @@ HD_SLICES = 6
 
 PACE = LiveOptions(first_text=4, text=4, first_codes=6, first_overlap=1024)
 """Small first blocks: the sooner the first sound. 6 codes give 85 ms of it, in which the next block is made."""
+SAFE_PACE = replace(PACE, first_codes=12)
+"""For a processor, which has the call's media, and often the browser, to run as well: 213 ms, lest it runs dry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Runtime:
     threads: ThreadPoolExecutor
     """Prepare pictures and sound."""
     sampling: TextSampling
+
+
+def pace_on(device: torch.device) -> LiveOptions:
+    """How answers are paced on ``device``."""
+    return SAFE_PACE if device.type == "cpu" else PACE
 
 
 class LiveSession:
@@ -173,8 +181,9 @@ class LiveSession:
         state.noise = Noise(options.seed * 1_000_003 + answer.number)
         sampling = self._runtime.sampling
         limit = min(options.max_new_tokens, sampling.longest)
+        pace = pace_on(self._stream.model.device)
         how = AnswerOptions(max_new_tokens=limit, speak=options.speak, text=sampling)
-        answer.live, self._last = self._stream.generate(state, how, PACE), answer
+        answer.live, self._last = self._stream.generate(state, how, pace), answer
         return answer.live.task()
 
     def _push(self, answer: Answer, piece: SpeechChunk) -> None:

@@ -67,8 +67,9 @@ class LoadedModel:
 
     @property
     def parameters(self) -> int:
-        """Number of weights, vocoder included."""
-        return sum(weight.numel() for module in (self.model, self.vocos) for weight in module.parameters())
+        """Number of weights, vocoder included, without the table that is never read and that a checkpoint may lack."""
+        read = [weight for key, weight in self.model.named_parameters() if key != NEVER_READ]
+        return sum(weight.numel() for weight in [*read, *self.vocos.parameters()])
 
 
 def load_checkpoint(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.bench.emulator import CODES_PER_BLOCK, Emulator
 from engine.bench.measure import Clock, Row, Stopwatch, in_turns, row
-from engine.live_session import PACE
+from engine.live_session import pace_on
 from engine.loader import LoadedModel
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
 from engine.sampling import Noise, SpeechSampling
@@ -43,6 +43,7 @@ class Bench:
         self.watch = Stopwatch(clock, loaded.model.device)
         context = min(8192, loaded.config.llm.max_positions)
         self.stream = Stream(loaded, sessions=max(self.sizes), context=context)
+        self.pace = pace_on(loaded.model.device)
         noise = np.random.default_rng(0)
         self.sound = (0.1 * noise.standard_normal(16_000)).astype(np.float32)
         self.picture = Image.fromarray(noise.integers(0, 255, (480, 640, 3), np.uint8))
@@ -104,7 +105,7 @@ class Bench:
         options = AnswerOptions(TEXT_TOKENS, TEXT_TOKENS, speak=False)
 
         def ours(size: int) -> None:
-            self._together([self.stream.generate(state, options, PACE).task() for state in self._rewound(size)])
+            self._together([self.stream.generate(state, options, self.pace).task() for state in self._rewound(size)])
 
         def reference() -> None:
             self.emulator.restore(self.before)
@@ -155,7 +156,7 @@ class Bench:
         """An answer up to its first sound, after a last ``unit`` or none."""
         if unit:
             yield from self.stream.prefill(state, self.unit)
-        task = self.stream.generate(state, AnswerOptions(64, 64, speech=ENDLESS), PACE).task()
+        task = self.stream.generate(state, AnswerOptions(64, 64, speech=ENDLESS), self.pace).task()
         result = None
         try:
             while True:

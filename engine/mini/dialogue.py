@@ -65,6 +65,8 @@ class DialogueBatch:
     targets: Tensor
     sounds: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     """Row and positions of each turn that is sound, in order; one position per sound token."""
+    read: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
+    """The same of each turn of read words."""
     pictures: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     images: list[ImageSlices] = field(default_factory=list)
     seen: list[tuple[int, int, int]] = field(default_factory=list)
@@ -169,6 +171,7 @@ def _add_turn(
     if len(row.audio_bounds) and said.read is not None:
         places = _positions(row.audio_bounds, 0)
         new[places] = (said.read + [builder.specials.unknown] * len(places))[: len(places)]
+        batch.read.append((number, places + start))
     elif len(row.audio_bounds) and said.samples is not None:
         batch.sounds.append((number, _positions(row.audio_bounds, start)))
     for first, last in row.image_bounds.tolist():

@@ -264,6 +264,11 @@ STRANGE_WORDS = split(
     "should might their there where every further enough almost during before after under about"
 )
 
+ASKED_WORDS = split(
+    "before there where which should after has still same change changed colour things crosses what's shapes holding"
+)
+"""Words of questions that are among the strange ones too, or that :func:`lexicon_words` does not come upon."""
+
 
 def strange(rng: random.Random) -> Turn:
     """Fluent speech outside of everything above."""
@@ -382,6 +387,11 @@ def lexicon_words() -> list[str]:
         made = turn(rng, Memory(name="anna", number="one", word="apple", last="one"))
         seen.update(f"{made.heard} {plain(made.answer)}".split())
     return sorted(seen)
+
+
+def heard_words() -> list[str]:
+    """Every word that the ears can tell, sorted; what is said in other words is not understood."""
+    return sorted({*lexicon_words(), *ASKED_WORDS} - ({*STRANGE_WORDS} - {*ASKED_WORDS}))
 
 
 def plain(text: str) -> str:

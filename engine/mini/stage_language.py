@@ -18,13 +18,14 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.config import OmniConfig
 from engine.mini import grammar
+from engine.mini.conversations import shown_conversation, spoken_conversation
 from engine.mini.dialogue import EVEN, PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
 from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
-from engine.mini.scenes import Scene, ask, describe, random_scene
+from engine.mini.scenes import ask, random_scene
 from engine.mini.training import Budget, Losses, train
 from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
-from engine.mini.words import HeardWords, embedding_table, place_vectors
+from engine.mini.words import EMBEDDING_STD, HeardWords, embedding_table, place_vectors
 from engine.model.llm import QwenDecoder
 from engine.processing.tokens import TokenBuilder
 
@@ -34,6 +35,8 @@ LISTS = 3
 """Long lists in the place of one conversation."""
 SHORT_WORDS = 12
 """Words of such a turn and its answer."""
+FAINT, NOISY = 0.6, 0.8
+"""What a read word loses of its embedding at most, and the most noise on it, as a share of an embedding."""
 ANY_WORDS = sorted({*WORDS, *NAMES, *UNITS, *LETTERS, *MONTHS})
 
 
@@ -73,7 +76,18 @@ class Language(nn.Module):
         if batch.seen:
             rows, columns, slots = torch.tensor(batch.seen, device=ids.device).T
             embeds = embeds.index_put((rows, columns), self.places[slots], accumulate=True)  # type: ignore[index]
-        return embeds
+        return self._unclear(embeds, batch) if self.training and batch.read else embeds
+
+    def _unclear(self, embeds: Tensor, batch: DialogueBatch) -> Tensor:
+        """Makes read words as faint and noisy as ears say them, each token to a degree of its own."""
+        rows = torch.cat([torch.full((len(places),), row) for row, places in batch.read])
+        columns = torch.cat([torch.from_numpy(places) for _, places in batch.read])
+        generator = torch.Generator().manual_seed(int(batch.ids.sum()))
+        clear, noisy = torch.rand(2, len(rows), 1, generator=generator)
+        clear, noisy = 1 - FAINT * clear, EMBEDDING_STD * NOISY * noisy
+        noise = noisy * torch.randn(len(rows), embeds.shape[2], generator=generator)
+        rows, columns, clear, noise = (x.to(embeds.device) for x in (rows, columns, clear, noise))
+        return embeds.index_put((rows, columns), clear * embeds[rows, columns] + noise)
 
     def losses(self, embeds: Tensor, batch: DialogueBatch, *, focal: bool = False) -> Losses:
         """Cross-entropy of the answers, and squared distance of the speaker positions to their voices' vectors.
@@ -107,7 +121,7 @@ def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]])
 
 
 FIRST = ("list", "list", "list", "typed")
-LATER = ("talk", "read", "seen", "talk", "typed", "talk", "seen", "list")
+LATER = ("talk", "seen", "read", "talk", "seen", "typed", "talk", "seen", "list")
 """Kinds of batches that take turns, in the beginning and later."""
 
 
@@ -187,38 +201,6 @@ def long_list(words: HeardWords, rng: np.random.Generator, source: random.Random
         said = " ".join(source.choices(few, k=source.randint(3, 12)))
     turn = grammar.Turn(said, grammar.sentence(f"you said {said}"), "dictation")
     return Dialogue([Said(turn, read=read_words(said, words, rng, 0.0, min(1.0, 1.6 * source.random())))], None)
-
-
-def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
-    """Turns without the camera."""
-    return [(turn, None) for turn in grammar.conversation(source, source.randint(2, 5))]
-
-
-def shown_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
-    """Turns with the camera on: questions about the picture, about the one before, and some about anything else."""
-    scene = random_scene(source)
-    before: Scene | None = None
-    turns: list[tuple[grammar.Turn, Scene | None]] = []
-    for _ in range(source.randint(2, 3)):
-        kind = source.random()
-        if before is not None and kind < 0.15:
-            heard = source.choice(("what was on camera before", "what did you see before"))
-            answer = describe(before).replace("I see", "I saw")
-        elif before is not None and kind < 0.3:
-            heard = source.choice(("did it change", "has it changed", "is it still the same"))
-            answer = "No, it did not change." if describe(scene) == describe(before) else "Yes, it changed."
-        elif kind < 0.5:
-            other = grammar.turn(source)
-            if other.skill == "blind" or other.heard in ("can you see me", "do you see me"):
-                other = grammar.arithmetic(source)
-            turns.append((other, scene))
-            before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
-            continue
-        else:
-            heard, answer = ask(scene, source)
-        turns.append((grammar.Turn(heard, answer, "seeing"), scene))
-        before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
-    return turns
 
 
 def written(turn: grammar.Turn, source: random.Random) -> grammar.Turn:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engine.config import OmniConfig
 from engine.mini import grammar
 from engine.mini.augment import babble, noise_pool
+from engine.mini.conversations import shown_conversation, spoken_conversation
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
 from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of
@@ -26,8 +27,6 @@ from engine.mini.scenes import Scene
 from engine.mini.stage_language import (
     Language,
     accuracy,
-    shown_conversation,
-    spoken_conversation,
     text_batch,
     token_builder,
     written,
@@ -261,7 +260,7 @@ def train_listening(
 
     spoken = listening_batch(config, voices, builder, seed, size, rendered=rendered)
     alone = listening_batch(config, voices, builder, seed, size, single=True)
-    text = text_batch(builder, senses.words, seed, size, 1, ("talk", "seen", "talk", "typed", "talk", "list"))
+    text = text_batch(builder, senses.words, seed, size, 1, ("talk", "seen", "typed", "talk", "seen", "list"))
 
     def make(step: int) -> ListeningBatch | SensedBatch:
         """Of four batches, two are of conversations, one of single spoken turns and one of text, so that sums, lists,

@@ -23,7 +23,8 @@ from engine.model.dvae import DVAE
 from engine.model.tts import ConditionalChatTTS
 from engine.model.vocos import Vocos
 
-SENTENCES = 3000
+SENTENCES = 10_000
+"""Of the first voice, and half as many of the second: with 3,000 the talker learns them by heart."""
 JUDGES = 40
 """The last sentences are kept for validation."""
 CODE_WEIGHTS = (1.0, 0.3, 1.0, 0.3)

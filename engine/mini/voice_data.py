@@ -44,7 +44,8 @@ def answers(count: int, seed: int) -> list[str]:
 
 
 def sentences(folder: Path, count: int) -> list[Sentence]:
-    """``count`` sentences of the first voice and half as many of the second, made once and kept in ``folder``."""
+    """``count`` sentences of the first voice and half as many of the second, in any order, made once and
+    kept in ``folder``."""
     file = folder / "voice.npz"
     if not file.exists():
         made: list[tuple[int, str, Speech]] = []
@@ -53,6 +54,7 @@ def sentences(folder: Path, count: int) -> list[Sentence]:
                 festival(texts, "cmu_us_slt_arctic_hts") if voice == 0 else [flite().speak(t, "rms") for t in texts]
             )
             made += [(voice, text, speech) for text, speech in zip(texts, spoken, strict=True)]
+        random.Random(3).shuffle(made)  # the last ones are kept for validation
         parts, index = [], []
         for voice, text, speech in made:
             x = resample(speech.samples, speech.rate, RATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from engine.mini import grammar
+from engine.mini.conversations import shown_conversation
 from engine.mini.recorded_words import WordBank, bank_of, packaged
 from engine.mini.shards import Library
 from engine.mini.synthesis import (
@@ -26,7 +28,6 @@ from engine.mini.synthesis import (
     festival,
     to_float,
 )
-from engine.mini.vocabulary import SHAPES
 
 VALIDATION_PEOPLE = ("an4-fclc", "an4-fsrb", "an4-mjes", "an4-mkdb", "an4-mmkw", "an4-ftmj", "fsdd-theo")
 """Recorded people kept out of training."""
@@ -74,15 +75,13 @@ def recordings(folder: Path) -> list[Recording]:
 
 
 def question(rng: Generator) -> str:
-    """Something to say: mostly of the grammar, some questions for the camera."""
-    import random
-
+    """Something to say: mostly of the grammar, some questions with the camera on."""
     source = random.Random(int(rng.integers(1 << 60)))
-    if rng.random() < 0.04:
+    kind = rng.random()
+    if kind < 0.04:
         return grammar.invented(source).heard
-    if rng.random() < 0.1:
-        colour = source.choice(("red", "green", "blue", "yellow", "black", "white", "orange", "purple"))
-        return source.choice(grammar.SEEING_QUESTIONS).format(shape=source.choice(SHAPES), colour=colour)
+    if kind < 0.2:
+        return source.choice(shown_conversation(source))[0].heard
     return grammar.turn(source).heard
 
 

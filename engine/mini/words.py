@@ -50,7 +50,7 @@ class HeardWords:
         self.builder = builder
         self.blank = builder.specials.unknown
         self.garbage = int(builder.tokenizer.convert_tokens_to_ids(GARBAGE) or 0)
-        self._ids = {w: builder.text(" " + w) for w in grammar.lexicon_words() if w not in grammar.STRANGE_WORDS}
+        self._ids = {w: builder.text(" " + w) for w in grammar.heard_words()}
         known = sorted({i for ids in self._ids.values() for i in ids})
         self.vocabulary = [self.blank, self.garbage, *known]
         """Id of every class; class 0 is CTC's blank."""

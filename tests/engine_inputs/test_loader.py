@@ -60,7 +60,7 @@ def test_every_weight_is_the_files(loaded: LoadedModel, weights: dict[str, Tenso
     assert set(state) - set(weights) == {"tts.model.embed_tokens.weight"}
     assert all(torch.equal(state[key], tensor.float()) for key, tensor in weights.items())
     assert loaded.trained
-    assert loaded.parameters == sum(t.numel() for t in [*state.values(), *loaded.vocos.state_dict().values()])
+    assert loaded.parameters == sum(t.numel() for t in [*weights.values(), *loaded.vocos.state_dict().values()])
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     assert not loaded.model.training
 

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.mini import grammar
+from engine.mini.conversations import shown_conversation, spoken_conversation
 from engine.mini.hearing_data import lexicon
 from engine.mini.rendering import render
 from engine.mini.scenes import Scene, Thing, ask, describe, random_scene
 from engine.mini.vocabulary import TENS, UNITS, number
 
 KNOWN = set(grammar.lexicon_words())
+HEARD = set(grammar.heard_words())
 VALUES = {w: i for i, w in enumerate(UNITS)} | {w: 10 * i for i, w in enumerate(TENS, 2)}
 
 
@@ -127,3 +129,16 @@ def test_picture_words_name_every_thing(seed: int) -> None:
     assert sum(bool(s) for s in slots[3:]) == 2 * len(scene.things)
     assert slots[0] in ("light", "dark")
     assert slots[1] == UNITS[len(scene.things)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, 10**9), st.booleans())
+def test_every_word_of_a_question_can_be_heard(seed: int, shown: bool) -> None:
+    source = random.Random(seed)
+    turns = shown_conversation(source) if shown else spoken_conversation(source)
+    asked = {word for turn, _ in turns if turn.skill != "ood" for word in turn.heard.split()}
+    assert asked <= HEARD
+
+
+def test_strange_words_are_not_told_from_each_other() -> None:
+    assert {"government", "nevertheless"}.isdisjoint(HEARD)

@@ -1,0 +1,40 @@
+"""What a person says in the turns of one call, and what there is to see meanwhile."""
+
+from __future__ import annotations
+
+import random
+
+from engine.mini import grammar
+from engine.mini.scenes import Scene, ask, describe, random_scene
+
+
+def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+    """Turns without the camera."""
+    return [(turn, None) for turn in grammar.conversation(source, source.randint(2, 5))]
+
+
+def shown_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+    """Turns with the camera on: questions about the picture, about the one before, and some about anything else."""
+    scene = random_scene(source)
+    before: Scene | None = None
+    turns: list[tuple[grammar.Turn, Scene | None]] = []
+    for _ in range(source.randint(2, 3)):
+        kind = source.random()
+        if before is not None and kind < 0.15:
+            heard = source.choice(("what was on camera before", "what did you see before"))
+            answer = describe(before).replace("I see", "I saw")
+        elif before is not None and kind < 0.3:
+            heard = source.choice(("did it change", "has it changed", "is it still the same"))
+            answer = "No, it did not change." if describe(scene) == describe(before) else "Yes, it changed."
+        elif kind < 0.5:
+            other = grammar.turn(source)
+            if other.skill == "blind" or other.heard in ("can you see me", "do you see me"):
+                other = grammar.arithmetic(source)
+            turns.append((other, scene))
+            before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
+            continue
+        else:
+            heard, answer = ask(scene, source)
+        turns.append((grammar.Turn(heard, answer, "seeing"), scene))
+        before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
+    return turns
