@@ -9,6 +9,7 @@ TEST_PACKAGES  := chromium firefox-esr iproute2
 TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts \
                   asterisk-core-sounds-en-g722 klettres-data fonts-dejavu-core fonts-liberation fonts-freefont-ttf \
                   fonts-lato fonts-humor-sans fonts-ecolier-court fonts-quicksand fonts-roboto-unhinted fonts-inconsolata
+MORE_VOICES    := rhvoice rhvoice-english libttspico-utils  # in Debian's contrib and non-free
 
 .PHONY: help run test check bench certs setup setup-test clean train-mini
 
@@ -56,6 +57,7 @@ check: $(VENV)/.ready-test  ## ruff and mypy
 
 train-mini: $(VENV)/.ready-test  ## train mini, or go on with it; TRAIN="--device cuda --batch 256 --workers 12"
 	$(call system-packages,$(TRAIN_PACKAGES),Mini then trains only from speech packed elsewhere: python -m engine.mini --pack N.)
+	-$(call system-packages,$(MORE_VOICES),Mini then hears four voices fewer.)
 	@# Large pages for the heap (glibc 2.35): training spends much of its time on memory that is used for the first time.
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(PY) -m engine.mini $(TRAIN)
 

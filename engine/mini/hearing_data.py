@@ -17,7 +17,7 @@ from engine.mini.layout import LEXICON
 from engine.mini.synthesis import PAUSE, Speech, phone_class
 from engine.mini.voices import Voices
 
-FAMILIES = {"espeak": 0.38, "kal": 0.08, "slow": 0.2, "an4": 0.22, "fsdd": 0.07, "prompts": 0.05}
+FAMILIES = {"espeak": 0.34, "kal": 0.05, "slow": 0.3, "an4": 0.2, "fsdd": 0.06, "prompts": 0.05}
 """Share of each family of voices in training."""
 
 

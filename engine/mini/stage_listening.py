@@ -198,15 +198,13 @@ def single_turn(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]
 
 
 def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
+    readers = voices.readers()
+    shares = np.array(list(readers.values())) / sum(readers.values())
     while True:
-        family = "espeak" if voices.validation else str(rng.choice(["espeak", "kal", "rms", "slt"], p=READERS))
-        heard = hear(turn.heard, voices.read(turn.heard, rng, family), rng, strength, voices.crowd)
+        speech = voices.read(turn.heard, rng, str(rng.choice(list(readers), p=shares)))
+        heard = hear(turn.heard, speech, rng, strength, voices.crowd)
         if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
             return heard
-
-
-READERS = (0.6, 0.16, 0.12, 0.12)
-"""Shares of espeak-ng and of flite's three voices, where a text has to be read that nobody recorded."""
 
 
 def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> Heard:

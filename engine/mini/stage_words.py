@@ -19,7 +19,7 @@ from engine.mini.voices import Voices
 from engine.mini.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, AudioProjector, pool
 
-WEIGHTS = {"word": 1, "aligned": 3, "twice": 2, "distance": 40, "ctc": 0.5, "frame": 0.3, "voice": 0.1}
+WEIGHTS = {"word": 1, "aligned": 3, "twice": 2, "distance": 20, "ctc": 0.5, "frame": 0.3, "voice": 0.1}
 """What each term of the loss counts."""
 VALIDATION = {"espeak": 60, "an4": 70, "fsdd": 40}
 

@@ -1,20 +1,16 @@
 """Voices that read text aloud: speech with the times of its phones, from the synthesizers' own libraries.
 
-espeak-ng (rules, about a hundred voice variants) and flite (recorded voices) are called in this process through ctypes;
-festival runs as a program. All are Debian packages: ``espeak-ng flite festival festvox-us-slt-hts festvox-kallpc16k``.
+espeak-ng (rules, about a hundred voice variants) and flite (recorded voices) are called in this process through ctypes.
+Both are Debian packages: ``espeak-ng flite``.
 """
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from engine.mini.pronunciation import PHONES
@@ -210,40 +206,6 @@ class Flite:
             item = library.item_next(pointer(item))
         library.delete_utterance(utterance)
         return Speech(samples, rate, tuple(phones), high=voice == "slt")
-
-
-def festival(texts: Sequence[str], voice: str) -> list[Speech]:
-    """Reads ``texts`` with one festival voice (``kal_diphone``, ``cmu_us_slt_arctic_hts``) in one run of the program.
-
-    Raises SynthesisError when festival is not installed or stops.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        script = [f"(voice_{voice})"]
-        for i, text in enumerate(texts):
-            spoken = with_letter_a(text, "festival").replace('"', "")
-            script.append(
-                f'(let ((u (utt.synth (eval (list (quote Utterance) (quote Text) "{spoken}"))))) '
-                f'(utt.save.wave u "{folder}/{i}.wav") (utt.save.segs u "{folder}/{i}.lab"))'
-            )
-        source = Path(folder, "run.scm")
-        source.write_text("\n".join(script))
-        try:
-            subprocess.run(
-                ["festival", "-b", str(source)], check=True, capture_output=True, timeout=60 + 2 * len(texts)
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise SynthesisError(f"festival could not speak with {voice}; install festival and its voice") from error
-        return [_read_festival(Path(folder, f"{i}.wav"), "slt" in voice) for i in range(len(texts))]
-
-
-def _read_festival(path: Path, high: bool) -> Speech:
-    samples, rate = soundfile.read(path, dtype="float32")
-    phones, start = [], 0.0
-    for line in path.with_suffix(".lab").read_text().splitlines()[1:]:
-        end, _, name = line.split()
-        phones.append((name.upper(), start))
-        start = float(end)
-    return Speech(samples, rate, tuple(phones), high=high)
 
 
 def phone_class(name: str) -> int:

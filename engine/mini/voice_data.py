@@ -16,7 +16,8 @@ from torch import Tensor
 from engine.mini import grammar
 from engine.mini.augment import resample
 from engine.mini.scenes import ask, random_scene
-from engine.mini.synthesis import Speech, festival
+from engine.mini.synthesis import Speech
+from engine.mini.synthesis_programs import festival
 from engine.mini.voices import flite
 
 RATE, N_FFT, HOP, BINS = 24_000, 1024, 256, 100

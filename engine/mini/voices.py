@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,12 +27,15 @@ from engine.mini.synthesis import (
     Espeak,
     Flite,
     Speech,
-    festival,
     to_float,
 )
+from engine.mini.synthesis_programs import festival, has_pico, has_rhvoice, pico, rhvoice
 
 VALIDATION_PEOPLE = ("an4-fclc", "an4-fsrb", "an4-mjes", "an4-mkdb", "an4-mmkw", "an4-ftmj", "fsdd-theo")
 """Recorded people kept out of training."""
+
+READERS = {"espeak": 0.5, "kal": 0.1, "rms": 0.1, "slt": 0.1, "pico": 0.15, "rhvoice": 0.05}
+"""Shares of those that read what nobody recorded."""
 
 Generator = np.random.Generator
 
@@ -164,25 +169,67 @@ class Voices:
                 text, voice, words_per_minute=int(rng.integers(125, 215)), pitch=int(rng.integers(20, 85)),
                 spread=int(rng.integers(20, 90)),
             )  # fmt: skip
+        if family == "pico":
+            return pico(text, str(rng.choice(("en-US", "en-GB"))), rng)
+        if family == "rhvoice":
+            return rhvoice(text, str(rng.choice(("bdl", "clb"))), rng)
         return flite().speak(text, {"kal": "kal16"}.get(family, family))
+
+    def readers(self) -> dict[str, float]:
+        """Families that can read any text, and how often each shall: those that are slow, seldom."""
+        if self.validation:
+            return {"espeak": 1.0}
+        there = {"pico": has_pico(), "rhvoice": has_rhvoice()}
+        return {family: share for family, share in READERS.items() if there.get(family, True)}
+
+
+Reader = Callable[[list[str], Generator], list[Speech]]
+
+
+def _slow_voices() -> dict[str, tuple[float, Reader]]:
+    """Voices that are too slow to be synthesized in every step: how much they say, compared with the first, and how.
+    Those of programs that are not installed are left out."""
+
+    def each(read: Callable[..., Speech], voice: str) -> Reader:
+        return lambda texts, rng: [read(text, voice, rng) for text in texts]
+
+    voices: dict[str, tuple[float, Reader]] = {
+        "rms": (1, lambda texts, _: [flite().speak(text, "rms") for text in texts]),
+        "slt": (1, lambda texts, _: [flite().speak(text, "slt") for text in texts]),
+        "kal_diphone": (1 / 3, lambda texts, _: festival(texts, "kal_diphone")),
+        "slt_hts": (1 / 3, lambda texts, _: festival(texts, "cmu_us_slt_arctic_hts")),
+    }
+    if has_rhvoice():
+        voices |= {voice: (1, each(rhvoice, voice)) for voice in ("bdl", "clb")}
+    if has_pico():
+        voices |= {accent: (1, each(pico, accent)) for accent in ("en-US", "en-GB")}
+    return voices
 
 
 def cached_speech(cache: Path, count: int) -> list[tuple[str, Speech]]:
-    """Utterances of voices that are too slow to be synthesized in every step: ``count`` of each statistical voice of
-    flite, a third as many of festival's."""
-    file = cache / "slow.npz"
-    if not file.exists():
-        rng = np.random.default_rng(11)
-        made: list[tuple[str, Speech]] = []
-        for voice in ("rms", "slt"):
-            made += [(text, flite().speak(text, voice)) for text in (question(rng) for _ in range(count))]
-        for voice in ("kal_diphone", "cmu_us_slt_arctic_hts"):
-            texts = [question(rng) for _ in range(count // 3)]
-            made += zip(texts, festival(texts, voice), strict=True)
-        cache.mkdir(parents=True, exist_ok=True)
-        index = [[text, s.rate, len(s.samples), [list(p) for p in s.phones], s.high] for text, s in made]
-        audio = np.concatenate([np.round(s.samples * 32767).astype(np.int16) for _, s in made])
-        np.savez(file, audio=audio, index=np.array(json.dumps(index)))
+    """What the slow voices said, made once and kept in ``cache``: ``count`` utterances of the first."""
+    out: list[tuple[str, Speech]] = []
+    for voice, (share, read) in _slow_voices().items():
+        file = cache / f"slow_{voice}.npz"
+        if not file.exists():
+            rng = np.random.default_rng(zlib.crc32(voice.encode()))
+            texts = [question(rng) for _ in range(int(share * count))]
+            _store(file, texts, read(texts, rng))
+        out += _stored(file)
+    return out
+
+
+def _store(file: Path, texts: list[str], spoken: list[Speech]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    index = [
+        [text, s.rate, len(s.samples), [list(p) for p in s.phones], s.high]
+        for text, s in zip(texts, spoken, strict=True)
+    ]
+    audio = np.concatenate([np.round(s.samples * 32767).astype(np.int16) for s in spoken])
+    np.savez(file, audio=audio, index=np.array(json.dumps(index)))
+
+
+def _stored(file: Path) -> list[tuple[str, Speech]]:
     stored = np.load(file)
     audio, out, at = stored["audio"], [], 0
     for text, rate, length, phones, high in json.loads(str(stored["index"])):
