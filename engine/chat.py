@@ -192,9 +192,7 @@ class Chat:
         float32 [N · 512] at 24 kHz.
         """
         config, speech, tokens = self.config.tts, self.stream.pool.speech, self.stream.speech_tokens
-        sampling = sampling or SpeechSampling(
-            top_p=config.top_p, top_k=config.top_k, repetition_penalty=config.repetition_penalty
-        )
+        sampling = sampling or self.stream.speech_sampling
         ids = tokens.encode(text)
         row, count, head, last = tokens.row(ids), tokens.count(ids), len(tokens.head), config.condition_length - 1
         voice = Voice(speech.allocate(), self.stream.speaker(speaker), torch.empty(0, config.num_vq, dtype=torch.int64))

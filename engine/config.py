@@ -111,6 +111,8 @@ class TTSConfig:
     top_p: float
     top_k: int
     repetition_penalty: float
+    temperature: tuple[float, ...]
+    """Of each of the codes. Not in the official configuration, where it is part of the code."""
 
     @property
     def audio_eos_id(self) -> int:
@@ -349,7 +351,17 @@ def _tts(tts: Reader) -> TTSConfig:
         top_p=tts.get("top_p", 0.7),
         top_k=tts.positive("top_k", 20),
         repetition_penalty=tts.get("repetition_penalty", 1.0),
+        temperature=_temperature(tts),
     )
+
+
+def _temperature(tts: Reader) -> tuple[float, ...]:
+    values = tts.get("temperature", [0.1, 0.3, 0.1, 0.3])
+    if tts.data.get("temperature") is not None and (
+        len(values) != tts.positive("num_vq", 4) or not all(type(v) in (int, float) and 0 < v < 100 for v in values)
+    ):
+        raise tts.error("temperature", f"is {values!r}, not a number above 0 for each code", "give num_vq numbers")
+    return tuple(map(float, values))
 
 
 def _dvae(block: Reader) -> DVAEConfig:

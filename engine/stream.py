@@ -255,7 +255,7 @@ class Stream:
     def speech_sampling(self) -> SpeechSampling:
         """How the model's configuration wants speech to be drawn."""
         tts = self.config.tts
-        return SpeechSampling(top_p=tts.top_p, top_k=tts.top_k, repetition_penalty=tts.repetition_penalty)
+        return SpeechSampling(tts.temperature, tts.top_p, tts.top_k, tts.repetition_penalty)
 
     @property
     def samples_per_code(self) -> int:

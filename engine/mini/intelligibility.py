@@ -1,8 +1,9 @@
-"""Is mini's voice understood? Two recognisers that know the words but not the sentences listen to spoken answers.
+"""Is mini's voice understood? Recognisers listen to spoken answers.
 
 ``python -m engine.mini.intelligibility`` asks the shipped checkpoint for answers in a call (typed, so that hearing
 plays no part), takes the sound that a caller would get, and counts wrong words: those of pocketsphinx, which learned
-from people and has nothing to do with this project, and those of mini's own ears.
+from people and has nothing to do with this project, and those of mini's own ears. Pocketsphinx listens twice: knowing
+no more than the words, which may come in any order, and knowing some hundred answers of which it hears one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from engine.mini.augment import RATE, resample
 from engine.mini.evaluation import replay
 from engine.mini.hearing import WarpedMel, edit_distance, encode_units, to_units
 from engine.mini.layout import CHECKPOINT
+from engine.mini.voice_data import answers
 from engine.mini.words import HeardWords
 from engine.model.audio import pool
 from engine.processing.tokens import TokenBuilder
@@ -34,6 +36,12 @@ Audio = NDArray[np.float32]
 Recogniser = Callable[[Audio], str]
 LONGEST_S = 12
 """What comes later in an answer is not listened to."""
+CHOICES = 300
+"""Answers, the spoken ones among them, of which pocketsphinx picks one."""
+SAME_SOUND = {
+    "to": "two", "too": "two", "for": "four", "you": "u", "are": "r", "why": "y", "see": "c", "oh": "o", "be": "b",
+    "no": "know",
+}  # fmt: skip
 SKILLS = (grammar.dictation, grammar.arithmetic, grammar.counting, grammar.small_talk)
 
 
@@ -54,13 +62,13 @@ def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: P
     for number, turn in enumerate(turns):
         typed = {"t": 0.5, "type": "input.text", "data": {"text": turn.heard}}
         write_bundle(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[typed])
-    answers = []
+    spoken = []
     for bundle in replay(folder / "calls", model, folder / "out")["bundles"]:
         text = " ".join(turn["text"] for turn in bundle["turns"])
         [sound] = (folder / "out" / Path(bundle["bundle"]).name).glob("*.wav")
         samples, rate = soundfile.read(sound, dtype="float32", always_2d=True, frames=LONGEST_S * OUTPUT_RATE)
-        answers.append((text, trimmed(resample(samples.mean(1), rate, RATE))))
-    return answers
+        spoken.append((text, trimmed(resample(samples.mean(1), rate, RATE))))
+    return spoken
 
 
 def trimmed(sound: Audio, quiet_db: float = 45.0, margin_s: float = 0.2) -> Audio:
@@ -70,16 +78,18 @@ def trimmed(sound: Audio, quiet_db: float = 45.0, margin_s: float = 0.2) -> Audi
     return sound[max(0, loud[0] - margin) : loud[-1] + margin] if len(loud) else sound
 
 
-def pocketsphinx(vocabulary: set[str]) -> Recogniser:
-    """CMU's recogniser with any sequence of ``vocabulary``. Raises ImportError where it is not installed."""
+def pocketsphinx(choices: Collection[str], *, repeated: bool) -> Recogniser:
+    """CMU's recogniser of one of ``choices``, or of any sequence of them where ``repeated``; those with a word that it
+    does not know are left out. Raises ImportError where it is not installed."""
     from pocketsphinx import Config, Decoder, get_model_path  # type: ignore[import-untyped]
 
     config = Config(hmm=get_model_path("en-us/en-us"), dict=get_model_path("en-us/cmudict-en-us.dict"), lm=None)
     config.set_string("-logfn", "/dev/null")
     decoder = Decoder(config)
-    known = sorted(word for word in vocabulary if decoder.lookup_word(word))
-    decoder.add_jsgf_string("words", f"#JSGF V1.0; grammar words; public <words> = ({' | '.join(known)})+;")
-    decoder.activate_search("words")
+    known = sorted(choice for choice in choices if all(decoder.lookup_word(word) for word in choice.split()))
+    times = "+" if repeated else ""
+    decoder.add_jsgf_string("said", f"#JSGF V1.0; grammar said; public <said> = ({' | '.join(known)}){times};")
+    decoder.activate_search("said")
 
     def recognise(sound: Audio) -> str:
         decoder.start_utt()
@@ -107,12 +117,15 @@ def own_ears(model: Path) -> Recogniser:
     return recognise
 
 
-def word_errors(answers: list[tuple[str, Audio]], recognise: Recogniser) -> tuple[int, int]:
-    """Wrong words and all words."""
+def word_errors(spoken: list[tuple[str, Audio]], recognise: Recogniser) -> tuple[int, int]:
+    """Wrong words and all words. Words that sound the same are the same."""
     wrong = total = 0
-    for text, sound in answers:
-        said, heard = grammar.plain(text).split(), recognise(sound).split()
-        wrong += edit_distance([hash(w) for w in heard], [hash(w) for w in said])
+    for text, sound in spoken:
+        said, heard = (
+            [hash(SAME_SOUND.get(word, word)) for word in words.split()]
+            for words in (grammar.plain(text), recognise(sound))
+        )
+        wrong += edit_distance(heard, said)
         total += len(said)
     return wrong, total
 
@@ -125,12 +138,18 @@ def main() -> None:
     voices = ["default", *sorted(path.stem for path in (args.model / "assets" / "voices").glob("*.wav"))]
     for voice in voices:
         with tempfile.TemporaryDirectory() as folder:
-            answers = spoken_answers(questions(args.count), voice, Path(folder), args.model)
-        vocabulary = {word for text, _ in answers for word in grammar.plain(text).split()}
-        for name, recogniser in (("pocketsphinx", pocketsphinx(vocabulary)), ("own ears", own_ears(args.model))):
-            wrong, total = word_errors(answers, recogniser)
-            print(f"{voice}, {name}, {len(vocabulary)} words known: {100 - 100 * wrong / total:.0f} % understood "
-                  f"({wrong} of {total} words wrong)")  # fmt: skip
+            spoken = spoken_answers(questions(args.count), voice, Path(folder), args.model)
+        texts = {grammar.plain(text) for text, _ in spoken}
+        words = {word for text in texts for word in text.split()}
+        possible = texts | {grammar.plain(text) for text in answers(CHOICES - len(texts), seed=5)}
+        recognisers = {
+            f"pocketsphinx, {len(words)} words in any order": pocketsphinx(words, repeated=True),
+            f"pocketsphinx, one of {len(possible)} answers": pocketsphinx(possible, repeated=False),
+            "own ears": own_ears(args.model),
+        }
+        for name, recogniser in recognisers.items():
+            wrong, total = word_errors(spoken, recogniser)
+            print(f"{voice}, {name}: {100 - 100 * wrong / total:.0f} % understood ({wrong} of {total} words wrong)")
 
 
 if __name__ == "__main__":

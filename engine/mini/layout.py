@@ -47,8 +47,9 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
             "spk_emb_token_id": tts_ids["[spk_emb]"], "audio_bos_token_id": tts_ids["[Ptts]"],
             "text_eos_token_id": tts_ids["[Etts]"], "use_speaker_embedding": True, "use_llm_hidden_state": False,
             "use_text": True, "use_mlp": True, "streaming": True, "streaming_text_chunk_size": 20,
-            "streaming_text_reserved_len": 300, "streaming_audio_chunk_size": 50, "top_p": 0.7, "top_k": 20,
-            "repetition_penalty": 1.0,
+            "streaming_text_reserved_len": 300, "streaming_audio_chunk_size": 50,
+            # With the reference's 0.1 to 0.3 and a top_p of 0.7 a talker as small as this gets stuck in one sound.
+            "temperature": [0.65] * 4, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.0,
         },
         "dvae_config": {
             "num_mel_bins": 100, "idim": 192, "hidden": 192, "bn_dim": 96, "n_layer": 4, "vq_dim": 384, "G": 2, "R": 2,

@@ -37,6 +37,12 @@ def test_own_blocks_override_the_fixed_sizes() -> None:
     assert (config.dvae.hidden, config.dvae.idim, config.vocos.dim) == (192, 512, 256)
 
 
+def test_speech_may_have_temperatures_of_its_own() -> None:
+    assert OmniConfig.from_dicts(OFFICIAL).tts.temperature == (0.1, 0.3, 0.1, 0.3)
+    own = {"tts_config": {"llm_dim": 3584, "temperature": [0.5, 1, 0.5, 1]}}
+    assert OmniConfig.from_dicts(OFFICIAL | own).tts.temperature == (0.5, 1.0, 0.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
@@ -52,6 +58,9 @@ def test_own_blocks_override_the_fixed_sizes() -> None:
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.type"),
         ({"tts_config": {"llm_dim": 2560}}, "tts_config.llm_dim"),
         ({"tts_config": {"llm_dim": 3584, "model_type": "minicpmtts"}}, "tts_config.model_type"),
+        ({"tts_config": {"llm_dim": 3584, "temperature": [0.5]}}, "tts_config.temperature"),
+        ({"tts_config": {"llm_dim": 3584, "temperature": [0.5, 0.5, 0, 0.5]}}, "tts_config.temperature"),
+        ({"tts_config": {"llm_dim": 3584, "temperature": 0.5}}, "tts_config.temperature"),
         ({"audio_config": {"d_model": 512}}, "audio_config.encoder_ffn_dim"),
         ({"vision_config": "siglip"}, "vision_config"),
     ],
