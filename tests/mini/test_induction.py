@@ -30,6 +30,7 @@ def planted() -> Language:
 def hits(language: Language, lists: list[Dialogue]) -> list[list[bool]]:
     """Of each list, whether each word follows rightly from those before; the first one apart."""
     batch = build(lists, builder, random.Random(0))
+    language.eval()  # in training, read words are made unclear
     with torch.no_grad():
         best = language.llm.logits(language.llm(language.embed(batch))).argmax(-1)
     return [
