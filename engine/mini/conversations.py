@@ -22,19 +22,17 @@ def shown_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene 
         kind = source.random()
         if before is not None and kind < 0.15:
             heard = source.choice(("what was on camera before", "what did you see before"))
-            answer = describe(before).replace("I see", "I saw")
+            turn = grammar.Turn(heard, describe(before).replace("I see", "I saw"), "seeing")
         elif before is not None and kind < 0.3:
             heard = source.choice(("did it change", "has it changed", "is it still the same"))
             answer = "No, it did not change." if describe(scene) == describe(before) else "Yes, it changed."
+            turn = grammar.Turn(heard, answer, "seeing")
         elif kind < 0.5:
-            other = grammar.turn(source)
-            if other.skill == "blind" or other.heard in ("can you see me", "do you see me"):
-                other = grammar.arithmetic(source)
-            turns.append((other, scene))
-            before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
-            continue
+            turn = grammar.turn(source)
+            if turn.skill == "blind" or turn.heard in ("can you see me", "do you see me"):
+                turn = grammar.arithmetic(source)
         else:
-            heard, answer = ask(scene, source)
-        turns.append((grammar.Turn(heard, answer, "seeing"), scene))
+            turn = grammar.Turn(*ask(scene, source), "seeing")
+        turns.append((turn, scene))
         before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
     return turns

@@ -99,10 +99,8 @@ def frame_labels(speech: Speech, placed: Placed) -> NDArray[np.int64]:
 
 def sample(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float] = FAMILIES) -> Heard:
     """One utterance of a random voice, at most :data:`MAX_SECONDS`."""
-    families = {family: share for family, share in families.items() if voices.has(family)}
     while True:
-        family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
-        text, speech = voices.say(rng, family)
+        text, speech = voices.say(rng, voices.pick(families, rng))
         heard = hear(text, speech, rng, strength, voices.crowd)
         if len(heard.samples) <= MAX_SECONDS * UNIT and heard.classes():
             return heard

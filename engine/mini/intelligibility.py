@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint in place of the shipped one")
     args = parser.parse_args()
     voices = ["default", *sorted(path.stem for path in (args.model / "assets" / "voices").glob("*.wav"))]
+    ears = own_ears(args.model)
     for voice in voices:
         with tempfile.TemporaryDirectory() as folder:
             spoken = spoken_answers(questions(args.count), voice, Path(folder), args.model)
@@ -145,7 +146,7 @@ def main() -> None:
         recognisers = {
             f"pocketsphinx, {len(words)} words in any order": pocketsphinx(words, repeated=True),
             f"pocketsphinx, one of {len(possible)} answers": pocketsphinx(possible, repeated=False),
-            "own ears": own_ears(args.model),
+            "own ears": ears,
         }
         for name, recogniser in recognisers.items():
             wrong, total = word_errors(spoken, recogniser)

@@ -44,7 +44,6 @@ def pack(folder: Path, people: Path, count: int, seed: int = 9) -> list[Path]:
 
 def _pack(voices: Voices, target: Path, prefix: str, count: int, wanted: dict[str, float], seed: int) -> list[Path]:
     """``count`` utterances of the families that exist."""
-    shares = {family: share for family, share in wanted.items() if voices.has(family)}
     target.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     written = []
@@ -52,7 +51,7 @@ def _pack(voices: Voices, target: Path, prefix: str, count: int, wanted: dict[st
         parts: list[NDArray[np.float32]] = []
         index, at = [], 0
         for _ in tqdm(range(min(UTTERANCES_PER_SHARD, count - start)), desc=f"shard {number}", mininterval=5):
-            family = str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+            family = voices.pick(wanted, rng)
             text, speech = voices.say(rng, family)
             x = resample(speech.samples, speech.rate, RATE)
             x = x / (np.abs(x).max() + 1e-6) * np.float32(0.7)

@@ -34,7 +34,7 @@ from engine.mini.stage_language import (
 from engine.mini.stage_seeing import Eyes
 from engine.mini.stage_words import Ears
 from engine.mini.training import Budget, Losses, load_modules, mixed_precision, train
-from engine.mini.voices import Voices
+from engine.mini.voices import Voices, draw
 from engine.mini.words import HeardWords
 from engine.processing.image import ImageProcessor
 from engine.processing.tokens import TokenBuilder
@@ -134,13 +134,11 @@ def listening_batch(
     def conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
         return shown_conversation(source) if source.random() < shown else spoken_conversation(source)
 
-    families = {family: share for family, share in families.items() if voices.has(family)}
-
     def speak(turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
         while True:
             if rng.random() < NOT_SPEECH:
                 return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng, voices.crowd)
-            family = str(rng.choice(list(families), p=np.array(list(families.values())) / sum(families.values())))
+            family = voices.pick(families, rng)
             if family in ("espeak", "kal") and voices.library is None:
                 made = grammar.invented(random.Random(int(rng.integers(1 << 60)))) if turn.skill == "ood" else turn
                 speech = voices.read(made.heard, rng, family)
@@ -199,9 +197,8 @@ def single_turn(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]
 
 def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
     readers = voices.readers()
-    shares = np.array(list(readers.values())) / sum(readers.values())
     while True:
-        speech = voices.read(turn.heard, rng, str(rng.choice(list(readers), p=shares)))
+        speech = voices.read(turn.heard, rng, draw(readers, rng))
         heard = hear(turn.heard, speech, rng, strength, voices.crowd)
         if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
             return heard

@@ -61,7 +61,7 @@ def has_rhvoice() -> bool:
 def rhvoice(text: str, voice: str, rng: np.random.Generator) -> Speech:
     """Reads ``text`` with an RHVoice voice (``bdl``, ``clb``) at any speed and pitch, 24 kHz.
 
-    ``alan`` must not be used: his speaker is that of flite's ``awb``, which is kept for judging.
+    ``alan`` must not be used: he may be the speaker of flite's ``awb``, who is kept for judging.
     """
     rate, pitch = (str(int(rng.integers(75, 126))) for _ in range(2))
     command = ["RHVoice-test", "-p", voice, "-r", rate, "-t", pitch, "-o"]

@@ -66,6 +66,11 @@ class Recording:
         return Speech(to_float(self.samples), self.rate, high=high)
 
 
+def draw(shares: dict[str, float], rng: Generator) -> str:
+    """One of ``shares``, each as often as its number says compared with the others."""
+    return str(rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values())))
+
+
 def recordings(folder: Path) -> list[Recording]:
     """Reads ``manifest.jsonl`` and its sound files; an absent folder gives none."""
     manifest = folder / "manifest.jsonl"
@@ -129,6 +134,10 @@ class Voices:
             "an4": self.an4, "fsdd": self.digits, "prompts": self.packaged, "slow": self.slow,
         }  # fmt: skip
         return bool(needs.get(family, True))
+
+    def pick(self, shares: dict[str, float], rng: Generator) -> str:
+        """One of the families of ``shares`` that can speak here."""
+        return draw({family: share for family, share in shares.items() if self.has(family)}, rng)
 
     def say(self, rng: Generator, family: str) -> tuple[str, Speech]:
         """A text and its reading by one voice of ``family``: espeak, kal, slow, an4, fsdd or prompts."""
