@@ -13,12 +13,27 @@ def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene
     return [(turn, None) for turn in grammar.conversation(source, source.randint(2, 5))]
 
 
+def told_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
+    """Something is told, and most of what follows asks for it."""
+    memory = grammar.Memory()
+    turns = [grammar.tell(source, memory)]
+    for _ in range(source.randint(1, 3)):
+        turns.append(source.choices((grammar.recall, grammar.tell, grammar.turn), (6, 2, 2))[0](source, memory))
+    return [(turn, None) for turn in turns]
+
+
+def seen_turn(scene: Scene, source: random.Random) -> grammar.Turn:
+    """A question about a picture."""
+    heard, answer, looks = ask(scene, source)
+    return grammar.Turn(heard, answer, "seeing", looks)
+
+
 def shown_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
     """Turns with the camera on: questions about the picture, about the one before, and some about anything else."""
-    scene = random_scene(source)
+    scene, memory = random_scene(source), grammar.Memory()
     before: Scene | None = None
     turns: list[tuple[grammar.Turn, Scene | None]] = []
-    for _ in range(source.randint(2, 3)):
+    for _ in range(source.randint(2, 4)):
         kind = source.random()
         if before is not None and kind < 0.15:
             heard = source.choice(("what was on camera before", "what did you see before"))
@@ -28,11 +43,13 @@ def shown_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene 
             answer = "No, it did not change." if describe(scene) == describe(before) else "Yes, it changed."
             turn = grammar.Turn(heard, answer, "seeing")
         elif kind < 0.5:
-            turn = grammar.turn(source)
+            turn = grammar.turn(source, memory)
             if turn.skill == "blind" or turn.heard in ("can you see me", "do you see me"):
                 turn = grammar.arithmetic(source)
+        elif kind < 0.62:
+            turn = (grammar.tell if source.random() < 0.5 else grammar.recall)(source, memory)
         else:
-            turn = grammar.Turn(*ask(scene, source), "seeing")
+            turn = seen_turn(scene, source)
         turns.append((turn, scene))
         before, scene = scene, (random_scene(source) if source.random() < 0.6 else scene)
     return turns

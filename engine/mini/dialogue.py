@@ -7,7 +7,7 @@ into the sound tokens, see :mod:`engine.mini.words`.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.mini.grammar import Turn
 from engine.mini.hearing import UNIT
+from engine.mini.looking import Look, from_answers, from_picture, from_words
 from engine.mini.words import HeardWords
 from engine.processing.image import ImageSlices
 from engine.processing.prompts import UNIT as UNIT_MARK
@@ -78,6 +79,8 @@ class DialogueBatch:
     prompts: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     skills: list[tuple[int, int, int, str]] = field(default_factory=list)
     """Row, first and last target position, skill of every answer."""
+    looks: list[tuple[int, int, int]] = field(default_factory=list)
+    """Row, a position, and one that it looks at to know the next word (:mod:`engine.mini.looking`)."""
 
 
 def read_words(
@@ -131,14 +134,19 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
         aims = [-100] * len(ids)
         if dialogue.voice_sample is not None:
             batch.prompts.append((number, _positions(row.audio_bounds, 0)))
+        answers: list[tuple[int, list[int]]] = []
         for index, said in enumerate(dialogue.turns):
-            _add_turn(batch, number, said, index, builder, ids, aims)
+            shown = _add_turn(batch, number, said, index, builder, ids, aims)
             row = builder([answer_header()])
             spk = len(ids) + int(row.spk_bounds[-1][0])
             batch.speakers.append((number, spk))
             batch.voices.append(dialogue.voice)
             ids += row.ids.tolist()
-            answer = [*builder.text(said.turn.answer), builder.specials.tts_end]
+            words = builder.text(said.turn.answer)
+            for token, places in _sources(words, said, shown, batch, answers, builder):
+                batch.looks += [(number, len(ids) - 1 + token, place) for place in places]
+            answers.append((len(ids), words))
+            answer = [*words, builder.specials.tts_end]
             batch.skills.append((number, len(ids) - 1, len(ids) + len(answer), said.turn.skill))
             aims += [-100] * (len(row) - 1) + [answer[0]]
             ids += answer
@@ -151,10 +159,26 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
     return batch
 
 
+def _sources(
+    words: list[int], said: Said, shown: list[int], batch: DialogueBatch, answers: list[tuple[int, list[int]]],
+    builder: TokenBuilder,
+) -> Iterable[Look]:  # fmt: skip
+    """Where the ``words`` of an answer come from, as far as that is known. ``shown``: where the turn's pictures
+    begin."""
+    if said.turn.looks and shown:
+        return from_picture(words, said.turn.looks, shown, builder)
+    if said.turn.skill == "memory":
+        return from_answers(words, answers)
+    if said.turn.skill == "dictation" and said.read is not None:
+        places = batch.read[-1][1].tolist()
+        return from_words(words, said.read[: len(places)], places)
+    return ()
+
+
 def _add_turn(
     batch: DialogueBatch, number: int, said: Said, index: int, builder: TokenBuilder, ids: list[int], aims: list[int]
-) -> None:
-    """What the person says in one turn, in units as the call cuts them."""
+) -> list[int]:
+    """What the person says in one turn, in units as the call cuts them. Returns where its pictures begin."""
     start = len(ids)
     pieces: list[Piece] = [turn_header(answered=index > 0, completed=True)]
     shown = said.picture is not None or said.seen is not None
@@ -184,6 +208,7 @@ def _add_turn(
             batch.seen += [(number, first + start + slot, slot) for slot, i in enumerate(said.seen) if i != blank]
     ids += new.tolist()
     aims += [-100] * (len(ids) - len(aims))
+    return [start + first for first, _ in row.image_bounds.tolist()]
 
 
 def picture_ids(words: list[str], builder: TokenBuilder) -> list[int]:

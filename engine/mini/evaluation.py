@@ -24,9 +24,10 @@ import numpy as np
 from app.bundle import write_bundle
 from engine.mini import grammar
 from engine.mini.augment import RATE, add_noise, noise_pool, resample
+from engine.mini.conversations import seen_turn
 from engine.mini.hearing import edit_distance
 from engine.mini.rendering import JUDGE_FONTS, render
-from engine.mini.scenes import Scene, ask, random_scene
+from engine.mini.scenes import Scene, random_scene
 from engine.mini.synthesis import Flite, Speech
 from engine.mini.voices import Voices
 
@@ -100,7 +101,7 @@ def cases(people: Path, folder: Path, each: int) -> Iterator[Case]:
                 yield Case(family, [told, asked], [read(t.heard, family, rng) for t in (told, asked)], snr)
             for family in READ_BY:
                 scene = random_scene(source)
-                seen = grammar.Turn(*ask(scene, source), "seeing")
+                seen = seen_turn(scene, source)
                 yield Case(family, [seen], [read(seen.heard, family, rng)], snr, photograph(scene, source))
 
 
@@ -128,12 +129,12 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
     source = random.Random(5)
     for _ in range(each * 4):
         scene = random_scene(source)
-        question, answer = ask(scene, source)
-        command = {"t": 1.0, "type": "input.text", "data": {"text": question}}
+        asked = seen_turn(scene, source)
+        command = {"t": 1.0, "type": "input.text", "data": {"text": asked.heard}}
         silence = (1e-4 * 32767 * rng.standard_normal(3 * RATE)).astype(np.int16)
         write_bundle(folder / f"{count:04d}_seeing_typed_clean", silence, RATE, options=OPTIONS, commands=[command],
                      frames={0: photograph(scene, source)},
-                     expect=[{"text_exact": answer, "note": question}])  # fmt: skip
+                     expect=[{"text_exact": asked.answer, "note": asked.heard}])  # fmt: skip
         count += 1
     for _ in range(each):
         noise = noise_pool()[source.choice(("white", "pink", "brown"))][: 10 * RATE] * 10 ** (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.config import OmniConfig
 from engine.mini.layout import CHECKPOINT
+from engine.mini.training import begin_at
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 
@@ -30,34 +32,26 @@ UNUSED = "tts.model.embed_tokens.weight"
 def collect(config: OmniConfig, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Weights of the model and of the vocoder, and the names of the stages that they come from.
 
-    What no stage has trained is random from a fixed seed; a talker that was not trained is made silent.
+    A stage that was unpacked and not trained since gives what was unpacked. What no stage has is random from a fixed
+    seed; a talker that was not trained is made silent.
     """
     torch.manual_seed(0)
     model, vocos = OmniModel(config), Vocos(config.vocos)
     mute(model)
-    state = model.state_dict()
-    found = []
-    for stage, prefixes in SOURCES.items():
-        file = folder / f"{stage}.pt"
-        if not file.exists():
-            continue
-        found.append(stage)
-        trained: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=False)["modules"]
-        for key, value in trained.items():
-            for old, new in prefixes:
-                if key.startswith(old) and (target := new + key.removeprefix(old)) in state:
-                    state[target] = value
-    vocoder = folder / "vocoder.pt"
     with torch.no_grad():
         vocos.head.out.weight.zero_()
         vocos.head.out.bias[: config.vocos.n_fft // 2 + 1] = SILENCE
-    vocos_state = vocos.state_dict()
-    if vocoder.exists():
-        found.append("vocoder")
-        trained = torch.load(vocoder, map_location="cpu", weights_only=False)["modules"]
-        vocos_state = {k.removeprefix("vocos."): v for k, v in trained.items() if k.startswith("vocos.")}
+    found: dict[str, None] = {}
+    for ending in ("start.pt", "pt"):
+        for stage, prefixes in (*SOURCES.items(), ("vocoder", (("vocos.", ""),))):
+            file = folder / f"{stage}.{ending}"
+            if file.exists():
+                held: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=False)["modules"]
+                begin_at(vocos if stage == "vocoder" else model, _renamed(held, prefixes))
+                found[stage] = None
+    state = model.state_dict()
     state.pop(UNUSED, None)
-    return state, vocos_state, found
+    return state, vocos.state_dict(), list(found)
 
 
 @torch.no_grad()
@@ -101,17 +95,23 @@ def unpack(folder: Path, source: Path = CHECKPOINT) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     state = load_file(source / "model.safetensors")
     vocoder = load_file(source / "assets" / "vocos.safetensors")
-    starts = {stage: _renamed(state, prefixes) for stage, prefixes in SOURCES.items()}
+    # What listened is where language goes on; listening itself begins with what language then is.
+    starts = {
+        stage: _renamed(state, [(new, old) for old, new in prefixes])
+        for stage, prefixes in SOURCES.items()
+        if stage != "listening"
+    }
     starts["vocoder"] = {f"vocos.{key}": value.float() for key, value in vocoder.items()}
     for stage, modules in starts.items():
         torch.save({"modules": modules}, folder / f"{stage}.start.pt")
     return list(starts)
 
 
-def _renamed(state: dict[str, Tensor], prefixes: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor], prefixes: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """Weights under the first of one of ``prefixes`` as float32, called by the second instead."""
     return {
-        old + key.removeprefix(new): value.float()
+        new + key.removeprefix(old): value.float()
         for key, value in state.items()
         for old, new in prefixes
-        if key.startswith(new)
+        if key.startswith(old)
     }

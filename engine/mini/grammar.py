@@ -34,11 +34,13 @@ NOT_UNDERSTOOD = "Sorry, I did not understand."
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its answer. ``skill`` names the row of the accuracy table it counts in."""
+    """One question and its answer. ``skill`` names the row of the accuracy table it counts in; ``looks`` are the words
+    of the answer that are read from the picture, in order, each with the number of the picture token that says it."""
 
     heard: str
     answer: str
     skill: str
+    looks: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -210,21 +212,27 @@ def blind(rng: random.Random) -> Turn:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
+def tell_name(rng: random.Random, memory: Memory) -> Turn:
+    """The person says who is calling."""
+    memory.name = rng.choice(NAMES)
+    lead = rng.choice(("my name is", "my name is", "i am", "i'm", "call me", "hello my name is", "hello i am"))
+    return Turn(f"{lead} {memory.name}", f"Your name is {memory.name.capitalize()}.", "memory")
+
+
 def tell(rng: random.Random, memory: Memory) -> Turn:
-    """The person tells something to keep."""
+    """The person tells something to keep. It is confirmed in the words that will answer the question for it: what was
+    once said rightly only has to be said again."""
     kind = rng.randrange(3)
     if kind == 0:
-        memory.name = rng.choice(NAMES)
-        lead = rng.choice(("my name is", "my name is", "i am", "i'm", "call me", "hello my name is", "hello i am"))
-        return Turn(f"{lead} {memory.name}", f"Nice to meet you, {memory.name.capitalize()}.", "memory")
+        return tell_name(rng, memory)
     if kind == 1:
         memory.number = number(rng.choice((rng.randint(0, 20), rng.randint(0, 99))))
         lead = rng.choice(("remember the number", "please remember the number", "my number is", "keep the number",
                            "my lucky number is", "the number is"))  # fmt: skip
-        return Turn(f"{lead} {memory.number}", f"I will remember the number {memory.number}.", "memory")
+        return Turn(f"{lead} {memory.number}", f"The number is {memory.number}.", "memory")
     memory.word = rng.choice(NOUNS + COLOURS)
     lead = rng.choice(("remember the word", "please remember the word", "the word is", "the secret word is"))
-    return Turn(f"{lead} {memory.word}", f"I will remember the word {memory.word}.", "memory")
+    return Turn(f"{lead} {memory.word}", f"The word is {memory.word}.", "memory")
 
 
 def recall(rng: random.Random, memory: Memory) -> Turn:

@@ -8,11 +8,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from engine.mini.tokenizers import build_llm_tokenizer, build_tts_tokenizer, read_figures
+from engine.mini.tokenizers import add_words, build_llm_tokenizer, build_tts_tokenizer, read_figures, single_tokens
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 LEXICON = Path(__file__).parent / "lexicon.json"
-LLM_VOCAB = 2560
+LLM_VOCAB = 2624
 QUERIES = 24
 
 
@@ -79,8 +79,8 @@ def write_layout(folder: Path = CHECKPOINT) -> None:
     trained weights mean them."""
     lexicon: dict[str, list[str]] = json.loads(LEXICON.read_text())
     if not (folder / "tokenizer.json").exists():
-        build_llm_tokenizer(folder, LLM_VOCAB)
-    llm = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        build_llm_tokenizer(folder)
+    llm = add_words(Tokenizer.from_file(str(folder / "tokenizer.json")), single_tokens(), LLM_VOCAB)
     llm.normalizer = read_figures()
     llm.save(str(folder / "tokenizer.json"))
     tts = build_tts_tokenizer(folder / "assets" / "chattts_tokenizer", lexicon)

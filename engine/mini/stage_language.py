@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,26 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.config import OmniConfig
 from engine.mini import grammar
-from engine.mini.conversations import shown_conversation, spoken_conversation
+from engine.mini.conversations import seen_turn, shown_conversation, spoken_conversation, told_conversation
 from engine.mini.dialogue import EVEN, PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
 from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
-from engine.mini.scenes import ask, random_scene
+from engine.mini.looking import looking_loss
+from engine.mini.scenes import Scene, random_scene
 from engine.mini.training import Budget, Losses, train
 from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
 from engine.mini.words import EMBEDDING_STD, HeardWords, embedding_table, place_vectors
+from engine.model.decoder import DecoderLayer
 from engine.model.llm import QwenDecoder
+from engine.processing.image import ImageSlices
 from engine.processing.tokens import TokenBuilder
 
 SHORT = 10
 """Single turns in the place of one conversation."""
 LISTS = 3
 """Long lists in the place of one conversation."""
+TOLD = 4
+"""Conversations about what was told in the place of one conversation."""
 SHORT_WORDS = 12
 """Words of such a turn and its answer."""
 FAINT, NOISY = 0.6, 0.8
@@ -76,12 +82,14 @@ class Language(nn.Module):
         if batch.seen:
             rows, columns, slots = torch.tensor(batch.seen, device=ids.device).T
             embeds = embeds.index_put((rows, columns), self.places[slots], accumulate=True)  # type: ignore[index]
-        return self._unclear(embeds, batch) if self.training and batch.read else embeds
+        return self._unclear(embeds, batch) if self.training and (batch.read or batch.seen) else embeds
 
     def _unclear(self, embeds: Tensor, batch: DialogueBatch) -> Tensor:
-        """Makes read words as faint and noisy as ears say them, each token to a degree of its own."""
-        rows = torch.cat([torch.full((len(places),), row) for row, places in batch.read])
-        columns = torch.cat([torch.from_numpy(places) for _, places in batch.read])
+        """Makes words that are read or seen as faint and noisy as ears and eyes say them, each token to a degree of its
+        own."""
+        seen = torch.tensor(batch.seen, dtype=torch.long).view(-1, 3)
+        rows = torch.cat([seen[:, 0], *(torch.full((len(places),), row) for row, places in batch.read)])
+        columns = torch.cat([seen[:, 1], *(torch.from_numpy(places) for _, places in batch.read)])
         generator = torch.Generator().manual_seed(int(batch.ids.sum()))
         clear, noisy = torch.rand(2, len(rows), 1, generator=generator)
         clear, noisy = 1 - FAINT * clear, EMBEDDING_STD * NOISY * noisy
@@ -89,13 +97,26 @@ class Language(nn.Module):
         rows, columns, clear, noise = (x.to(embeds.device) for x in (rows, columns, clear, noise))
         return embeds.index_put((rows, columns), clear * embeds[rows, columns] + noise)
 
+    def forward(self, embeds: Tensor, looks: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
+        """States after the final norm [B, T, hidden], and the loss of where the taught head looks."""
+        decoder, x = self.llm.model, embeds
+        turn = decoder._turn(embeds, None, None)
+        for index, layer in enumerate(decoder.layers):
+            before, x = x, layer(x, turn, index, None, None)
+        if not looks:
+            return decoder.norm(x), x.new_zeros(())
+        last: DecoderLayer = decoder.layers[-1]  # type: ignore[assignment]
+        places = torch.tensor(looks, device=x.device)
+        return decoder.norm(x), looking_loss(last.self_attn, last.input_layernorm(before), turn, places)
+
     def losses(self, embeds: Tensor, batch: DialogueBatch, *, focal: bool = False) -> Losses:
-        """Cross-entropy of the answers, and squared distance of the speaker positions to their voices' vectors.
+        """Cross-entropy of the answers, squared distance of the speaker positions to their voices' vectors, and
+        cross-entropy of where one head looks.
 
         Most tokens of an answer follow from those before; with ``focal`` what is not yet known counts more
         (arXiv 1708.02002), which helps where everything can be known.
         """
-        states = self.llm(embeds)
+        states, look = self(embeds, batch.looks)
         rows, columns = (batch.targets >= 0).nonzero(as_tuple=True)
         aims = batch.targets[rows, columns]
         more = -len(aims) % (4 * EVEN)
@@ -107,7 +128,7 @@ class Language(nn.Module):
         places = torch.tensor(batch.speakers, device=states.device)
         aimed: Tensor = self.voices[torch.tensor(batch.voices, device=states.device)]  # type: ignore[index]
         voice = F.mse_loss(states[places[:, 0], places[:, 1]].float(), aimed)
-        return {"loss": answer + 0.1 * voice, "answer": answer, "voice": voice}
+        return {"loss": answer + 0.1 * voice + 0.5 * look, "answer": answer, "voice": voice, "look": look}
 
 
 def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]]) -> dict[str, float]:
@@ -121,7 +142,7 @@ def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]])
 
 
 FIRST = ("list", "list", "list", "typed")
-LATER = ("talk", "seen", "read", "talk", "seen", "typed", "talk", "seen", "list")
+LATER = ("talk", "seen", "read", "told", "seen", "typed", "talk", "seen", "list", "told")
 """Kinds of batches that take turns, in the beginning and later."""
 
 
@@ -135,7 +156,8 @@ def text_batch(
 
     Lists teach to repeat: to say a word, find the one before among those that were heard, and take its follower.
     Attention learns that soonest where a row asks for it thirty times and nothing else tells the answer. Typed
-    single turns are the cheapest way to learn sums by heart, single questions about a picture to find things in it."""
+    single turns are the cheapest way to learn sums by heart, single questions about a picture to find things in it,
+    conversations about what was told to remember."""
 
     def make(step: int) -> DialogueBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
@@ -143,6 +165,8 @@ def text_batch(
         if kind == "talk":
             noise = min(1.0, step / ramp)
             dialogues = [text_dialogue(words, rng, source, noise) for _ in range(size)]
+        elif kind == "told":
+            dialogues = [told_dialogue(words, rng, source) for _ in range(TOLD * size)]
         elif kind == "list":
             dialogues = [long_list(words, rng, source) for _ in range(LISTS * size)]
         elif kind == "seen":
@@ -159,15 +183,29 @@ def text_batch(
 def text_dialogue(
     words: HeardWords, rng: np.random.Generator, source: random.Random, noise: float, typed: float = 0.3
 ) -> Dialogue:
+    turns = shown_conversation(source) if source.random() < 0.3 else spoken_conversation(source)
+    said = _typed_or_read(turns, words, rng, source, noise, typed)
+    return Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
+
+
+def told_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
+    """About what was told, without a system message."""
+    return Dialogue(_typed_or_read(told_conversation(source), words, rng, source, 0.0, 0.3), None)
+
+
+def _typed_or_read(
+    turns: list[tuple[grammar.Turn, Scene | None]], words: HeardWords, rng: np.random.Generator, source: random.Random,
+    noise: float, typed: float,
+) -> list[Said]:  # fmt: skip
     said = []
-    for turn, scene in shown_conversation(source) if source.random() < 0.3 else spoken_conversation(source):
+    for turn, scene in turns:
         seen = picture_ids(scene.slots(), words.builder) if scene else None
         if rng.random() < typed:
             said.append(Said(written(turn, source), seen=seen))
         else:
             errors = 0.08 * noise * rng.random() if turn.skill == "smalltalk" else 0.0
             said.append(Said(turn, read=read_words(turn.heard, words, rng, errors), seen=seen))
-    return Dialogue(said, source.choice(PERSONAS) if source.random() < 0.12 else "")
+    return said
 
 
 def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random, typed: bool) -> Dialogue:
@@ -181,14 +219,20 @@ def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.R
     return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], None)
 
 
-def shown_question(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
-    """One question about a picture, without a system message."""
+def shown_question(
+    words: HeardWords, rng: np.random.Generator, source: random.Random,
+    draw: Callable[[Scene], ImageSlices] | None = None,
+) -> Dialogue:  # fmt: skip
+    """One question about a picture, without a system message. ``draw`` gives the picture, or else what perfect eyes see
+    in it is told."""
     scene = random_scene(source)
-    turn = grammar.Turn(*ask(scene, source), "seeing")
-    seen = picture_ids(scene.slots(), words.builder)
+    turn = seen_turn(scene, source)
+    said = Said(turn, picture=draw(scene)) if draw else Said(turn, seen=picture_ids(scene.slots(), words.builder))
     if source.random() < 0.6:
-        return Dialogue([Said(written(turn, source), seen=seen)], None)
-    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0), seen=seen)], None)
+        said.turn = written(turn, source)
+    else:
+        said.read = read_words(turn.heard, words, rng, 0.0)
+    return Dialogue([said], None)
 
 
 def long_list(words: HeardWords, rng: np.random.Generator, source: random.Random, repeats: float = 0.5) -> Dialogue:
@@ -209,7 +253,7 @@ def written(turn: grammar.Turn, source: random.Random) -> grammar.Turn:
     if source.random() < 0.5:
         question = heard.split()[0] in ("what", "how", "who", "where", "which", "can", "do", "are", "is", "what's")
         heard = heard[:1].upper() + heard[1:] + ("?" if question else source.choice((".", "", "!")))
-    return grammar.Turn(heard, turn.answer, turn.skill)
+    return replace(turn, heard=heard)
 
 
 def train_language(

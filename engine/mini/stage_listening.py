@@ -6,8 +6,8 @@ It trains on whole conversations in sound and pictures; ears and eyes stay as th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from engine.config import OmniConfig
 from engine.mini import grammar
 from engine.mini.augment import babble, noise_pool
-from engine.mini.conversations import shown_conversation, spoken_conversation
+from engine.mini.conversations import shown_conversation, spoken_conversation, told_conversation
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
 from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of
@@ -27,6 +27,7 @@ from engine.mini.scenes import Scene
 from engine.mini.stage_language import (
     Language,
     accuracy,
+    shown_question,
     text_batch,
     token_builder,
     written,
@@ -36,16 +37,20 @@ from engine.mini.stage_words import Ears
 from engine.mini.training import Budget, Losses, load_modules, mixed_precision, train
 from engine.mini.voices import Voices, draw
 from engine.mini.words import HeardWords
-from engine.processing.image import ImageProcessor
+from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.tokens import TokenBuilder
 
 MAX_TURN_SECONDS = 6
 SINGLE = 3
 """Single turns in the place of one conversation."""
+LOOKED = 4
+"""Single questions about pictures in the place of one conversation."""
 TOGETHER = 8
 """Turns of about the same length that are heard at once."""
 NOT_SPEECH = 0.05
 """Share of turns that are noise or a crowd: they get the honest no."""
+TOLD = 0.2
+"""Share of conversations that are about what was told."""
 VOICE_PROMPTS = 0.2
 """Share of conversations that begin with a voice prompt."""
 
@@ -119,89 +124,144 @@ class Senses(nn.Module):
         return embeds
 
 
-def listening_batch(
-    config: OmniConfig, voices: Voices, builder: TokenBuilder, seed: int, size: int, *, strength: float = 0.6,
-    families: dict[str, float] = FAMILIES, typed: float = 0.2, shown: float = 0.35, rendered: float = 0.5,
-    single: bool = False,
-) -> Callable[[int], ListeningBatch]:  # fmt: skip
-    """Conversations by step: mostly spoken, some typed, some with the camera on. Of those, ``rendered`` have a real
-    picture; the others have what perfect eyes would see in it, which costs nothing.
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Those who say the turns: ``families`` of ``voices``, made ``strength`` harder to hear."""
 
-    ``single`` instead gives spoken turns without anything before them, half of them dictation: most words that are
-    heard have to be said again, so that the most is learned about hearing."""
-    process = ImageProcessor(config.image)
+    voices: Voices
+    strength: float = 0.6
+    families: dict[str, float] = field(default_factory=lambda: dict(FAMILIES))
 
-    def conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
-        return shown_conversation(source) if source.random() < shown else spoken_conversation(source)
-
-    def speak(turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
+    def say(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
+        """``turn``, or what a recorded person said instead; now and then noise. Raises KeyError as
+        :meth:`Voices.read` does."""
         while True:
             if rng.random() < NOT_SPEECH:
-                return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng, voices.crowd)
-            family = voices.pick(families, rng)
-            if family in ("espeak", "kal") and voices.library is None:
+                return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng, self.voices.crowd)
+            family = self.voices.pick(self.families, rng)
+            if family in ("espeak", "kal") and self.voices.library is None:
                 made = grammar.invented(random.Random(int(rng.integers(1 << 60)))) if turn.skill == "ood" else turn
-                speech = voices.read(made.heard, rng, family)
+                speech = self.voices.read(made.heard, rng, family)
             else:
-                text, speech = voices.say(rng, family)
+                text, speech = self.voices.say(rng, family)
                 answered = grammar.answer_to(text)
                 if answered is None:
                     continue
                 made = answered
-            heard = hear(made.heard, speech, rng, strength, voices.crowd)
+            heard = hear(made.heard, speech, rng, self.strength, self.voices.crowd)
             if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
                 return made, heard
             turn = grammar.turn(random.Random(int(rng.integers(1 << 60))))
 
+    def read(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
+        """``turn`` to the word, by one of those who can read any text. Raises KeyError as :meth:`Voices.read` does."""
+        readers = self.voices.readers()
+        while True:
+            speech = self.voices.read(turn.heard, rng, draw(readers, rng))
+            heard = hear(turn.heard, speech, rng, self.strength, self.voices.crowd)
+            if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
+                return turn, heard
+
+    def ask(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard] | None:
+        """``turn``, spoken; None where there are only shards and none has this text. Only a question that depends on
+        nothing else may be replaced by what a recorded person said."""
+        try:
+            return (self.read if turn.skill in ("memory", "seeing", "blind") else self.say)(turn, rng)
+        except KeyError:
+            return None
+
+    def prompt(self, rng: np.random.Generator) -> tuple[int, Heard]:
+        """A voice prompt of a few seconds, and which of mini's voices is like it."""
+        speech = self.voices.stranger(rng)
+        heard = hear("", speech, rng, 0.3 * self.strength, self.voices.crowd)
+        heard.samples = np.resize(heard.samples, int(rng.integers(2, 5)) * UNIT)
+        return int(not speech.high), heard
+
+
+def conversation_batch(
+    config: OmniConfig, callers: Callers, builder: TokenBuilder, seed: int, size: int, *, typed: float = 0.2,
+    shown: float = 0.4, rendered: float = 0.7,
+) -> Callable[[int], ListeningBatch]:  # fmt: skip
+    """Conversations by step: mostly spoken, some ``typed``, some with the camera on (``shown``). Of those, ``rendered``
+    have a real picture; the others have what perfect eyes would see in it, which costs nothing."""
+    process = ImageProcessor(config.image)
+
+    def turns(source: random.Random, rng: np.random.Generator, heard: list[Heard]) -> Iterator[Said]:
+        drawn = source.random() < rendered
+        converse = source.choices(
+            (shown_conversation, told_conversation, spoken_conversation), (shown, TOLD, 1 - shown - TOLD)
+        )[0]
+        for turn, scene in converse(source):
+            picture = process(render(scene, source), 1) if scene and drawn else None
+            seen = picture_ids(scene.slots(), builder) if scene and not drawn else None
+            spoken = callers.ask(turn, rng) if rng.random() >= typed else None
+            if spoken is None:
+                yield Said(written(turn, source), picture=picture, seen=seen)
+                continue
+            heard.append(spoken[1])
+            yield Said(spoken[0], samples=spoken[1].samples, picture=picture, seen=seen)
+
     def make(step: int) -> ListeningBatch:
         rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
-        dialogues, prompts, heard = [], [], []
-        for _ in range(SINGLE * size if single else size):
-            said = []
-            turns = single_turn(source) if single else conversation(source)
-            drawn = source.random() < rendered
-            for turn, scene in turns:
-                picture = process(render(scene, source), 1) if isinstance(scene, Scene) and drawn else None
-                seen = picture_ids(scene.slots(), builder) if isinstance(scene, Scene) and not drawn else None
-                if not single and rng.random() < typed:
-                    said.append(Said(written(turn, source), picture=picture, seen=seen))
-                else:
-                    # Only a question that depends on nothing else may be replaced by what a recorded person said.
-                    fixed = turn.skill in ("memory", "seeing", "blind")
-                    try:
-                        made, sound = (turn, _read(voices, turn, rng, strength)) if fixed else speak(turn, rng)
-                    except KeyError:  # no shard has this text
-                        said.append(Said(turn, picture=picture, seen=seen))
-                        continue
-                    heard.append(sound)
-                    said.append(Said(made, samples=sound.samples, picture=picture, seen=seen))
+        dialogues: list[Dialogue] = []
+        heard: list[Heard] = []
+        prompts: list[Heard] = []
+        for _ in range(size):
             persona = source.choice(PERSONAS) if source.random() < 0.12 else ""
-            dialogue = Dialogue(said, None if single else persona)
-            if not single and rng.random() < VOICE_PROMPTS:
-                speech = voices.stranger(rng)
-                prompt = hear("", speech, rng, 0.3 * strength, voices.crowd)
-                prompt.samples = np.resize(prompt.samples, int(rng.integers(2, 5)) * UNIT)
-                dialogue.voice, dialogue.voice_sample = int(not speech.high), prompt.samples
+            dialogue = Dialogue(list(turns(source, rng, heard)), persona)
+            if rng.random() < VOICE_PROMPTS:
+                dialogue.voice, prompt = callers.prompt(rng)
+                dialogue.voice_sample = prompt.samples
                 prompts.append(prompt)
             dialogues.append(dialogue)
-        batch = build(dialogues, builder, source)
-        heard += prompts
-        return ListeningBatch(batch, units_of(heard, rng, strength) if heard else None)
+        return _listening(dialogues, heard + prompts, builder, source, rng, callers.strength)
 
     return make
 
 
-def single_turn(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:
-    return [(grammar.dictation(source) if source.random() < 0.5 else grammar.turn(source), None)]
+def single_batch(
+    callers: Callers, builder: TokenBuilder, seed: int, size: int
+) -> Callable[[int], ListeningBatch]:  # fmt: skip
+    """Spoken turns without anything before them, half of them dictation: most words that are heard have to be said
+    again, so that the most is learned about hearing."""
+
+    def make(step: int) -> ListeningBatch:
+        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        dialogues: list[Dialogue] = []
+        heard: list[Heard] = []
+        while len(dialogues) < SINGLE * size:
+            turn = grammar.dictation(source) if source.random() < 0.5 else grammar.turn(source)
+            if (spoken := callers.ask(turn, rng)) is not None:
+                heard.append(spoken[1])
+                dialogues.append(Dialogue([Said(spoken[0], samples=spoken[1].samples)], None))
+        return _listening(dialogues, heard, builder, source, rng, callers.strength)
+
+    return make
 
 
-def _read(voices: Voices, turn: grammar.Turn, rng: np.random.Generator, strength: float) -> Heard:
-    readers = voices.readers()
-    while True:
-        speech = voices.read(turn.heard, rng, draw(readers, rng))
-        heard = hear(turn.heard, speech, rng, strength, voices.crowd)
-        if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
-            return heard
+def looked_batch(
+    config: OmniConfig, words: HeardWords, seed: int, size: int
+) -> Callable[[int], ListeningBatch]:  # fmt: skip
+    """Single questions about drawn pictures, typed or read: the most is learned about what eyes really say."""
+    process = ImageProcessor(config.image)
+
+    def make(step: int) -> ListeningBatch:
+        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+
+        def draw(scene: Scene) -> ImageSlices:
+            return process(render(scene, source), 1)
+
+        dialogues = [shown_question(words, rng, source, draw) for _ in range(LOOKED * size)]
+        return ListeningBatch(build(dialogues, words.builder, source), None)
+
+    return make
+
+
+def _listening(
+    dialogues: list[Dialogue], heard: list[Heard], builder: TokenBuilder, source: random.Random,
+    rng: np.random.Generator, strength: float,
+) -> ListeningBatch:  # fmt: skip
+    return ListeningBatch(build(dialogues, builder, source), units_of(heard, rng, strength) if heard else None)
 
 
 def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> Heard:
@@ -234,7 +294,7 @@ def train_listening(
     builder = token_builder(config)
     senses, mel = Senses(config, HeardWords(builder), builder), WarpedMel(config.mel).to(device)
     # Pictures come in once the eyes can see: a language model that looks at noise learns to look away.
-    rendered = 0.5 if "seeing" in senses.adopt(folder) else 0.0
+    rendered = 0.7 if "seeing" in senses.adopt(folder) else 0.0
     senses.to(device).eval()
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
 
@@ -246,23 +306,25 @@ def train_listening(
         sensed = sense(batch) if isinstance(batch, ListeningBatch) else batch
         return senses.language.losses(senses.embed(sensed), sensed.dialogues)
 
-    judge = listening_batch(config, judges, builder, seed + 1000, 12, strength=0.0, typed=0.0, rendered=rendered,
-                            families={"espeak": 0.4, "an4": 0.4, "fsdd": 0.2})  # fmt: skip
+    unseen = Callers(judges, 0.0, {"espeak": 0.4, "an4": 0.4, "fsdd": 0.2})
+    judge = conversation_batch(config, unseen, builder, seed + 1000, 12, typed=0.0, rendered=rendered)
 
     def evaluate() -> dict[str, float]:
         batches = map(sense, map(judge, range(3)))
         return accuracy(senses.language, ((senses.embed(batch), batch.dialogues) for batch in batches))
 
-    spoken = listening_batch(config, voices, builder, seed, size, rendered=rendered)
-    alone = listening_batch(config, voices, builder, seed, size, single=True)
-    text = text_batch(builder, senses.words, seed, size, 1, ("talk", "seen", "typed", "talk", "seen", "list"))
+    callers = Callers(voices)
+    spoken = conversation_batch(config, callers, builder, seed, size, rendered=rendered)
+    kinds = {0: spoken, 1: single_batch(callers, builder, seed, size), 2: spoken,
+             4: looked_batch(config, senses.words, seed, size)}  # fmt: skip
+    text = text_batch(builder, senses.words, seed, size, 1, ("talk", "seen", "typed", "told", "seen", "list"))
 
     def make(step: int) -> ListeningBatch | SensedBatch:
-        """Of four batches, two are of conversations, one of single spoken turns and one of text, so that sums, lists,
-        pictures and what was told before are not forgotten. Ears and eyes do not learn here: on a processor the workers
-        listen and look ahead."""
-        turn = step % 4
-        batch = ListeningBatch(text(step // 4), None) if turn == 3 else (alone if turn == 1 else spoken)(step)
+        """Of five batches, two are of conversations, one of single spoken turns, one of single pictures, and one of
+        text, so that sums, lists and what was told before are not forgotten. Ears and eyes do not learn here: on a
+        processor the workers listen and look ahead."""
+        turn = step % 5
+        batch = ListeningBatch(text(step // 5), None) if turn == 3 else kinds[turn](step)
         return sense(batch) if device == "cpu" else batch
 
     train("listening", folder, senses.language, make, loss, budget, workers=workers, until=until, evaluate=evaluate)

@@ -35,6 +35,8 @@ SEEN_WORDS = ("", "light", "dark", *UNITS[:10], *LETTERS, *PALETTE, *SHAPES)
 
 FORMS = (*SHAPES, *UNITS[:10], *LETTERS)
 """What the patches of a thing or a character are told to know, in training only."""
+PLACED = 15.0
+"""How much more the distance counts of a token that says where something is."""
 GRID = (16, 12)
 """Columns and rows of patches in the most common picture."""
 
@@ -56,6 +58,7 @@ class Eyes(nn.Module):
         self.form = nn.Linear(config.vision.hidden_size, len(FORMS) + 1)
         ids = [builder.text(" " + w)[0] if w else builder.specials.unknown for w in SEEN_WORDS]
         self.register_buffer("targets", embedding_table(config.llm.vocab_size, width)[ids].clone(), persistent=False)
+        self.places: Tensor
         self.register_buffer("places", place_vectors(config.query_num, width), persistent=False)
         self.bias = nn.Parameter(torch.zeros(len(ids)))
         self.scale = nn.Parameter(torch.tensor(0.25))
@@ -156,7 +159,9 @@ def train_seeing(
         log = eyes.scores(tokens)
         aims = slot_targets(scenes, tokens.shape[1]).to(log.device)
         named = F.nll_loss(log.flatten(0, 1), aims.flatten(), weights.to(log.device))
-        distance = (tokens - eyes.meant(log.detach())).square().mean()
+        # Where a shape is shows in few tokens and not in their words: it would be learned last, or never.
+        placed = 1 + PLACED * (1 - log[..., 0].detach().exp()) * eyes.places.any(1)
+        distance = (placed[..., None] * (tokens - eyes.meant(log.detach())).square()).mean()
         colour = F.cross_entropy(eyes.colour(features).float().flatten(0, 1), colours.flatten().to(log.device))
         form = F.cross_entropy(eyes.form(features).float().flatten(0, 1), forms.flatten().to(log.device))
         return {"loss": named + 0.5 * distance + colour + form, "named": named, "distance": distance,

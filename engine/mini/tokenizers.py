@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from engine.mini import grammar
 from engine.mini.pronunciation import LETTER_SOUNDS, PHONES, spelled
-from engine.mini.vocabulary import number
+from engine.mini.vocabulary import NAMES, number
 
 LLM_SPECIALS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>", "<image>", "</image>", "<ref>", "</ref>", "<box>", "</box>",
@@ -73,7 +74,11 @@ SEEING_TEXT = (
 )
 
 
-def build_llm_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+FIRST_WORDS_VOCAB = 2560
+"""Ids of the trained byte pairs and the special tokens; those of :func:`add_words` follow."""
+
+
+def build_llm_tokenizer(folder: Path, vocab_size: int = FIRST_WORDS_VOCAB) -> Tokenizer:
     """Writes ``tokenizer.json`` and ``tokenizer_config.json``. Id 0 is a token that no text uses, since the decoding of
     answers drops it. Raises ValueError when a word of the grammar does not fit ``vocab_size`` as one token."""
     words = grammar.lexicon_words()
@@ -103,6 +108,37 @@ def build_llm_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
         "add_prefix_space": False, "chat_template": CHAT_TEMPLATE, "additional_special_tokens": LLM_SPECIALS,
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    return tokenizer
+
+
+def single_tokens() -> list[str]:
+    """Texts that shall be one token each: what is heard, names as they are written, and what is said about pictures. To
+    say a word again is one decision then; in pieces, "Martin" begins as "Mary" does."""
+    said = {*SEEING_TEXT.replace(".", "").replace(",", "").split(), *grammar.heard_words()}
+    return [f" {word}" for word in sorted({w for w in said if w.isalpha()} | {n.capitalize() for n in NAMES})]
+
+
+def add_words(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Joins the pieces of every one of ``texts`` to one token; the ids that there are stay. Raises ValueError when the
+    ids reach ``vocab_size``."""
+    for text in texts:
+        pieces = tokenizer.encode(text).tokens
+        if len(pieces) == 1:
+            continue
+        document = json.loads(tokenizer.to_str())
+        vocab, merges = document["model"]["vocab"], document["model"]["merges"]
+        # A special token that the model does not know itself gets the next id whenever the file is read.
+        vocab.update({token["content"]: token["id"] for token in document["added_tokens"]})
+        count, joined = tokenizer.get_vocab_size(), pieces[0]
+        for piece in pieces[1:]:
+            merges.append([joined, piece])
+            joined += piece
+            if joined not in vocab:
+                vocab[joined] = count
+                count += 1
+        if count > vocab_size:
+            raise ValueError(f"vocab_size {vocab_size} is too small: there is no room for {text!r}")
+        tokenizer = Tokenizer.from_str(json.dumps(document))
     return tokenizer
 
 

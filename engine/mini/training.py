@@ -117,12 +117,28 @@ def batches(make: Callable[[int], Any], steps: range, workers: int) -> Iterator[
 
 
 def load_modules(folder: Path, stage: str, modules: nn.Module) -> bool:
-    """Gives ``modules`` the weights of a stage; False when it was never run."""
-    file = folder / f"{stage}.pt"
-    if not file.exists():
-        return False
-    modules.load_state_dict(torch.load(file, map_location="cpu", weights_only=False)["modules"])
-    return True
+    """Gives ``modules`` the weights that a stage learned, or else those that were unpacked for it; False when there are
+    none."""
+    trained, start = folder / f"{stage}.pt", folder / f"{stage}.start.pt"
+    if trained.exists():
+        modules.load_state_dict(torch.load(trained, map_location="cpu", weights_only=False)["modules"])
+    elif start.exists():
+        begin_at(modules, torch.load(start, map_location="cpu", weights_only=True)["modules"])
+    return trained.exists() or start.exists()
+
+
+@torch.no_grad()
+def begin_at(modules: nn.Module, held: dict[str, Tensor]) -> None:
+    """Gives ``modules`` those of the weights ``held`` that they have room for. A table that has grown since, for new
+    words, keeps its new rows as they are."""
+    for name, weight in modules.state_dict().items():
+        old = held.get(name)
+        if old is None:
+            continue
+        if old.shape == weight.shape:
+            weight.copy_(old)
+        elif old.dim() and old.shape[1:] == weight.shape[1:] and len(old) < len(weight):
+            weight[: len(old)] = old
 
 
 NOT_HIDDEN = ("embed", "emb_", "head", "query", "ctc", "frame", "colour", "form")
@@ -201,10 +217,7 @@ def train(
             optimizer.load_state_dict(kept)
         step, elapsed, log = state["step"], state["elapsed"], state["log"]
     elif (start := folder / f"{stage}.start.pt").exists():
-        known = modules.state_dict()
-        held = torch.load(start, map_location="cpu", weights_only=True)["modules"]
-        same = {k: v for k, v in held.items() if k in known and known[k].shape == v.shape}
-        modules.load_state_dict(same, strict=False)
+        begin_at(modules, torch.load(start, map_location="cpu", weights_only=True)["modules"])
 
     def save() -> None:
         state = {

@@ -85,13 +85,16 @@ def recordings(folder: Path) -> list[Recording]:
 
 
 def question(rng: Generator) -> str:
-    """Something to say: mostly of the grammar, some questions with the camera on."""
+    """Something to say: mostly of the grammar, some questions with the camera on, and names, which nothing else in a
+    conversation says."""
     source = random.Random(int(rng.integers(1 << 60)))
     kind = rng.random()
     if kind < 0.04:
         return grammar.invented(source).heard
     if kind < 0.2:
         return source.choice(shown_conversation(source))[0].heard
+    if kind < 0.3:
+        return grammar.tell_name(source, grammar.Memory()).heard
     return grammar.turn(source).heard
 
 

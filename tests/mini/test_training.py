@@ -23,7 +23,7 @@ from engine.mini.scenes import Scene, Thing
 from engine.mini.stage_language import token_builder, train_language
 from engine.mini.stage_seeing import FORMS, patch_targets, train_seeing
 from engine.mini.synthesis import Speech
-from engine.mini.training import Budget, plain_attention
+from engine.mini.training import Budget, begin_at, plain_attention
 from engine.mini.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, conv_length
 from engine.model.kv import KVArena, whole
@@ -68,10 +68,31 @@ def test_training_goes_on_from_a_checkpoint_where_its_state_is_lost(tmp_path: Pa
     trained = train_language(config, tmp_path / "lost", budget, size=2)
     (tmp_path / "shipped" / "assets").mkdir(parents=True)
     assert export(config, tmp_path / "lost", tmp_path / "shipped") == ["language"]
-    assert {"words", "language", "listening", "vocoder"} <= set(unpack(tmp_path / "new", tmp_path / "shipped"))
+    unpacked = set(unpack(tmp_path / "new", tmp_path / "shipped"))
+    assert {"words", "language", "vocoder"} <= unpacked
+    assert "listening" not in unpacked  # it begins with what language learned since
     begun = train_language(config, tmp_path / "new", budget, size=2, until=0)
     for name, weight in trained.llm.state_dict().items():
         torch.testing.assert_close(begun.llm.state_dict()[name], weight, rtol=1e-2, atol=1e-3)
+
+
+def test_a_table_that_has_grown_begins_with_the_rows_that_it_had() -> None:
+    old, new = nn.Embedding(3, 4), nn.Embedding(5, 4)
+    more = new.weight[3:].clone()
+    begin_at(new, old.state_dict())
+    torch.testing.assert_close(new.weight, torch.cat([old.weight, more]))
+    begin_at(old, new.state_dict())  # too large for it
+    torch.testing.assert_close(old.weight, new.weight[:3])
+
+
+def test_what_was_unpacked_is_exported_again_unless_it_was_trained(tmp_path: Path) -> None:
+    unpack(tmp_path)
+    shipped = collect(config, tmp_path)[0]
+    train_language(config, tmp_path, Budget(steps=2, learning_rate=1e-3, warmup=1), size=2)
+    trained, _, found = collect(config, tmp_path)
+    assert {"language", "talker", "seeing", "vocoder"} <= set(found)
+    changed = {key.split(".")[0] for key, weight in trained.items() if not torch.equal(weight, shipped[key])}
+    assert changed == {"llm"}
 
 
 def test_a_little_training_lowers_the_loss(tmp_path: Path) -> None:
