@@ -101,7 +101,7 @@ def unpack(folder: Path, source: Path = CHECKPOINT) -> list[str]:
         for stage, prefixes in SOURCES.items()
         if stage != "listening"
     }
-    starts["vocoder"] = {f"vocos.{key}": value.float() for key, value in vocoder.items()}
+    starts["vocoder"] = _renamed(vocoder, [("", "vocos.")])
     for stage, modules in starts.items():
         torch.save({"modules": modules}, folder / f"{stage}.start.pt")
     return list(starts)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine.mini.scenes import Looks
 from engine.mini.small_talk import SMALL_TALK
 from engine.mini.vocabulary import (
     COLOURS,
@@ -40,7 +41,7 @@ class Turn:
     heard: str
     answer: str
     skill: str
-    looks: tuple[tuple[str, int], ...] = ()
+    looks: Looks = ()
 
 
 @dataclass(slots=True)

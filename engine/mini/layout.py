@@ -75,8 +75,8 @@ GENERATION = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": 3
 
 
 def write_layout(folder: Path = CHECKPOINT) -> None:
-    """Writes everything of the checkpoint but the weights. The ids of an existing language tokenizer stay as they are:
-    trained weights mean them."""
+    """Writes everything of the checkpoint but the weights. The ids of an existing language tokenizer stay as they are,
+    since trained weights mean them; words that it lacks are added."""
     lexicon: dict[str, list[str]] = json.loads(LEXICON.read_text())
     if not (folder / "tokenizer.json").exists():
         build_llm_tokenizer(folder)

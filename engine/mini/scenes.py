@@ -17,6 +17,8 @@ LIGHT, COUNT, CHARACTER, CELLS = range(4)
 """The picture tokens that say light or dark, how many shapes, the character, and the first of those of the grid."""
 SLOTS = CELLS + 9 * 2
 """Picture tokens that mean something."""
+Looks = tuple[tuple[str, int], ...]
+"""Words of an answer that are read from the picture, in order, and the picture tokens that say them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,11 @@ class Scene:
 
     def slots(self) -> list[str]:
         """Words of the picture tokens; empty ones stay blank."""
-        out = ["light" if self.light else "dark", UNITS[len(self.things)], self.character_word]
-        cells = {(t.row, t.column): t for t in self.things}
-        for row in range(3):
-            for column in range(3):
-                thing = cells.get((row, column))
-                out += [thing.colour, thing.shape] if thing else ["", ""]
+        out = [""] * SLOTS
+        out[:CELLS] = "light" if self.light else "dark", UNITS[len(self.things)], self.character_word
+        for thing in self.things:
+            colour, shape = thing.slots
+            out[colour], out[shape] = thing.colour, thing.shape
         return out
 
     @property
@@ -89,10 +90,6 @@ def random_scene(rng: random.Random, characters: float = 0.25) -> Scene:
 
 
 # --- questions -----------------------------------------------------------------------------------------------------
-
-
-Looks = tuple[tuple[str, int], ...]
-"""Words of an answer that are read from the picture, in order, and the picture tokens that say them."""
 
 
 def describe(scene: Scene) -> str:

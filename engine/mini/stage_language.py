@@ -25,7 +25,7 @@ from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
 from engine.mini.looking import looking_loss
 from engine.mini.scenes import Scene, random_scene
-from engine.mini.training import Budget, Losses, train
+from engine.mini.training import Budget, Losses, chances, train
 from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
 from engine.mini.words import EMBEDDING_STD, HeardWords, embedding_table, place_vectors
 from engine.model.decoder import DecoderLayer
@@ -160,7 +160,7 @@ def text_batch(
     conversations about what was told to remember."""
 
     def make(step: int) -> DialogueBatch:
-        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        rng, source = chances(seed, step)
         kind = FIRST[step % len(FIRST)] if step < first else kinds[step % len(kinds)]
         if kind == "talk":
             noise = min(1.0, step / ramp)

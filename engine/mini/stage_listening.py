@@ -34,7 +34,7 @@ from engine.mini.stage_language import (
 )
 from engine.mini.stage_seeing import Eyes
 from engine.mini.stage_words import Ears
-from engine.mini.training import Budget, Losses, load_modules, mixed_precision, train
+from engine.mini.training import Budget, Losses, chances, load_modules, mixed_precision, train
 from engine.mini.voices import Voices, draw
 from engine.mini.words import HeardWords
 from engine.processing.image import ImageProcessor, ImageSlices
@@ -202,7 +202,7 @@ def conversation_batch(
             yield Said(spoken[0], samples=spoken[1].samples, picture=picture, seen=seen)
 
     def make(step: int) -> ListeningBatch:
-        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        rng, source = chances(seed, step)
         dialogues: list[Dialogue] = []
         heard: list[Heard] = []
         prompts: list[Heard] = []
@@ -219,14 +219,12 @@ def conversation_batch(
     return make
 
 
-def single_batch(
-    callers: Callers, builder: TokenBuilder, seed: int, size: int
-) -> Callable[[int], ListeningBatch]:  # fmt: skip
+def single_batch(callers: Callers, builder: TokenBuilder, seed: int, size: int) -> Callable[[int], ListeningBatch]:
     """Spoken turns without anything before them, half of them dictation: most words that are heard have to be said
     again, so that the most is learned about hearing."""
 
     def make(step: int) -> ListeningBatch:
-        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        rng, source = chances(seed, step)
         dialogues: list[Dialogue] = []
         heard: list[Heard] = []
         while len(dialogues) < SINGLE * size:
@@ -239,14 +237,12 @@ def single_batch(
     return make
 
 
-def looked_batch(
-    config: OmniConfig, words: HeardWords, seed: int, size: int
-) -> Callable[[int], ListeningBatch]:  # fmt: skip
+def looked_batch(config: OmniConfig, words: HeardWords, seed: int, size: int) -> Callable[[int], ListeningBatch]:
     """Single questions about drawn pictures, typed or read: the most is learned about what eyes really say."""
     process = ImageProcessor(config.image)
 
     def make(step: int) -> ListeningBatch:
-        rng, source = np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
+        rng, source = chances(seed, step)
 
         def draw(scene: Scene) -> ImageSlices:
             return process(render(scene, source), 1)

@@ -6,7 +6,6 @@ language model, which learned to answer from such words, can use real pictures a
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from engine.config import OmniConfig
 from engine.mini.rendering import PALETTE, render_with_plan
 from engine.mini.scenes import CELLS, SLOTS, Scene, random_scene
 from engine.mini.stage_language import token_builder
-from engine.mini.training import Budget, Losses, orthogonal, train
+from engine.mini.training import Budget, Losses, chances, orthogonal, train
 from engine.mini.vocabulary import LETTERS, SHAPES, UNITS
 from engine.mini.words import embedding_table, place_vectors
 from engine.model.resampler import Resampler, sine_positions
@@ -107,7 +106,7 @@ def scene_batch(config: OmniConfig, seed: int, size: int, ramp: int) -> Callable
     process = ImageProcessor(config.image)
 
     def make(step: int) -> tuple[list[ImageSlices], list[Scene], Tensor, Tensor]:
-        source = random.Random(seed * 1_000_003 + step)
+        _, source = chances(seed, step)
         difficulty = min(1.0, 0.2 + step / ramp) if ramp else 1.0
         scenes = [random_scene(source, characters=0.4) for _ in range(size)]
         drawn = [render_with_plan(scene, source, difficulty) for scene in scenes]

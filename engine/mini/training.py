@@ -8,6 +8,7 @@ interrupted stage again continues from there.
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -114,6 +116,11 @@ def batches(make: Callable[[int], Any], steps: range, workers: int) -> Iterator[
         Steps(make, steps), batch_size=None, shuffle=False, num_workers=workers, prefetch_factor=4 if workers else None
     )
     return iter(loader)
+
+
+def chances(seed: int, step: int) -> tuple[np.random.Generator, random.Random]:
+    """What a batch is drawn with: the same for the same ``step``, whatever was drawn before."""
+    return np.random.default_rng((seed, step)), random.Random(seed * 1_000_003 + step)
 
 
 def load_modules(folder: Path, stage: str, modules: nn.Module) -> bool:
