@@ -32,7 +32,7 @@ HD_SLICES = 6
 
 PACE = LiveOptions(first_text=4, text=4, first_codes=6, first_overlap=1024)
 """Small first blocks: the sooner the first sound. 6 codes give 85 ms of it, in which the next block is made."""
-SAFE_PACE = replace(PACE, first_codes=16)
+SAFE_PACE = replace(PACE, first_codes=16, growth=0.25)
 """For a processor, which has the call's media, and often the browser, to run as well: 298 ms, lest it runs dry."""
 
 

@@ -54,7 +54,10 @@ class LiveOptions:
     first_overlap: int = OVERLAP
     """Samples of the first block that wait for the second one; less of them is an earlier sound, and a shorter fade."""
     codes: int = BLOCK_CODES
-    """Audio codes of a block at most. Blocks grow to it, so that none takes longer than the sound before it lasts."""
+    """Audio codes of a block at most."""
+    growth: float = 0.5
+    """How many codes more than the first block a later one has, as a share of those before it. Blocks grow slowly, so
+    that none takes longer than the sound before it lasts."""
     codes_per_token: int = 14
     """Audio codes that a text token usually takes: tells about when a word is spoken before that is known."""
     max_codes_per_token: int = 50
@@ -192,7 +195,7 @@ class LiveSpeech:
         config, head = self.tokens.config, len(self.tokens.head)
         options, read, own = self.options, 0, 0
         while True:
-            steps = min(options.codes, options.first_codes + len(self.codes) // 2)
+            steps = min(options.codes, options.first_codes + int(options.growth * len(self.codes)))
             while not self._closed and len(self._ids) < self._window(voice, steps):
                 yield from self._pull()
             if len(self._ids) == carried:

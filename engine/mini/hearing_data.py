@@ -17,10 +17,11 @@ from engine.mini.layout import LEXICON
 from engine.mini.synthesis import PAUSE, Speech, phone_class
 from engine.mini.voices import Voices
 
-FAMILIES = {"espeak": 0.34, "kal": 0.05, "slow": 0.3, "an4": 0.2, "fsdd": 0.06, "prompts": 0.05}
+FAMILIES = {"espeak": 0.32, "kal": 0.05, "slow": 0.38, "an4": 0.15, "fsdd": 0.05, "prompts": 0.05}
 """Share of each family of voices in training."""
-
-
+JOINED = 0.2
+"""Share of utterances that another one follows, where both together are short enough: few sentences of the grammar
+are long, and what is said in the fourth second would hardly be learned."""
 MAX_SECONDS = 5
 
 
@@ -97,8 +98,33 @@ def frame_labels(speech: Speech, placed: Placed) -> NDArray[np.int64]:
     return np.where((index < 0) | (times > end), phone_class(PAUSE), classes[index]).astype(np.int64)
 
 
+def joined(first: Heard, second: Heard) -> Heard:
+    """One utterance after the other."""
+    frame = UNIT // FRAMES
+    frames = len(first.samples) // frame
+    samples = np.concatenate([first.samples[: frames * frame], second.samples])
+    labels = np.full(-(-len(samples) // UNIT) * FRAMES, -100, np.int64)
+    labels[:frames] = first.labels[:frames]
+    rest = second.labels[: len(labels) - frames]
+    labels[frames : frames + len(rest)] = rest
+    ends: tuple[float, ...] = ()
+    if first.word_ends and second.word_ends:
+        ends = (*first.word_ends, *(frames / FRAMES + end for end in second.word_ends))
+    return Heard(f"{first.text} {second.text}", samples, labels, ends, first.classes() + second.classes(),
+                 first.high if first.high == second.high else None)  # fmt: skip
+
+
 def sample(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float] = FAMILIES) -> Heard:
-    """One utterance of a random voice, at most :data:`MAX_SECONDS`."""
+    """What a random voice says, in training sometimes two of them (:data:`JOINED`), at most :data:`MAX_SECONDS`."""
+    heard = _utterance(voices, rng, strength, families)
+    if strength > 0 and rng.random() < JOINED:
+        both = joined(heard, _utterance(voices, rng, strength, families))
+        if len(both.samples) <= MAX_SECONDS * UNIT:
+            return both
+    return heard
+
+
+def _utterance(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float]) -> Heard:
     while True:
         text, speech = voices.say(rng, voices.pick(families, rng))
         heard = hear(text, speech, rng, strength, voices.crowd)

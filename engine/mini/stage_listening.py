@@ -47,7 +47,7 @@ LOOKED = 4
 """Single questions about pictures in the place of one conversation."""
 TOGETHER = 8
 """Turns of about the same length that are heard at once."""
-NOT_SPEECH = 0.05
+NOT_SPEECH = 0.07
 """Share of turns that are noise or a crowd: they get the honest no."""
 TOLD = 0.2
 """Share of conversations that are about what was told."""
@@ -220,15 +220,17 @@ def conversation_batch(
 
 
 def single_batch(callers: Callers, builder: TokenBuilder, seed: int, size: int) -> Callable[[int], ListeningBatch]:
-    """Spoken turns without anything before them, half of them dictation: most words that are heard have to be said
-    again, so that the most is learned about hearing."""
+    """Spoken turns without anything before them, many of them dictation: most words that are heard have to be said
+    again, so that the most is learned about hearing. Small talk and counting are hard to tell from it where words were
+    not understood."""
+    skills = (grammar.dictation, grammar.counting, grammar.small_talk, grammar.turn)
 
     def make(step: int) -> ListeningBatch:
         rng, source = chances(seed, step)
         dialogues: list[Dialogue] = []
         heard: list[Heard] = []
         while len(dialogues) < SINGLE * size:
-            turn = grammar.dictation(source) if source.random() < 0.5 else grammar.turn(source)
+            turn = source.choices(skills, (4, 1, 2, 3))[0](source)
             if (spoken := callers.ask(turn, rng)) is not None:
                 heard.append(spoken[1])
                 dialogues.append(Dialogue([Said(spoken[0], samples=spoken[1].samples)], None))
@@ -313,7 +315,7 @@ def train_listening(
     spoken = conversation_batch(config, callers, builder, seed, size, rendered=rendered)
     kinds = {0: spoken, 1: single_batch(callers, builder, seed, size), 2: spoken,
              4: looked_batch(config, senses.words, seed, size)}  # fmt: skip
-    text = text_batch(builder, senses.words, seed, size, 1, ("talk", "seen", "typed", "told", "seen", "list"))
+    text = text_batch(builder, senses.words, seed, size, 1, ("list", "seen", "talk", "list", "told", "typed"))
 
     def make(step: int) -> ListeningBatch | SensedBatch:
         """Of five batches, two are of conversations, one of single spoken turns, one of single pictures, and one of

@@ -72,7 +72,7 @@ def _spaced(classes: list[int]) -> list[int]:
 
 
 def train_words(
-    config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 3, size: int = 8, workers: int = 0,
+    config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 3, size: int = 24, workers: int = 0,
     until: int | None = None, device: str = "cpu", families: dict[str, float] = FAMILIES, strength: float = 0.65,
 ) -> Ears:  # fmt: skip
     """Runs or resumes the stage; the first run starts from the stage *hearing*."""

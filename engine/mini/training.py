@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from engine.model.audio import AudioLayer
 from engine.model.decoder import DecoderLayer
 
 Losses = dict[str, Tensor]
@@ -184,10 +185,10 @@ def make_optimizers(modules: nn.Module, budget: Budget) -> list[torch.optim.Opti
 
 
 def compile_layers(modules: nn.Module) -> None:
-    """Compiles decoder layers in place, for batches of any size."""
+    """Compiles transformer layers in place, for batches of any size."""
     torch._dynamo.config.recompile_limit = 64
     for module in modules.modules():
-        if isinstance(module, DecoderLayer):
+        if isinstance(module, DecoderLayer | AudioLayer):
             module.compile(dynamic=True)
 
 
