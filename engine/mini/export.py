@@ -21,9 +21,12 @@ SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "seeing": (("vpm.", "vpm."), ("resampler.", "resampler.")),
     "listening": (("llm.", "llm."),),
     "codec": (("dvae.", "tts.dvae."),),
-    "talker": (("tts.", "tts."),),
+    "talker": tuple(
+        (f"tts.{part}.", f"tts.{part}.") for part in ("projector", "emb_text", "emb_code", "model", "head_code")
+    ),
 }  # fmt: skip
-"""Stage: prefixes of its modules and what they are called in the checkpoint. Later stages win."""
+"""Stage: prefixes of its modules and what they are called in the checkpoint. Later stages win. The talker holds a codec
+too, for its data; the one that counts is the codec's own."""
 SILENCE = -20.0
 """Logarithm of the magnitudes that a vocoder gives before it was trained."""
 UNUSED = "tts.model.embed_tokens.weight"

@@ -256,7 +256,8 @@ def train_talker(
     config: OmniConfig, folder: Path, budget: Budget, *, seed: int = 8, size: int = 8, workers: int = 0,
     until: int | None = None, device: str = "cpu",
 ) -> Talker:  # fmt: skip
-    """ConditionalChatTTS: phones to codes. Runs after *codec*."""
+    """ConditionalChatTTS: phones to codes. Runs after *codec*, and again whenever that was trained on: the codes are
+    others then."""
     torch.manual_seed(seed)
     talker, codec = Talker(config), Codec(config)
     if not load_modules(folder, "codec", codec):

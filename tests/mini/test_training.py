@@ -95,6 +95,18 @@ def test_what_was_unpacked_is_exported_again_unless_it_was_trained(tmp_path: Pat
     assert changed == {"llm"}
 
 
+def test_the_codec_that_made_the_talkers_codes_is_exported(tmp_path: Path) -> None:
+    unpack(tmp_path)
+    shipped = collect(config, tmp_path)[0]
+    codec = {key.removeprefix("tts."): weight for key, weight in shipped.items() if key.startswith("tts.dvae.")}
+    torch.save({"modules": {key: weight + 1 for key, weight in codec.items()}}, tmp_path / "codec.pt")
+    torch.save({"modules": {f"tts.{key}": weight for key, weight in codec.items()}}, tmp_path / "talker.pt")
+    state = collect(config, tmp_path)[0]
+    assert codec
+    for key, weight in codec.items():
+        torch.testing.assert_close(state[f"tts.{key}"], weight + 1)
+
+
 def test_a_little_training_lowers_the_loss(tmp_path: Path) -> None:
     train_seeing(config, tmp_path, Budget(steps=24, learning_rate=2e-3, warmup=2), size=4, until=2)
     train_seeing(config, tmp_path, Budget(steps=24, learning_rate=2e-3, warmup=2), size=4)
