@@ -85,13 +85,18 @@ def word_ends(text: str, speech: Speech) -> tuple[float, ...]:
     return tuple(times[spoken[k - 1] + 1] for k in np.cumsum(counts))
 
 
+def unlabelled(samples: int) -> NDArray[np.int64]:
+    """Labels of the frames of whole units, none of them known."""
+    return np.full(-(-samples // UNIT) * FRAMES, -100, np.int64)
+
+
 def frame_labels(speech: Speech, placed: Placed) -> NDArray[np.int64]:
-    count = -(-len(placed.samples) // UNIT) * FRAMES
+    labels = unlabelled(len(placed.samples))
     if not speech.phones:
-        return np.full(count, -100, np.int64)
+        return labels
     starts = [placed.start + start * placed.tempo for _, start in speech.phones]
     names = [name for name, _ in speech.phones]
-    times = (np.arange(count) + 0.5) / FRAMES
+    times = (np.arange(len(labels)) + 0.5) / FRAMES
     index = np.searchsorted(starts, times, side="right") - 1
     end = placed.start + len(speech.samples) / speech.rate * placed.tempo
     classes = np.array([*(phone_class(n) for n in names), phone_class(PAUSE)])
@@ -103,7 +108,7 @@ def joined(first: Heard, second: Heard) -> Heard:
     frame = UNIT // FRAMES
     frames = len(first.samples) // frame
     samples = np.concatenate([first.samples[: frames * frame], second.samples])
-    labels = np.full(-(-len(samples) // UNIT) * FRAMES, -100, np.int64)
+    labels = unlabelled(len(samples))
     labels[:frames] = first.labels[:frames]
     rest = second.labels[: len(labels) - frames]
     labels[frames : frames + len(rest)] = rest

@@ -20,8 +20,8 @@ from engine.mini import grammar
 from engine.mini.augment import babble, noise_pool
 from engine.mini.conversations import shown_conversation, spoken_conversation, told_conversation
 from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
-from engine.mini.hearing import FRAMES, UNIT, HeardBatch, WarpedMel, encode_units
-from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of
+from engine.mini.hearing import UNIT, HeardBatch, WarpedMel, encode_units
+from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of, unlabelled
 from engine.mini.rendering import render
 from engine.mini.scenes import Scene
 from engine.mini.stage_language import (
@@ -268,7 +268,7 @@ def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> He
     if crowd and rng.random() < 0.3:
         chosen = [crowd[i] for i in rng.choice(len(crowd), int(rng.integers(5, 9)))]
         level = np.float32(10 ** (-rng.uniform(12, 40) / 20))
-        return Heard("", np.clip(babble(chosen, rng, length) * level, -1, 1), _unknown(length))
+        return Heard("", np.clip(babble(chosen, rng, length) * level, -1, 1), unlabelled(length))
     pool = noise_pool()[str(rng.choice(["white", "pink", "brown", "hum"]))]
     at = int(rng.integers(0, len(pool) - length))
     envelope = np.ones(length, np.float32)
@@ -276,11 +276,7 @@ def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> He
         knots = rng.uniform(0, 1, int(rng.integers(4, 14))) ** 3
         envelope = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(knots)), knots).astype(np.float32)
     samples = pool[at : at + length] * envelope * np.float32(10 ** (-rng.uniform(12, 50) / 20))
-    return Heard("", np.clip(samples, -1, 1), _unknown(length))
-
-
-def _unknown(samples: int) -> NDArray[np.int64]:
-    return np.full(-(-samples // UNIT) * FRAMES, -100, np.int64)
+    return Heard("", np.clip(samples, -1, 1), unlabelled(length))
 
 
 def train_listening(
