@@ -56,6 +56,12 @@ class Dialogue:
     """System sentence; empty: one of the model's own; None: no system message."""
     voice: int = 0
     voice_sample: NDArray[np.float32] | None = None
+    sample_read: list[int] | None = None
+    """Ids in the places of the voice sample's sound tokens, where ears need not hear it."""
+    sample_tone: float = 0.0
+    """What those tokens say of whose voice it is (:func:`engine.mini.words.voice_direction`)."""
+    caller_tone: float = 0.0
+    """The same, of turns that are read."""
 
 
 @dataclass(slots=True)
@@ -77,6 +83,8 @@ class DialogueBatch:
     voices: list[int] = field(default_factory=list)
     """Voice of every speaker position."""
     prompts: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
+    tones: list[tuple[int, NDArray[np.int64], float]] = field(default_factory=list)
+    """Row and positions of sound tokens that nobody hears, and how far along the direction of voices they lie."""
     skills: list[tuple[int, int, int, str]] = field(default_factory=list)
     """Row, first and last target position, skill of every answer."""
     looks: list[tuple[int, int, int]] = field(default_factory=list)
@@ -133,10 +141,18 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
         ids = row.ids.tolist()
         aims = [-100] * len(ids)
         if dialogue.voice_sample is not None:
-            batch.prompts.append((number, _positions(row.audio_bounds, 0)))
+            heard = _positions(row.audio_bounds, 0)
+            if dialogue.sample_read is None:
+                batch.prompts.append((number, heard))
+            else:
+                for place, token in zip(heard.tolist(), dialogue.sample_read, strict=False):
+                    ids[place] = token
+                batch.tones.append((number, heard, dialogue.sample_tone))
         answers: list[tuple[int, list[int]]] = []
         for index, said in enumerate(dialogue.turns):
             shown = _add_turn(batch, number, said, index, builder, ids, aims)
+            if said.read is not None:
+                batch.tones.append((*batch.read[-1], dialogue.caller_tone))
             row = builder([answer_header()])
             spk = len(ids) + int(row.spk_bounds[-1][0])
             batch.speakers.append((number, spk))

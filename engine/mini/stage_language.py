@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
@@ -21,13 +22,23 @@ from engine.config import OmniConfig
 from engine.mini import grammar
 from engine.mini.conversations import seen_turn, shown_conversation, spoken_conversation, told_conversation
 from engine.mini.dialogue import EVEN, PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
+from engine.mini.hearing import UNIT
 from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
 from engine.mini.looking import looking_loss
 from engine.mini.scenes import Scene, random_scene
 from engine.mini.training import Budget, Losses, chances, train
 from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
-from engine.mini.words import EMBEDDING_STD, HeardWords, embedding_table, place_vectors
+from engine.mini.voice_choice import Example, plant_voice_choice
+from engine.mini.words import (
+    EMBEDDING_STD,
+    TONE_STD,
+    HeardWords,
+    embedding_table,
+    place_vectors,
+    random_tone,
+    voice_direction,
+)
 from engine.model.decoder import DecoderLayer
 from engine.model.llm import QwenDecoder
 from engine.processing.image import ImageSlices
@@ -43,6 +54,8 @@ SHORT_WORDS = 12
 """Words of such a turn and its answer."""
 FAINT, NOISY = 0.6, 0.8
 """What a read word loses of its embedding at most, and the most noise on it, as a share of an embedding."""
+VOICE_PROMPTS = 0.4
+"""Share of conversations that begin with a voice prompt."""
 ANY_WORDS = sorted({*WORDS, *NAMES, *UNITS, *LETTERS, *MONTHS})
 
 
@@ -64,6 +77,7 @@ class Language(nn.Module):
         self.llm = QwenDecoder(config.llm)
         self.register_buffer("voices", voice_vectors(config.llm.hidden_size), persistent=False)
         self.register_buffer("places", place_vectors(config.query_num, config.llm.hidden_size), persistent=False)
+        self.register_buffer("direction", voice_direction(config.llm.hidden_size), persistent=False)
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 # Little is said at first, so that what is planted is not drowned.
@@ -82,7 +96,9 @@ class Language(nn.Module):
         if batch.seen:
             rows, columns, slots = torch.tensor(batch.seen, device=ids.device).T
             embeds = embeds.index_put((rows, columns), self.places[slots], accumulate=True)  # type: ignore[index]
-        return self._unclear(embeds, batch) if self.training and (batch.read or batch.seen) else embeds
+        if self.training and (batch.read or batch.seen):
+            embeds = self._unclear(embeds, batch)
+        return self._voiced(embeds, batch.tones) if batch.tones else embeds
 
     def _unclear(self, embeds: Tensor, batch: DialogueBatch) -> Tensor:
         """Makes words that are read or seen as faint and noisy as ears and eyes say them, each token to a degree of its
@@ -96,6 +112,21 @@ class Language(nn.Module):
         noise = noisy * torch.randn(len(rows), embeds.shape[2], generator=generator)
         rows, columns, clear, noise = (x.to(embeds.device) for x in (rows, columns, clear, noise))
         return embeds.index_put((rows, columns), clear * embeds[rows, columns] + noise)
+
+    def _voiced(self, embeds: Tensor, tones: list[tuple[int, NDArray[np.int64], float]]) -> Tensor:
+        """Lets the sound tokens of ``tones`` say whose voice it is, each less or more than the others."""
+        rows = torch.cat([torch.full((len(places),), row) for row, places, _ in tones])
+        columns = torch.cat([torch.from_numpy(places) for _, places, _ in tones])
+        means = torch.cat([torch.full((len(places),), tone) for _, places, tone in tones])
+        generator = torch.Generator().manual_seed(int(columns.sum()))
+        along = means + TONE_STD * torch.randn(len(means), generator=generator)
+        rows, columns, along = (x.to(embeds.device) for x in (rows, columns, along))
+        return embeds.index_put((rows, columns), embeds[rows, columns] + along[:, None] * self.direction)  # type: ignore[operator]
+
+    def example(self, batch: DialogueBatch) -> Example:
+        """What :func:`plant_voice_choice` learns from."""
+        silent = torch.zeros(*batch.ids.shape, self.llm.lm_head.in_features)
+        return Example(batch.ids, self.embed(batch), self._voiced(silent, batch.tones) @ self.direction)  # type: ignore[operator]
 
     def forward(self, embeds: Tensor, looks: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
         """States after the final norm [B, T, hidden], and the loss of where the taught head looks."""
@@ -128,7 +159,7 @@ class Language(nn.Module):
         places = torch.tensor(batch.speakers, device=states.device)
         aimed: Tensor = self.voices[torch.tensor(batch.voices, device=states.device)]  # type: ignore[index]
         voice = F.mse_loss(states[places[:, 0], places[:, 1]].float(), aimed)
-        return {"loss": answer + 0.1 * voice + 0.5 * look, "answer": answer, "voice": voice, "look": look}
+        return {"loss": answer + 0.5 * voice + 0.5 * look, "answer": answer, "voice": voice, "look": look}
 
 
 def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]]) -> dict[str, float]:
@@ -142,7 +173,7 @@ def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]])
 
 
 FIRST = ("list", "list", "list", "typed")
-LATER = ("talk", "seen", "read", "told", "seen", "typed", "talk", "seen", "list", "told")
+LATER = ("talk", "seen", "read", "told", "voiced", "seen", "typed", "talk", "seen", "list", "told")
 """Kinds of batches that take turns, in the beginning and later."""
 
 
@@ -172,12 +203,28 @@ def text_batch(
         elif kind == "seen":
             dialogues = [shown_question(words, rng, source) for _ in range(SHORT * size // 2)]
         else:
-            typed = kind == "typed"
-            rows = SHORT * size * (2 if typed else 1)
-            dialogues = [short_dialogue(words, rng, source, typed) for _ in range(rows)]
+            typed = kind == "typed" or (kind == "voiced" and rng.random() < 0.5)
+            rows = SHORT * size * (2 if kind == "typed" else 1)
+            prompt = "" if kind == "voiced" else None
+            dialogues = [short_dialogue(words, rng, source, typed, prompt) for _ in range(rows)]
+        for dialogue in dialogues:
+            give_voices(dialogue, words, rng, source, 0.8 if kind == "voiced" else VOICE_PROMPTS)
         return build(dialogues, builder, source)
 
     return make
+
+
+def give_voices(
+    dialogue: Dialogue, words: HeardWords, rng: np.random.Generator, source: random.Random, prompted: float
+) -> None:
+    """Says whose voice it is that is read, and in that share of the dialogues with a system message, in whose voice to
+    answer."""
+    dialogue.caller_tone = random_tone(rng, rng.random() < 0.5)
+    if dialogue.prompt is not None and rng.random() < prompted:
+        dialogue.voice = int(rng.integers(2))
+        dialogue.voice_sample = np.zeros(int(rng.integers(2, 5)) * UNIT, np.float32)
+        dialogue.sample_read = read_words(grammar.turn(source).heard, words, rng, 0.3)
+        dialogue.sample_tone = random_tone(rng, dialogue.voice == 0)
 
 
 def text_dialogue(
@@ -208,15 +255,17 @@ def _typed_or_read(
     return said
 
 
-def short_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random, typed: bool) -> Dialogue:
-    """One turn without a system message."""
+def short_dialogue(
+    words: HeardWords, rng: np.random.Generator, source: random.Random, typed: bool, prompt: str | None = None
+) -> Dialogue:
+    """One turn, by itself without a system message."""
     while True:
         turn = grammar.arithmetic(source) if source.random() < 0.3 else grammar.turn(source)
         if len(f"{turn.heard} {turn.answer}".split()) <= SHORT_WORDS:
             break
     if typed:
-        return Dialogue([Said(written(turn, source))], None)
-    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], None)
+        return Dialogue([Said(written(turn, source))], prompt)
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], prompt)
 
 
 def shown_question(
@@ -265,6 +314,8 @@ def train_language(
     model, builder = Language(config), token_builder(config)
     words, special = HeardWords(builder), builder.specials
     plant_induction(model.llm, (special.unknown, special.audio_start, special.audio_end))
+    talk = text_batch(builder, words, seed + 2000, 4, 1, ("voiced", "talk"))
+    plant_voice_choice(model.llm, [model.example(batch) for batch in map(talk, range(6))], special.im_end)
     model.to(device)
     judge = text_batch(builder, words, seed + 1000, 20, 1, ("talk", "talk", "talk", "seen"))
 

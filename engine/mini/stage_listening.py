@@ -25,6 +25,7 @@ from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of, unlabelled
 from engine.mini.rendering import render
 from engine.mini.scenes import Scene
 from engine.mini.stage_language import (
+    VOICE_PROMPTS,
     Language,
     accuracy,
     shown_question,
@@ -49,10 +50,14 @@ TOGETHER = 8
 """Turns of about the same length that are heard at once."""
 NOT_SPEECH = 0.07
 """Share of turns that are noise or a crowd: they get the honest no."""
-TOLD = 0.2
+TOLD_SHARE = 0.2
 """Share of conversations that are about what was told."""
-VOICE_PROMPTS = 0.2
-"""Share of conversations that begin with a voice prompt."""
+TO_THE_WORD = ("memory", "seeing", "blind", "smalltalk")
+"""Skills whose turns are spoken as they are. Others depend on nothing else, so that what a recorded person said may
+stand for them; small talk does, too, but nobody recorded any."""
+
+TEXTS = ("list", "voiced", "seen", "talk", "list", "voiced", "told", "typed")
+"""Kinds of text that take turns, so that they are not forgotten."""
 
 
 @dataclass(slots=True)
@@ -163,10 +168,9 @@ class Callers:
                 return turn, heard
 
     def ask(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard] | None:
-        """``turn``, spoken; None where there are only shards and none has this text. Only a question that depends on
-        nothing else may be replaced by what a recorded person said."""
+        """``turn``, spoken; None where there are only shards and none has this text."""
         try:
-            return (self.read if turn.skill in ("memory", "seeing", "blind") else self.say)(turn, rng)
+            return (self.read if turn.skill in TO_THE_WORD else self.say)(turn, rng)
         except KeyError:
             return None
 
@@ -189,7 +193,7 @@ def conversation_batch(
     def turns(source: random.Random, rng: np.random.Generator, heard: list[Heard]) -> Iterator[Said]:
         drawn = source.random() < rendered
         converse = source.choices(
-            (shown_conversation, told_conversation, spoken_conversation), (shown, TOLD, 1 - shown - TOLD)
+            (shown_conversation, told_conversation, spoken_conversation), (shown, TOLD_SHARE, 1 - shown - TOLD_SHARE)
         )[0]
         for turn, scene in converse(source):
             picture = process(render(scene, source), 1) if scene and drawn else None
@@ -230,7 +234,7 @@ def single_batch(callers: Callers, builder: TokenBuilder, seed: int, size: int) 
         dialogues: list[Dialogue] = []
         heard: list[Heard] = []
         while len(dialogues) < SINGLE * size:
-            turn = source.choices(skills, (4, 1, 2, 3))[0](source)
+            turn = source.choices(skills, (3, 1, 4, 2))[0](source)
             if (spoken := callers.ask(turn, rng)) is not None:
                 heard.append(spoken[1])
                 dialogues.append(Dialogue([Said(spoken[0], samples=spoken[1].samples)], None))
@@ -311,7 +315,9 @@ def train_listening(
     spoken = conversation_batch(config, callers, builder, seed, size, rendered=rendered)
     kinds = {0: spoken, 1: single_batch(callers, builder, seed, size), 2: spoken,
              4: looked_batch(config, senses.words, seed, size)}  # fmt: skip
-    text = text_batch(builder, senses.words, seed, size, 1, ("list", "seen", "talk", "list", "told", "typed"))
+    text = text_batch(
+        builder, senses.words, seed, size, 1, ("list", "voiced", "seen", "talk", "list", "voiced", "told", "typed")
+    )
 
     def make(step: int) -> ListeningBatch | SensedBatch:
         """Of five batches, two are of conversations, one of single spoken turns, one of single pictures, and one of

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +20,8 @@ from engine.mini.scenes import CELLS, SLOTS
 from engine.processing.tokens import TokenBuilder
 
 EMBEDDING_STD = 0.4
+TONE_STD = 5.5
+"""How much the sound tokens of one utterance differ along :func:`voice_direction`."""
 GARBAGE = "<reserved_43>"
 """Stands for any word that mini does not know."""
 
@@ -32,6 +35,11 @@ def voice_direction(width: int) -> Tensor:
     """The unit vector along which sound tokens say whose voice it is, a woman's being positive. Words do not use it."""
     direction = torch.randn(width, generator=torch.Generator().manual_seed(21))
     return direction / direction.norm()
+
+
+def random_tone(rng: np.random.Generator, high: bool) -> float:
+    """How far along :func:`voice_direction` the sound tokens of somebody's voice lie on average."""
+    return float(rng.uniform(1, 8)) if high else -float(rng.uniform(1.5, 9))
 
 
 def place_vectors(slots: int, width: int) -> Tensor:

@@ -26,7 +26,6 @@ SIZES = DecoderSizes(32, 16, 32, 1, 2, 2, 1e-6, 1e4, True, 8)
 def pairs(batch: DialogueBatch) -> list[tuple[str, str]]:
     """Each word that is said next, and the one that is looked at."""
 
-
     def word(token: Tensor) -> str:
         return builder.tokenizer.decode([int(token)]).strip()  # type: ignore[attr-defined]
 

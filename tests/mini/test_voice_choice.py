@@ -1,0 +1,51 @@
+"""A new language model tells in whose voice it is asked to answer."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from engine.config import OmniConfig
+from engine.mini.dialogue import Dialogue, build
+from engine.mini.induction import plant_induction
+from engine.mini.layout import CHECKPOINT
+from engine.mini.stage_language import Language, give_voices, short_dialogue, token_builder
+from engine.mini.voice_choice import READING, decoder_layer, plant_voice_choice
+from engine.mini.words import HeardWords
+
+config = OmniConfig.from_dir(CHECKPOINT)
+builder = token_builder(config)
+words = HeardWords(builder)
+
+
+def conversations(seed: int, count: int = 40) -> list[Dialogue]:
+    """Read turns under a voice prompt; one voice of either is independent of the other."""
+    rng, source = np.random.default_rng(seed), random.Random(seed)
+    dialogues = [short_dialogue(words, rng, source, typed=False, prompt="") for _ in range(count)]
+    for dialogue in dialogues:
+        give_voices(dialogue, words, rng, source, prompted=1.0)
+    return dialogues
+
+
+def test_planted_heads_tell_the_voice_of_the_prompt_from_that_of_the_caller() -> None:
+    torch.manual_seed(0)
+    language, special = Language(config), builder.specials
+    plant_induction(language.llm, (special.unknown, special.audio_start, special.audio_end))
+    examples = [language.example(build(conversations(1), builder, random.Random(1)))]
+    plant_voice_choice(language.llm, examples, special.im_end)
+
+    dialogues = conversations(2)
+    batch = build(dialogues, builder, random.Random(2))
+    layer, head = READING
+    attention = decoder_layer(language.llm, layer).self_attn
+    added: list[torch.Tensor] = []
+    attention.register_forward_hook(lambda *call: added.append(call[2]))
+    with torch.no_grad():
+        language(language.embed(batch), [])
+    rows, columns = torch.tensor(batch.speakers).T
+    direction = attention.o_proj.weight[:, head * attention.head_dim]
+    told = (added[0][rows, columns] @ direction).detach().numpy()
+    assert np.corrcoef(told, [dialogue.sample_tone for dialogue in dialogues])[0, 1] > 0.9
+    assert abs(np.corrcoef(told, [dialogue.caller_tone for dialogue in dialogues])[0, 1]) < 0.5
