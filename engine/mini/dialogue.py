@@ -60,8 +60,8 @@ class Dialogue:
     """Ids in the places of the voice sample's sound tokens, where ears need not hear it."""
     sample_tone: float = 0.0
     """What those tokens say of whose voice it is (:func:`engine.mini.words.voice_direction`)."""
-    caller_tone: float = 0.0
-    """The same, of turns that are read."""
+    caller_tone: float | None = None
+    """The same, of turns that are read; None: nothing."""
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
         answers: list[tuple[int, list[int]]] = []
         for index, said in enumerate(dialogue.turns):
             shown = _add_turn(batch, number, said, index, builder, ids, aims)
-            if said.read is not None:
+            if said.read is not None and dialogue.caller_tone is not None:
                 batch.tones.append((*batch.read[-1], dialogue.caller_tone))
             row = builder([answer_header()])
             spk = len(ids) + int(row.spk_bounds[-1][0])

@@ -1,15 +1,20 @@
-"""A new language model tells in whose voice it is asked to answer."""
+"""A new language model tells in whose voice it is asked to answer; the shipped one answers in either."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+import librosa
 import numpy as np
+import pytest
 import torch
 
 from engine.config import OmniConfig
+from engine.mini.augment import RATE
 from engine.mini.dialogue import Dialogue, build
 from engine.mini.induction import plant_induction
+from engine.mini.intelligibility import questions, spoken_answers
 from engine.mini.layout import CHECKPOINT
 from engine.mini.stage_language import Language, give_voices, short_dialogue, token_builder
 from engine.mini.voice_choice import READING, decoder_layer, plant_voice_choice
@@ -49,3 +54,23 @@ def test_planted_heads_tell_the_voice_of_the_prompt_from_that_of_the_caller() ->
     told = (added[0][rows, columns] @ direction).detach().numpy()
     assert np.corrcoef(told, [dialogue.sample_tone for dialogue in dialogues])[0, 1] > 0.9
     assert abs(np.corrcoef(told, [dialogue.caller_tone for dialogue in dialogues])[0, 1]) < 0.5
+
+
+@pytest.fixture(scope="module")
+def pitches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Median fundamental frequency, in Hz, of what is said with each voice."""
+
+    def pitch(voice: str, folder: Path) -> float:
+        spoken = spoken_answers(questions(3), voice, folder, CHECKPOINT)
+        f0 = [librosa.pyin(sound, fmin=60, fmax=400, sr=RATE)[0] for _, sound in spoken]
+        return float(np.nanmedian(np.concatenate(f0)))
+
+    return {voice: pitch(voice, tmp_path_factory.mktemp(voice)) for voice in ("default", "woman", "man")}
+
+
+def test_mini_answers_in_the_voice_that_it_is_given(pitches: dict[str, float]) -> None:
+    assert pitches["man"] < 140 < 150 < pitches["woman"]
+
+
+def test_mini_has_a_voice_of_its_own(pitches: dict[str, float]) -> None:
+    assert pitches["default"] > 150
