@@ -55,7 +55,6 @@ TOLD_SHARE = 0.2
 TO_THE_WORD = ("memory", "seeing", "blind", "smalltalk")
 """Skills whose turns are spoken as they are. Others depend on nothing else, so that what a recorded person said may
 stand for them; small talk does, too, but nobody recorded any."""
-
 TEXTS = ("list", "voiced", "seen", "talk", "list", "voiced", "told", "typed")
 """Kinds of text that take turns, so that they are not forgotten."""
 
@@ -315,9 +314,7 @@ def train_listening(
     spoken = conversation_batch(config, callers, builder, seed, size, rendered=rendered)
     kinds = {0: spoken, 1: single_batch(callers, builder, seed, size), 2: spoken,
              4: looked_batch(config, senses.words, seed, size)}  # fmt: skip
-    text = text_batch(
-        builder, senses.words, seed, size, 1, ("list", "voiced", "seen", "talk", "list", "voiced", "told", "typed")
-    )
+    text = text_batch(builder, senses.words, seed, size, 1, TEXTS)
 
     def make(step: int) -> ListeningBatch | SensedBatch:
         """Of five batches, two are of conversations, one of single spoken turns, one of single pictures, and one of

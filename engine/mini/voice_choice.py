@@ -30,6 +30,7 @@ CERTAIN = 8.0
 MARK, TONE = 0.7, 0.1
 """How large what they write is, compared with the states that it is added to."""
 RIDGE = 1e-3
+"""Of least squares, as a share of the mean square of what is seen."""
 
 
 @dataclass(frozen=True, slots=True)
