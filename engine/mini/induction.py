@@ -67,43 +67,44 @@ def plant_induction(llm: QwenDecoder, wordless: Sequence[int]) -> None:
     silent, heard = marks[:2]
 
     _look_back(first, 0, theta, between)
-    _copy(first, 0, orthogonal(size, width, generator), scale * last)
+    copy(first, 0, orthogonal(size, width, generator), scale * last)
     # What is no word gets a mark in a direction of its own, and so does what follows on it: words in sound.
     _look_at(first, 1, 0, theta)
-    _copy(first, 1, _row(between, size), _row(MARK * scale * silent, size))
+    copy(first, 1, single_row(between, size), single_row(MARK * scale * silent, size))
     _look_at(second, 0, 1, theta)
-    _copy(second, 0, last, scale * before)
+    copy(second, 0, last, scale * before)
     _look_at(second, 1, 1, theta)
-    _copy(second, 1, _row(silent, size), _row(MARK * scale * heard, size))
+    copy(second, 1, single_row(silent, size), single_row(MARK * scale * heard, size))
     _look_back(third, 0, theta, SILENCE * silent)
-    _copy(third, 0, before, scale * last_but_one)
+    copy(third, 0, before, scale * last_but_one)
     _look_at(fourth, 0, 1, theta)
-    _copy(fourth, 0, last_but_one, scale * second_before)
+    copy(fourth, 0, last_but_one, scale * second_before)
     out = OUT * (HEARD * heard - silent)
     for head, part in enumerate(orthogonal(width, width, generator).split(size)):
         _find_the_follower(fifth, head, [(last, before), (before, second_before)], out, generator)
-        _copy(fifth, head, part, SAY * part)
+        copy(fifth, head, part, SAY * part)
 
 
-def _row(vector: Tensor, size: int) -> Tensor:
+def single_row(vector: Tensor, size: int) -> Tensor:
     """A matrix [size, width] that holds one ``vector``."""
     return torch.cat([vector[None], torch.zeros(size - 1, len(vector))])
 
 
-def _rows(attention: Attention, head: int) -> slice:
+def head_rows(attention: Attention, head: int) -> slice:
+    """Where a head lies in the projections."""
     return slice(head * attention.head_dim, (head + 1) * attention.head_dim)
 
 
-def _copy(attention: Attention, head: int, read: Tensor, written: Tensor) -> None:
+def copy(attention: Attention, head: int, read: Tensor, written: Tensor) -> None:
     """What a head takes from the tokens that it looks at, and where it puts that; both [head_dim, width]."""
-    rows = _rows(attention, head)
+    rows = head_rows(attention, head)
     attention.v_proj.weight[rows], attention.o_proj.weight[:, rows] = read, written.T
 
 
 def _look_back(attention: Attention, head: int, theta: float, between: Tensor) -> None:
     """Constant queries and keys whose rotary product falls with the distance; keys of what lies between words, which
     ``between`` tells with 1, are smaller."""
-    size, rows = attention.head_dim, _rows(attention, head)
+    size, rows = attention.head_dim, head_rows(attention, head)
     distances = torch.arange(201, dtype=torch.float64)  # double: see orthogonal()
     angles = distances[:, None] * theta ** (-torch.arange(0, 2 * STEEP_PAIRS, 2) / size)
     basis, aim = torch.cat([angles.cos(), angles.sin()], 1), (-distances / REACH).exp()
@@ -119,7 +120,7 @@ def _look_back(attention: Attention, head: int, theta: float, between: Tensor) -
 
 def _look_at(attention: Attention, head: int, back: int, theta: float) -> None:
     """Constant queries and keys whose rotary product is largest ``back`` tokens before."""
-    size, rows = attention.head_dim, _rows(attention, head)
+    size, rows = attention.head_dim, head_rows(attention, head)
     angles = back * theta ** (-torch.arange(0, 2 * FAST_PAIRS, 2) / size)
     strength = (NEAREST * size**0.5 / FAST_PAIRS) ** 0.5
     query, key = torch.zeros(size), torch.zeros(size)
@@ -140,7 +141,7 @@ def _find_the_follower(
 ) -> None:
     """Compares the first subspace of each of ``pairs``, of the word just said, with the second one of every token;
     ``out`` reads what else speaks for a token or rules it out: what lies between words remembers some, too."""
-    size, rows = attention.head_dim, _rows(attention, head)
+    size, rows = attention.head_dim, head_rows(attention, head)
     slow = torch.arange(SLOW_PAIRS, size // 2 - 1)
     slow = torch.cat([slow, slow + size // 2])
     query, key = torch.zeros(size, len(out)), torch.zeros(size, len(out))

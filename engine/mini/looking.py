@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.mini.induction import head_rows
 from engine.model.decoder import Attention, rotate
 from engine.processing.tokens import TokenBuilder
 
@@ -57,7 +58,7 @@ def looking_loss(attention: Attention, x: Tensor, turn: tuple[Tensor, Tensor], l
     """Cross-entropy of what :data:`HEAD` looks at. ``x`` [B, T, hidden]: what goes into it; ``turn``: cosines
     and sines [1, 1, T, head_dim]; ``looks`` int64 [N, 3]: row, the position that looks, one that it may look at."""
     size, (cosine, sine) = attention.head_dim, (part[0, 0] for part in turn)
-    rows = slice(HEAD * size, (HEAD + 1) * size)
+    rows = head_rows(attention, HEAD)
     pairs, which = looks[:, :2].unique(dim=0, return_inverse=True)
     row, at = pairs.T
     query = F.linear(x[row, at], attention.q_proj.weight[rows], attention.q_proj.bias[rows])

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
@@ -29,7 +28,7 @@ from engine.mini.looking import looking_loss
 from engine.mini.scenes import Scene, random_scene
 from engine.mini.training import Budget, Losses, chances, train
 from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
-from engine.mini.voice_choice import Example, plant_voice_choice
+from engine.mini.voice_choice import Example, decoder_layer, plant_voice_choice
 from engine.mini.words import (
     EMBEDDING_STD,
     TONE_STD,
@@ -39,7 +38,6 @@ from engine.mini.words import (
     random_tone,
     voice_direction,
 )
-from engine.model.decoder import DecoderLayer
 from engine.model.llm import QwenDecoder
 from engine.processing.image import ImageSlices
 from engine.processing.tokens import TokenBuilder
@@ -98,7 +96,9 @@ class Language(nn.Module):
             embeds = embeds.index_put((rows, columns), self.places[slots], accumulate=True)  # type: ignore[index]
         if self.training and (batch.read or batch.seen):
             embeds = self._unclear(embeds, batch)
-        return self._voiced(embeds, batch.tones) if batch.tones else embeds
+        if batch.tones:
+            embeds = embeds + self._tones(batch)[..., None].to(embeds.device) * self.direction  # type: ignore[operator]
+        return embeds
 
     def _unclear(self, embeds: Tensor, batch: DialogueBatch) -> Tensor:
         """Makes words that are read or seen as faint and noisy as ears and eyes say them, each token to a degree of its
@@ -113,20 +113,20 @@ class Language(nn.Module):
         rows, columns, clear, noise = (x.to(embeds.device) for x in (rows, columns, clear, noise))
         return embeds.index_put((rows, columns), clear * embeds[rows, columns] + noise)
 
-    def _voiced(self, embeds: Tensor, tones: list[tuple[int, NDArray[np.int64], float]]) -> Tensor:
-        """Lets the sound tokens of ``tones`` say whose voice it is, each less or more than the others."""
-        rows = torch.cat([torch.full((len(places),), row) for row, places, _ in tones])
-        columns = torch.cat([torch.from_numpy(places) for _, places, _ in tones])
-        means = torch.cat([torch.full((len(places),), tone) for _, places, tone in tones])
+    def _tones(self, batch: DialogueBatch) -> Tensor:
+        """How far each token lies along the direction of voices, [B, T]: sound tokens of one voice more or less, other
+        tokens not at all."""
+        rows = torch.cat([torch.full((len(places),), row) for row, places, _ in batch.tones])
+        columns = torch.cat([torch.from_numpy(places) for _, places, _ in batch.tones])
+        means = torch.cat([torch.full((len(places),), tone) for _, places, tone in batch.tones])
         generator = torch.Generator().manual_seed(int(columns.sum()))
-        along = means + TONE_STD * torch.randn(len(means), generator=generator)
-        rows, columns, along = (x.to(embeds.device) for x in (rows, columns, along))
-        return embeds.index_put((rows, columns), embeds[rows, columns] + along[:, None] * self.direction)  # type: ignore[operator]
+        along = torch.zeros(batch.ids.shape)
+        along[rows, columns] = means + TONE_STD * torch.randn(len(means), generator=generator)
+        return along
 
     def example(self, batch: DialogueBatch) -> Example:
         """What :func:`plant_voice_choice` learns from."""
-        silent = torch.zeros(*batch.ids.shape, self.llm.lm_head.in_features)
-        return Example(batch.ids, self.embed(batch), self._voiced(silent, batch.tones) @ self.direction)  # type: ignore[operator]
+        return Example(batch.ids, self.embed(batch), self._tones(batch))
 
     def forward(self, embeds: Tensor, looks: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
         """States after the final norm [B, T, hidden], and the loss of where the taught head looks."""
@@ -136,7 +136,7 @@ class Language(nn.Module):
             before, x = x, layer(x, turn, index, None, None)
         if not looks:
             return decoder.norm(x), x.new_zeros(())
-        last: DecoderLayer = decoder.layers[-1]  # type: ignore[assignment]
+        last = decoder_layer(self.llm, -1)
         places = torch.tensor(looks, device=x.device)
         return decoder.norm(x), looking_loss(last.self_attn, last.input_layernorm(before), turn, places)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.mini.induction import copy, head_rows, single_row
 from engine.mini.training import orthogonal
 from engine.model.decoder import DecoderLayer
 from engine.model.llm import QwenDecoder
@@ -89,16 +90,13 @@ def _write(llm: QwenDecoder, place: tuple[int, int], key: Tensor, value: Tensor,
     products with ``value`` is written along ``written``. All three [hidden]."""
     layer, head = place
     attention = decoder_layer(llm, layer).self_attn
-    size = attention.head_dim
-    rows = slice(head * size, (head + 1) * size)
+    size, rows = attention.head_dim, head_rows(attention, head)
     for part in (attention.q_proj, attention.k_proj, attention.v_proj):
         part.weight[rows] = 0
         part.bias[rows] = 0
-    attention.o_proj.weight[:, rows] = 0
     # The slowest rotary pair, which is the same at any distance.
     slow = rows.start + size // 2 - 1
     strength = (CERTAIN * size**0.5) ** 0.5
     attention.q_proj.bias[slow] = strength
     attention.k_proj.weight[slow] = strength * key
-    attention.v_proj.weight[rows.start] = value
-    attention.o_proj.weight[:, rows.start] = written
+    copy(attention, head, single_row(value, size), single_row(written, size))
