@@ -1,7 +1,7 @@
 """Call bundles: a folder that holds one call, to be replayed and scored.
 
 ===================  =================================================================================================
-``call.json``        ``{"format": 1, "options": {…}}``; options as in the offer of a call (:mod:`app.config`)
+``call.json``        ``{"format": 1, "options": {…}}``; options as in the offer of a call (:mod:`app.call.config`)
 ``audio.*``          the microphone: WAV, FLAC, Ogg, Opus or MP3, 8–192 kHz, mono or stereo
 ``video.*``          optional camera: MP4, MKV, WebM or Y4M, or instead of it …
 ``frames/``          … pictures named ``<milliseconds>.jpg`` or ``.png``
@@ -40,9 +40,9 @@ from app.bundle_media import (
     read_still,
     video_pictures,
 )
-from app.config import CallConfig, ConfigError
+from app.call.config import CallConfig, ConfigError
+from app.call.protocol import encode
 from app.expect import Expectation, ExpectError, parse_expectations
-from app.protocol import encode
 
 FORMAT = 1
 """Version of the folder's layout, ``format`` in call.json."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from app.bundle_media import MAX_AUDIO_S, BundleError
-from app.protocol import ProtocolError, encode, parse_command
+from app.call.protocol import ProtocolError, encode, parse_command
 
 TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",

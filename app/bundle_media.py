@@ -19,7 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from app.frames import MAX_SIDE, FrameSampler, encode_jpeg
+from app.call.frames import MAX_SIDE, FrameSampler, encode_jpeg
 
 AUDIO_NAMES = ("audio.wav", "audio.flac", "audio.ogg", "audio.opus", "audio.mp3")
 VIDEO_NAMES = ("video.mp4", "video.mkv", "video.webm", "video.y4m")

@@ -16,8 +16,8 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.call import Call
-from app.config import CallConfig, ConfigError
+from app.call.call import Call
+from app.call.config import CallConfig, ConfigError
 from app.errors import RequestError
 from app.limits import WaitingLine
 from app.record import Recordings

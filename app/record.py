@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.config import CallConfig
+from app.call.config import CallConfig
 from app.errors import StartError
 from app.record_files import RecordingFiles
 from engine.client import EngineInfo
@@ -39,7 +39,7 @@ Warn = Callable[[str, str], None]
 
 
 class Recorder:
-    """The :class:`app.tap.CallTap` of one recorded call."""
+    """The :class:`app.call.tap.CallTap` of one recorded call."""
 
     def __init__(
         self, folder: Path, call: dict[str, Any], warn: Warn, max_waiting_bytes: int = MAX_WAITING_BYTES

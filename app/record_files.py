@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from app.bundle import FORMAT
 from app.bundle_lines import command_line
-from app.microphone import FRAME_SAMPLES
-from app.protocol import encode
+from app.call.microphone import FRAME_SAMPLES
+from app.call.protocol import encode
 from engine.client import INPUT_RATE, OUTPUT_RATE
 
 ALIGN_SAMPLES = OUTPUT_RATE // 10
@@ -57,8 +57,8 @@ class SpeechFile:
 
 
 class RecordingFiles:
-    """A call bundle that grows. Has the methods of :class:`app.tap.CallTap`; after :meth:`flush` the folder is a whole
-    bundle of what happened so far, so that a recording which breaks off can be replayed up to there."""
+    """A call bundle that grows. Has the methods of :class:`app.call.tap.CallTap`; after :meth:`flush` the folder is a
+    whole bundle of what happened so far, so that a recording which breaks off can be replayed up to there."""
 
     def __init__(self, folder: Path, call: dict[str, Any]) -> None:
         """``call`` becomes call.json, next to the format's version. Raises OSError."""

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from app.bundle import BundleError, read_bundle, read_expectations
+from app.call.protocol import encode
 from app.expect import Outcome, Verdict, check
-from app.protocol import encode
 from app.replay_call import MAX_TAIL_S, Replayed, replay_call
 from engine.client import Engine, EngineError
 from engine.factory import EngineSpec, create_engine

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from app.bundle import Bundle
 from app.bundle_lines import Command, TimedInput
 from app.bundle_media import Picture, read_still
-from app.call import Call
-from app.microphone import FRAME_SAMPLES
+from app.call.call import Call
+from app.call.microphone import FRAME_SAMPLES
 from app.record_files import SpeechFile
 from engine.client import INPUT_RATE, OUTPUT_RATE, Engine
 

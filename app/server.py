@@ -18,9 +18,9 @@ from aiohttp import web
 from aiortc import RTCIceServer
 
 from app import api, pages
+from app.call.config import CallConfig
 from app.calls import CallRegistry
 from app.certs import Certificates, ensure_certificates, local_addresses, own_certificates
-from app.config import CallConfig
 from app.errors import StartError
 from app.limits import RateLimiter
 from app.options import Options

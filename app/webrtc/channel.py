@@ -33,7 +33,7 @@ FLUSH_TRIES = 20
 
 
 class Events(Protocol):
-    """The call, as far as its events go; see :class:`app.call.Call`."""
+    """The call, as far as its events go; see :class:`app.call.call.Call`."""
 
     def receive(self, raw: str) -> None:
         """One message of the client."""

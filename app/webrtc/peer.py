@@ -34,7 +34,7 @@ from app.webrtc.stats import Figures
 from app.webrtc.tracks import MicrophoneTimeline, VoiceTrack, drain, receive_camera, receive_microphone
 
 if TYPE_CHECKING:
-    from app.call import Call
+    from app.call.call import Call
 
 log = logging.getLogger(__name__)
 

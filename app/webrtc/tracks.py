@@ -14,7 +14,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 from numpy.typing import NDArray
 
-from app.frames import FrameSampler, encode_jpeg
+from app.call.frames import FrameSampler, encode_jpeg
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from app.protocol import check_event, parse_command
+from app.call.protocol import check_event, parse_command
 from tests.browser.caller import PATIENCE_MS, Browsers
 from tests.browser.server import LONG_ANSWER, Server
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.call import Call
-from app.config import CallConfig
-from app.protocol import check_event
+from app.call.call import Call
+from app.call.config import CallConfig
+from app.call.protocol import check_event
 from engine.client import Chunk, EngineError, EngineSession, Prefilled, Unit
 from engine.scripted import Script, ScriptedEngine
 
@@ -359,6 +359,6 @@ async def test_nothing_is_left_after_a_close() -> None:
 
 
 def _jpeg() -> bytes:
-    from app.frames import encode_jpeg
+    from app.call.frames import encode_jpeg
 
     return encode_jpeg(np.zeros((64, 64, 3), np.uint8))

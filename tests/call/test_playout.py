@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.playout import SpeechQueue, SpokenText
+from app.call.playout import SpeechQueue, SpokenText
 
 
 def test_silence_when_idle_and_order_when_not() -> None:

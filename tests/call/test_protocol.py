@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from app.config import CallConfig, ConfigError
-from app.protocol import SCHEMA, ProtocolError, check_event, encode, make_event, parse_command
+from app.call.config import CallConfig, ConfigError
+from app.call.protocol import SCHEMA, ProtocolError, check_event, encode, make_event, parse_command
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import turn, turn_machine
-from app.config import CallConfig
+from app.call import turn, turn_machine
+from app.call.config import CallConfig
 from engine.client import INPUT_RATE, Chunk
 
 CONFIG = CallConfig()

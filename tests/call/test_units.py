@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.microphone import FRAME_SAMPLES, Microphone, StreamResampler
-from app.units import MIN_UNIT_SAMPLES, UnitCutter
+from app.call.microphone import FRAME_SAMPLES, Microphone, StreamResampler
+from app.call.units import MIN_UNIT_SAMPLES, UnitCutter
 from engine.client import UNIT_SAMPLES
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from app.config import CallConfig, VadConfig
-from app.vad import SpeechEnded, SpeechStarted, SpeechTracker, create_detector, create_tracker, level_dbfs
+from app.call.config import CallConfig, VadConfig
+from app.call.vad import SpeechEnded, SpeechStarted, SpeechTracker, create_detector, create_tracker, level_dbfs
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").rglob("*.flac"))
 KINDS = ["webrtc", "silero"]

@@ -19,7 +19,7 @@ from PIL import Image
 from app.bundle import read_bundle, write_bundle
 from app.bundle_lines import command_line, read_commands
 from app.bundle_media import BundleError
-from app.protocol import ProtocolError, encode, parse_command
+from app.call.protocol import ProtocolError, encode, parse_command
 from tests.replay.conftest import RATE, MakeBundle, picture, silence, speechlike, write_video
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from app import record_files
 from app.bundle import read_bundle
-from app.call import Call
-from app.config import CallConfig
+from app.call.call import Call
+from app.call.config import CallConfig
 from app.errors import StartError
 from app.expect import Outcome
 from app.record import Recorder, Recordings

@@ -14,7 +14,7 @@ import pytest
 
 from app import replay
 from app.bundle import write_bundle
-from app.protocol import check_event
+from app.call.protocol import check_event
 from tests.replay.conftest import RATE, MakeBundle, picture, silence, speechlike, write_video
 
 SCRIPTED = ["--engine", "scripted"]

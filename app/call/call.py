@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app import turn, turn_machine
-from app.commands import Commands
-from app.config import CallConfig
-from app.engine_link import (
+from app.call import turn, turn_machine
+from app.call.commands import Commands
+from app.call.config import CallConfig
+from app.call.engine_link import (
     FATAL_CODES,
     ChunkArrived,
     EngineLink,
@@ -33,17 +33,17 @@ from app.engine_link import (
     UnitPrefilled,
     UnitRefused,
 )
-from app.frames import NewestPicture
-from app.greeting import SECRETS, Greeting
-from app.microphone import FRAME_SAMPLES, Microphone
-from app.outbox import Outbox
-from app.playout import SpeechQueue
-from app.protocol import MAX_DELTA_CHARS
-from app.response import Response
-from app.tap import CallTap
-from app.units import UnitCutter
-from app.vad import SpeechEnded, SpeechStarted, create_detector, create_tracker, level_dbfs
-from app.vad.meter import LevelMeter
+from app.call.frames import NewestPicture
+from app.call.greeting import SECRETS, Greeting
+from app.call.microphone import FRAME_SAMPLES, Microphone
+from app.call.outbox import Outbox
+from app.call.playout import SpeechQueue
+from app.call.protocol import MAX_DELTA_CHARS
+from app.call.response import Response
+from app.call.tap import CallTap
+from app.call.units import UnitCutter
+from app.call.vad import SpeechEnded, SpeechStarted, create_detector, create_tracker, level_dbfs
+from app.call.vad.meter import LevelMeter
 from engine.client import INPUT_RATE, OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession, Unit
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,8 @@ class Call:
 
     # ------------------------------------------------------------------------------------------- the connection
     def attach(self, send: Callable[[str], None]) -> None:
-        """Send events here from now on; ``send`` must not raise. See :mod:`app.protocol` for what a second one gets."""
+        """Send events here from now on; ``send`` must not raise. See :mod:`app.call.protocol` for what a second one
+        gets."""
         self._outbox.attach(send)
 
     def detach(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.playout import SpokenText
+from app.call.playout import SpokenText
 from engine.client import INPUT_RATE, OUTPUT_RATE, Chunk
 
 MAX_REPORTED_BUFFER_MS = 2_000.0

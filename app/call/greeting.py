@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from app.config import CallConfig
-from app.protocol import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, VERSION
+from app.call.config import CallConfig
+from app.call.protocol import MAX_MESSAGE_BYTES, MAX_TEXT_CHARS, VERSION
 from engine.client import EngineInfo
 
 CAPS = ("text", "push_to_talk", "barge_in", "resume", "hd_video")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from app.config import VadConfig
-from app.vad.detector import SILENCE_DBFS
+from app.call.config import VadConfig
+from app.call.vad.detector import SILENCE_DBFS
 
 FRAMES_PER_S = 50
 SMOOTHING_FRAMES = 4

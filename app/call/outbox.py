@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.protocol import encode, make_event
+from app.call.protocol import encode, make_event
 from engine.client import INPUT_RATE
 
 KEPT_EVENTS = 4_096

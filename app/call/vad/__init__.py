@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.config import VadConfig
-from app.vad.detector import VoiceDetector, level_dbfs
-from app.vad.speech import SpeechEnded, SpeechStarted, SpeechTracker
-from app.vad.webrtc import WebrtcDetector
+from app.call.config import VadConfig
+from app.call.vad.detector import VoiceDetector, level_dbfs
+from app.call.vad.speech import SpeechEnded, SpeechStarted, SpeechTracker
+from app.call.vad.webrtc import WebrtcDetector
 
 __all__ = [
     "SpeechEnded",
@@ -21,7 +21,7 @@ __all__ = [
 def create_detector(config: VadConfig) -> VoiceDetector:
     """The detector that ``config`` names, in its initial state."""
     if config.kind == "silero":
-        from app.vad.silero import SileroDetector  # loads onnxruntime, which calls with webrtcvad do not need
+        from app.call.vad.silero import SileroDetector  # loads onnxruntime, which calls with webrtcvad do not need
 
         return SileroDetector()
     return WebrtcDetector(config)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from app import turn
-from app.config import FIXED_AT_START, ConfigError
-from app.protocol import VERSION, Command, ProtocolError, parse_command
+from app.call import turn
+from app.call.config import FIXED_AT_START, ConfigError
+from app.call.protocol import VERSION, Command, ProtocolError, parse_command
 
 if TYPE_CHECKING:
-    from app.call import Call
+    from app.call.call import Call
 
 
 class Commands:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.config import CallConfig
-from app.turn import (
+from app.call.config import CallConfig
+from app.call.turn import (
     Action,
     Answer,
     AnswerChunk,

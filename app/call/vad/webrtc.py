@@ -9,9 +9,9 @@ import numpy as np
 import webrtcvad
 from numpy.typing import NDArray
 
-from app.config import VadConfig
-from app.vad.detector import level_dbfs
-from app.vad.energy import EnergyGate
+from app.call.config import VadConfig
+from app.call.vad.detector import level_dbfs
+from app.call.vad.energy import EnergyGate
 from engine.client import INPUT_RATE
 
 

@@ -1,7 +1,7 @@
 """The words in which turns are spoken of: where the conversation stands, what may happen, and what is to be done.
 
 Times are samples at 16 kHz. The name that a user sees is derived from the state, never stored in it. What follows from
-what is decided in :mod:`app.turn_machine`.
+what is decided in :mod:`app.call.turn_machine`.
 """
 
 from __future__ import annotations

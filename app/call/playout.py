@@ -24,7 +24,7 @@ class SpeechQueue:
     """The answer's speech on its way to the listener, 24 kHz int16 mono. One answer at a time.
 
     The track pulls; what it has pulled counts as played. When nothing is there it gets silence, at once. The bound is
-    kept by the one who pushes: see ``max_buffered_s`` in :mod:`app.config`.
+    kept by the one who pushes: see ``max_buffered_s`` in :mod:`app.call.config`.
     """
 
     def __init__(
