@@ -43,7 +43,7 @@ setup: $(VENV)/.ready
 setup-test: $(VENV)/.ready-test $(VENV)/.ready-system
 
 certs: $(VENV)/.ready  ## create the local CA and the server's certificate, if missing or expired
-	$(PY) -m app.certs
+	$(PY) -m app.server.certs
 
 run: $(VENV)/.ready  ## set up and run the call; ends with "ready https://localhost:8443"
 	@$(PY) -m app

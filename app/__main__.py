@@ -7,8 +7,8 @@ import logging
 import sys
 
 from app.errors import StartError
-from app.options import Options
-from app.server import serve
+from app.server.options import Options
+from app.server.server import serve
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """One peer: a browser's connection (RFC 8825) joined to a call.
 
-The call outlives it. When the peer is lost, another one can take its place; see :mod:`app.calls`.
+The call outlives it. When the peer is lost, another one can take its place; see :mod:`app.server.calls`.
 """
 
 from __future__ import annotations

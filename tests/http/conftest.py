@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, ClientSession
 
-from app.options import Options
-from app.server import Server, engine_spec
+from app.server.options import Options
+from app.server.server import Server, engine_spec
 from engine.factory import create_engine
 from tests.webrtc.caller import Caller, until
 

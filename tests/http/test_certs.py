@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from app import certs
-from app.certs import Certificates, ensure_certificates, own_certificates
 from app.errors import StartError
+from app.server import certs
+from app.server.certs import Certificates, ensure_certificates, own_certificates
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.limits import MAX_ADDRESSES, RateLimiter, TokenBucket, WaitingLine
+from app.server.limits import MAX_ADDRESSES, RateLimiter, TokenBucket, WaitingLine
 
 
 class Clock:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import StartError
-from app.options import Options
-from app.server import engine_spec, ice_servers
+from app.server.options import Options
+from app.server.server import engine_spec, ice_servers
 
 
 def test_the_defaults_need_nothing() -> None:

@@ -11,9 +11,9 @@ from aiohttp import ClientSession
 from cryptography import x509
 from yarl import URL
 
-from app.certs import ensure_certificates
-from app.options import Options
-from app.server import Server, engine_spec
+from app.server.certs import ensure_certificates
+from app.server.options import Options
+from app.server.server import Server, engine_spec
 from engine.factory import create_engine
 from tests.http.conftest import Site
 
@@ -43,7 +43,7 @@ async def test_the_call_page_and_all_that_it_loads_are_served(site: Site) -> Non
         "/certs/ca.key",
         "/ca.key",
         "/server.key",
-        "/app/server.py",
+        "/app/server/server.py",
     ],
 )
 async def test_nothing_else_is_served(site: Site, path: str) -> None:

@@ -9,10 +9,10 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from app.certs import fingerprint
 from app.errors import RequestError
+from app.server.certs import fingerprint
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CERTIFICATE_TYPE = "application/x-x509-ca-cert"
 
 SECURITY_HEADERS = {

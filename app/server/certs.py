@@ -6,7 +6,7 @@ once on a device) and the server's own certificate signed by it (``server.pem``)
 address of this machine is missing from it. Rules for the latter: support.apple.com/103769 (name in the SAN,
 serverAuth, SHA-256, at most 825 days) and the CA/Browser Forum's tighter 397 days.
 
-``python -m app.certs`` makes what is missing and prints where it is.
+``python -m app.server.certs`` makes what is missing and prints where it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from app.errors import StartError
 
-CERTS_DIR = Path(__file__).resolve().parent.parent / "certs"
+CERTS_DIR = Path(__file__).resolve().parents[2] / "certs"
 CA_DAYS = 3650
 LEAF_DAYS = 396
 RENEW_DAYS = 30
@@ -242,7 +242,7 @@ def _require_private(path: Path) -> None:
 
 
 def main() -> int:
-    """Entry point of ``python -m app.certs``."""
+    """Entry point of ``python -m app.server.certs``."""
     try:
         files = ensure_certificates()
     except StartError as error:

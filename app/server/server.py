@@ -17,14 +17,14 @@ from typing import Any
 from aiohttp import web
 from aiortc import RTCIceServer
 
-from app import api, pages
 from app.call.config import CallConfig
-from app.calls import CallRegistry
-from app.certs import Certificates, ensure_certificates, local_addresses, own_certificates
 from app.errors import StartError
-from app.limits import RateLimiter
-from app.options import Options
 from app.record import Recordings
+from app.server import api, pages
+from app.server.calls import CallRegistry
+from app.server.certs import Certificates, ensure_certificates, local_addresses, own_certificates
+from app.server.limits import RateLimiter
+from app.server.options import Options
 from app.webrtc import patches
 from app.webrtc.patches import host_addresses
 from app.webrtc.peer import PeerSettings

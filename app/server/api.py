@@ -14,9 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
-from app.calls import Answered, CallRegistry
 from app.errors import RequestError
-from app.limits import RateLimiter
+from app.server.calls import Answered, CallRegistry
+from app.server.limits import RateLimiter
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from typing import Any
 from app.call.call import Call
 from app.call.config import CallConfig, ConfigError
 from app.errors import RequestError
-from app.limits import WaitingLine
 from app.record import Recordings
+from app.server.limits import WaitingLine
 from app.webrtc.peer import Peer, PeerSettings
 from app.webrtc.sdp import check_offer, parse_candidate
 from app.webrtc.tracks import MicrophoneTimeline

@@ -1,0 +1,1 @@
+"""The HTTP server: options, certificates, pages, signalling, and which calls have a place."""
