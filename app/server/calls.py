@@ -19,7 +19,7 @@ from typing import Any
 from app.call.call import Call
 from app.call.config import CallConfig, ConfigError
 from app.errors import RequestError
-from app.record import Recordings
+from app.replay.record import Recordings
 from app.server.limits import WaitingLine
 from app.webrtc.peer import Peer, PeerSettings
 from app.webrtc.sdp import check_offer, parse_candidate

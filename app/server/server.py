@@ -19,7 +19,7 @@ from aiortc import RTCIceServer
 
 from app.call.config import CallConfig
 from app.errors import StartError
-from app.record import Recordings
+from app.replay.record import Recordings
 from app.server import api, pages
 from app.server.calls import CallRegistry
 from app.server.certs import Certificates, ensure_certificates, local_addresses, own_certificates

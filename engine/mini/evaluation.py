@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from app.bundle import write_bundle
+from app.replay.bundle import write_bundle
 from engine.mini import grammar
 from engine.mini.augment import RATE, add_noise, noise_pool, resample
 from engine.mini.conversations import seen_turn

@@ -19,7 +19,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from app.bundle import write_bundle
+from app.replay.bundle import write_bundle
 from engine.client import OUTPUT_RATE
 from engine.loader import load_checkpoint
 from engine.mini import grammar

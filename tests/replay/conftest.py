@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.bundle import write_bundle
+from app.replay.bundle import write_bundle
 
 pytest.register_assert_rewrite("tests.replay.recorded")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.bundle import read_bundle
-from app.replay_call import replay_call
+from app.replay.bundle import read_bundle
+from app.replay.replay_call import replay_call
 from engine.client import Engine
 from engine.scripted import ScriptedEngine
 from tests.webrtc.caller import until

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.bundle import read_bundle, write_bundle
-from app.bundle_lines import command_line, read_commands
-from app.bundle_media import BundleError
 from app.call.protocol import ProtocolError, encode, parse_command
+from app.replay.bundle import read_bundle, write_bundle
+from app.replay.bundle_lines import command_line, read_commands
+from app.replay.bundle_media import BundleError
 from tests.replay.conftest import RATE, MakeBundle, picture, silence, speechlike, write_video
 
 

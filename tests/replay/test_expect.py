@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.expect import KEYS, ExpectError, Outcome, check, has_phrase, parse_expectations, words
+from app.replay.expect import KEYS, ExpectError, Outcome, check, has_phrase, parse_expectations, words
 
 
 def event(kind: str, t: float, turn: int, **data: Any) -> dict[str, Any]:

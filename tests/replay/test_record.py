@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import record_files
-from app.bundle import read_bundle
 from app.call.call import Call
 from app.call.config import CallConfig
 from app.errors import StartError
-from app.expect import Outcome
-from app.record import Recorder, Recordings
-from app.record_files import RecordingFiles, SpeechFile, without_token
-from app.replay_call import replay_call
+from app.replay import record_files
+from app.replay.bundle import read_bundle
+from app.replay.expect import Outcome
+from app.replay.record import Recorder, Recordings
+from app.replay.record_files import RecordingFiles, SpeechFile, without_token
+from app.replay.replay_call import replay_call
 from engine.scripted import Script, ScriptedEngine
 from tests.replay.conftest import RATE, picture, silence, speechlike
 from tests.replay.recorded import events_of
@@ -226,8 +226,8 @@ async def test_a_slow_disk_ends_the_recording_and_not_the_call(tmp_path: Path, m
             gate.wait(10)
             super().flush()
 
-    monkeypatch.setattr("app.record.RecordingFiles", Slow)
-    monkeypatch.setattr("app.record.WRITE_EVERY_S", 0.01)
+    monkeypatch.setattr("app.replay.record.RecordingFiles", Slow)
+    monkeypatch.setattr("app.replay.record.WRITE_EVERY_S", 0.01)
     recorder = Recorder(tmp_path / "call", {"call_id": "x"}, warn, max_waiting_bytes=200_000)
     await drive(recorder, 0.1)
     assert await asyncio.to_thread(blocked.wait, 10)

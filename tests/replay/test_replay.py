@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import replay
-from app.bundle import write_bundle
 from app.call.protocol import check_event
+from app.replay import cli as replay
+from app.replay.bundle import write_bundle
 from tests.replay.conftest import RATE, MakeBundle, picture, silence, speechlike, write_video
 
 SCRIPTED = ["--engine", "scripted"]

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle import Bundle
-from app.bundle_lines import Command, TimedInput
-from app.bundle_media import Picture, read_still
 from app.call.call import Call
 from app.call.microphone import FRAME_SAMPLES
-from app.record_files import SpeechFile
+from app.replay.bundle import Bundle
+from app.replay.bundle_lines import Command, TimedInput
+from app.replay.bundle_media import Picture, read_still
+from app.replay.record_files import SpeechFile
 from engine.client import INPUT_RATE, OUTPUT_RATE, Engine
 
 PULL_SAMPLES = FRAME_SAMPLES * OUTPUT_RATE // INPUT_RATE

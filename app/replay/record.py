@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from app.call.config import CallConfig
 from app.errors import StartError
-from app.record_files import RecordingFiles
+from app.replay.record_files import RecordingFiles
 from engine.client import EngineInfo
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from app.bundle import BundleError, read_bundle, read_expectations
 from app.call.protocol import encode
-from app.expect import Outcome, Verdict, check
-from app.replay_call import MAX_TAIL_S, Replayed, replay_call
+from app.replay.bundle import BundleError, read_bundle, read_expectations
+from app.replay.expect import Outcome, Verdict, check
+from app.replay.replay_call import MAX_TAIL_S, Replayed, replay_call
 from engine.client import Engine, EngineError
 from engine.factory import EngineSpec, create_engine
 
@@ -296,7 +296,3 @@ def _pretty(value: object) -> str:
 
 def _tell(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

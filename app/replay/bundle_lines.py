@@ -1,6 +1,7 @@
 """The lines of a call bundle: client events, and the recorded inputs of a call. Both are JSON Lines.
 
-Whatever is wrong with a line ends as one :class:`~app.bundle_media.BundleError` that names the file and the line.
+Whatever is wrong with a line ends as one :class:`~app.replay.bundle_media.BundleError` that names the file and the
+line.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from app.bundle_media import MAX_AUDIO_S, BundleError
 from app.call.protocol import ProtocolError, encode, parse_command
+from app.replay.bundle_media import MAX_AUDIO_S, BundleError
 
 TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",

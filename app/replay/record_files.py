@@ -12,10 +12,10 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bundle import FORMAT
-from app.bundle_lines import command_line
 from app.call.microphone import FRAME_SAMPLES
 from app.call.protocol import encode
+from app.replay.bundle import FORMAT
+from app.replay.bundle_lines import command_line
 from engine.client import INPUT_RATE, OUTPUT_RATE
 
 ALIGN_SAMPLES = OUTPUT_RATE // 10

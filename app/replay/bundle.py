@@ -6,14 +6,14 @@
 ``video.*``          optional camera: MP4, MKV, WebM or Y4M, or instead of it …
 ``frames/``          … pictures named ``<milliseconds>.jpg`` or ``.png``
 ``commands.jsonl``   optional events of the client, one a line: ``{"t": 2.5, "type": "input.text", "data": {…}}``
-``expect.jsonl``     optional: what must come out (:mod:`app.expect`)
-``timing.jsonl``     of a recording: when the engine's results came and what was played (:mod:`app.record`)
+``expect.jsonl``     optional: what must come out (:mod:`app.replay.expect`)
+``timing.jsonl``     of a recording: when the engine's results came and what was played (:mod:`app.replay.record`)
 ``events.jsonl``     of a recording: the server's events
 ``answer.wav``       of a recording: what the person was sent, 24 kHz
 ===================  =================================================================================================
 
 All times count from the beginning of the microphone audio. :func:`read_bundle` checks everything, before a call begins;
-whatever is wrong becomes one :class:`~app.bundle_media.BundleError`.
+whatever is wrong becomes one :class:`~app.replay.bundle_media.BundleError`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from app.bundle_lines import Command, TimedInput, parse_json, read_commands, read_lines, read_text, read_timing
-from app.bundle_media import (
+from app.call.config import CallConfig, ConfigError
+from app.call.protocol import encode
+from app.replay.bundle_lines import Command, TimedInput, parse_json, read_commands, read_lines, read_text, read_timing
+from app.replay.bundle_media import (
     AUDIO_NAMES,
     VIDEO_NAMES,
     Audio,
@@ -40,9 +42,7 @@ from app.bundle_media import (
     read_still,
     video_pictures,
 )
-from app.call.config import CallConfig, ConfigError
-from app.call.protocol import encode
-from app.expect import Expectation, ExpectError, parse_expectations
+from app.replay.expect import Expectation, ExpectError, parse_expectations
 
 FORMAT = 1
 """Version of the folder's layout, ``format`` in call.json."""
