@@ -3,7 +3,7 @@
 As a library::
 
     from engine.chat import chat
-    from engine.loader import load_checkpoint
+    from engine.checkpoint.loader import load_checkpoint
 
     model = load_checkpoint("MiniCPM-o-2_6")
     print(chat(model, [{"role": "user", "content": [picture, "What is this?"]}]))
@@ -28,8 +28,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.beam import beam_search
 from engine.chat_prompt import ChatPrompt, PromptMaker, messages_of
+from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
-from engine.loader import LoadedModel
 from engine.model.audio import pool, token_length
 from engine.processing.image import pad_slices
 from engine.processing.prompts import TTS_EOS, Message

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
-from engine.loader import LoadedModel
 from engine.processing.image import ImageProcessor, ImageSlices, open_image
 from engine.processing.mel import MelExtractor, split_clips
 from engine.processing.prompts import SPEECH_PROMPT, Message, Part, Typed, closed_turn

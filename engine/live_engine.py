@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.checks import check_options
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.config_reader import Reader, read_json
 from engine.errors import ConfigError, InputError, LoadError
 from engine.factory import EngineSpec
 from engine.live_session import LiveSession, Runtime
-from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
 from engine.sampling import TextSampling
 from engine.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler

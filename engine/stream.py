@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
 from engine.executor import Executor
-from engine.loader import LoadedModel
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
 from engine.processing.prompts import IM_END, IM_START, Message, Typed, answer_header, closed_turn, turn_header

@@ -22,7 +22,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaModel, Qwen2Config, Qwe
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.model.audio import pool
 from engine.processing.image import ImageProcessor, pad_slices
 from engine.sampling import SpeechSampling, top_k, top_p

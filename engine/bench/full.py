@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.config import OmniConfig
 from engine.live_engine import MINI
-from engine.loader import LoadedModel, build_untrained
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from engine.bench.emulator import CODES_PER_BLOCK, Emulator
 from engine.bench.measure import Clock, Row, Stopwatch, in_turns, row
+from engine.checkpoint.loader import LoadedModel
 from engine.live_session import pace_on
-from engine.loader import LoadedModel
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
 from engine.sampling import Noise, SpeechSampling
 from engine.session import SessionState

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from app.replay.bundle import write_bundle
+from engine.checkpoint.loader import load_checkpoint
 from engine.client import OUTPUT_RATE
-from engine.loader import load_checkpoint
 from engine.mini import grammar
 from engine.mini.augment import RATE, resample
 from engine.mini.evaluation import replay

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from engine.checkpoint.loader import load_checkpoint
 from engine.errors import ModelError
-from engine.loader import load_checkpoint
 from engine.parity.chat import compare_chat
 from engine.parity.conversation import compare_stream
 from engine.parity.goldens import GoldenSet, SetError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.chat import Chat
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from tests.engine_inputs.conftest import golden, loaded
 
 __all__ = ["golden", "loaded", "talker"]

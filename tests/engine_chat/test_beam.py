@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from engine.beam import beam_search
 from engine.chat import Chat, ChatAnswer, chat
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 
 
 @pytest.fixture(scope="module")

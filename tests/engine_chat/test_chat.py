@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.chat import Chat, ChatAnswer, ChatOptions, chat
+from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
-from engine.loader import LoadedModel
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
 from engine.sampling import SpeechSampling
 from tests.engine_inputs.conftest import GoldenSet, assert_close

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.config import OmniConfig
-from engine.loader import LoadedModel, load_checkpoint
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 PUBLIC = GOLDENS / "o26-public"

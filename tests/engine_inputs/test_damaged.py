@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.checkpoint.loader import load_checkpoint
 from engine.errors import CheckpointError, ConfigError, LoadError, TokenizerError
-from engine.loader import load_checkpoint
 from tests.engine_inputs.conftest import PUBLIC
 from tests.engine_inputs.test_loader import official_layout
 

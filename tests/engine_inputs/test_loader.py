@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.checkpoint.devices import DeviceMap, DistantCache, connect, plan_devices, resolve_devices, resolve_dtype
+from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.errors import LoadError
-from engine.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
-from engine.loader_devices import DeviceMap, DistantCache, connect, plan_devices, resolve_devices, resolve_dtype
 from engine.model.decoder import Decoder
 from tests.engine_inputs.conftest import PUBLIC
 

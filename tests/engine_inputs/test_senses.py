@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.model.audio import AudioEncoder, conv_length, pool, token_length
 from engine.model.kv import KVArena, whole
 from engine.model.omni import OmniModel

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError, TokenizerError
-from engine.loader import LoadedModel
 from engine.processing.prompts import (
     MODES,
     UNIT,

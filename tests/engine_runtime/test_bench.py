@@ -13,9 +13,9 @@ from engine.bench.__main__ import main
 from engine.bench.emulator import Emulator
 from engine.bench.full import OFFICIAL, random_model
 from engine.bench.measure import Row, row
+from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.config import OmniConfig
 from engine.live_engine import MINI
-from engine.loader import LoadedModel, build_untrained
 from engine.model.omni import OmniModel
 from engine.processing.prompts import Message
 from engine.stream import Stream

@@ -13,7 +13,7 @@ from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
-from engine.loader import LoadedModel, load_checkpoint
+from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
 from engine.session import SessionState
 from engine.speech import TextItem

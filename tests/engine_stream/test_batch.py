@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.sampling import SpeechSampling, TextSampling
 from engine.stream import LiveAnswer, Stream
 from engine.text import AnswerOptions

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.sampling import SpeechSampling, TextSampling
 from engine.speech import OVERLAP, SpeechChunk, spell_digits
 from engine.speech_live import LiveOptions, LiveSpeech

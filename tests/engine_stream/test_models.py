@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.model.dvae import DVAE
 from engine.model.tts import ConditionalChatTTS
 from engine.model.vocos import Vocos

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.parity.__main__ import STAGES, compare_set, main
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import EXACT, Row, Tolerance, table

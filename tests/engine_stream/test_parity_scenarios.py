@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.parity.__main__ import compare_set
 from engine.parity.goldens import FILES, GoldenSet
 from engine.parity.probe import Probe, greedy_options

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
-from engine.loader import LoadedModel
 from engine.processing.prompts import Message
 from engine.sampling import SpeechSampling, TextSampling
 from engine.session import SessionError, SessionState

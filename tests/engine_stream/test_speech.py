@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.speech import SpeechTokens, crossfade, language_of, sentence_end, spell_digits
 from engine.speech_live import PARTIAL_WORD, PORTION, Timeline
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel
 from engine.model.decoder import rotary, rotate
 from engine.session import Kind, SessionState
 from engine.stream import Stream

@@ -22,12 +22,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
-from engine.config_reader import read_json
-from engine.errors import CheckpointError, ConfigError, TokenizerError
-from engine.loader_devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
-from engine.loader_quant import BYTES, Quantizer
-from engine.loader_weights import (
+from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
+from engine.checkpoint.quantize import BYTES, Quantizer
+from engine.checkpoint.weights import (
     AGAIN,
     Shard,
     assign,
@@ -37,6 +34,9 @@ from engine.loader_weights import (
     read_header,
     read_tensors,
 )
+from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
+from engine.config_reader import read_json
+from engine.errors import CheckpointError, ConfigError, TokenizerError
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.tokens import SPECIALS, SpecialIds
