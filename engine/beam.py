@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from engine.conversation.sampling import penalize_seen
 from engine.model.kv import KVArena
 from engine.model.llm import QwenDecoder
-from engine.sampling import penalize_seen
 
 
 def beam_search(

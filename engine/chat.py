@@ -29,16 +29,16 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.beam import beam_search
 from engine.chat_prompt import ChatPrompt, PromptMaker, messages_of
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
+from engine.conversation.session import SessionState
+from engine.conversation.speech import BLOCK_CODES, MAX_CODES
+from engine.conversation.stream import Stream
+from engine.conversation.text import split_complete
+from engine.conversation.work import Decode, Decoded, Feed, Read, Render, Speak, Spoken, Voice
 from engine.errors import InputError
 from engine.model.audio import pool, token_length
 from engine.processing.image import pad_slices
 from engine.processing.prompts import TTS_EOS, Message
-from engine.sampling import Noise, SpeechSampling, TextSampling
-from engine.session import SessionState
-from engine.speech import BLOCK_CODES, MAX_CODES
-from engine.stream import Stream
-from engine.text import split_complete
-from engine.work import Decode, Decoded, Feed, Read, Render, Speak, Spoken, Voice
 
 SPEECH_RATE = 24_000
 """Samples per second of spoken answers."""

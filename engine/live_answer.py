@@ -12,10 +12,10 @@ from torch import Tensor
 
 from engine.answer import CHUNKS_AHEAD, AnswerPipe
 from engine.client import Chunk
+from engine.conversation.speech import SpeechChunk
+from engine.conversation.stream import LiveAnswer
+from engine.conversation.work import Feed
 from engine.scheduler import Job, Urgency
-from engine.speech import SpeechChunk
-from engine.stream import LiveAnswer
-from engine.work import Feed
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,16 @@ from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, 
 from engine.checks import check_options
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.config_reader import Reader, read_json
+from engine.conversation.sampling import TextSampling
+from engine.conversation.stream import Stream
+from engine.conversation.text import AnswerOptions
+from engine.conversation.window import WindowOptions
+from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
 from engine.factory import EngineSpec
 from engine.live_session import LiveSession, Runtime
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
-from engine.sampling import TextSampling
 from engine.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
-from engine.stream import Stream
-from engine.text import AnswerOptions
-from engine.window import WindowOptions
-from engine.work import Task
 
 MINI = Path(__file__).parent / "mini" / "checkpoint"
 DEFAULT_VOICE = "default"

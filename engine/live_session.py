@@ -16,16 +16,16 @@ from engine.answer import AnswerStream
 from engine.checks import check_unit, decode_frame
 from engine.client import Chunk, EngineError, FinishReason, Prefilled, SessionOptions, Unit
 from engine.config import OmniConfig
+from engine.conversation.sampling import Noise, TextSampling
+from engine.conversation.session import SessionState
+from engine.conversation.speech import SpeechChunk
+from engine.conversation.speech_live import LiveOptions
+from engine.conversation.stream import Fed, Prepared, Stream
+from engine.conversation.text import AnswerOptions
 from engine.errors import InputError
 from engine.live_answer import Answer
 from engine.processing.prompts import UNIT, Message, Part, Typed
-from engine.sampling import Noise, TextSampling
 from engine.scheduler import Cancelled, Job, Scheduler, Urgency
-from engine.session import SessionState
-from engine.speech import SpeechChunk
-from engine.speech_live import LiveOptions
-from engine.stream import Fed, Prepared, Stream
-from engine.text import AnswerOptions
 
 HD_SLICES = 6
 """Pieces that the last picture of a turn is cut into, at most."""

@@ -1,10 +1,10 @@
 """One thread that owns the model and shares it among the sessions.
 
-Every request of a session is a task (:mod:`engine.work`): a generator that asks for pieces of work. The scheduler takes
-the most urgent piece, adds pieces of the same kind from other sessions, has them carried out in one batch, and goes on.
-A session has one running task at most, so that its requests stay in order and no two pieces of a batch touch the same
-session. Between two pieces a task can be paused (its consumer is behind) or cancelled. A task may also yield a future
-of another thread; it goes on, with the future, when that is done.
+Every request of a session is a task (:mod:`engine.conversation.work`): a generator that asks for pieces of work. The
+scheduler takes the most urgent piece, adds pieces of the same kind from other sessions, has them carried out in one
+batch, and goes on. A session has one running task at most, so that its requests stay in order and no two pieces of a
+batch touch the same session. Between two pieces a task can be paused (its consumer is behind) or cancelled. A task may
+also yield a future of another thread; it goes on, with the future, when that is done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import torch
 
-from engine.work import Feed, Hear, See, Task, Work
+from engine.conversation.work import Feed, Hear, See, Task, Work
 
 PATIENCE_S = 1.0
 """A piece that has waited so long is as urgent as speech that runs dry."""
@@ -48,7 +48,7 @@ class Urgency(IntEnum):
 
 
 class Executor(Protocol):
-    """What carries out pieces of work: :class:`engine.executor.Executor`."""
+    """What carries out pieces of work: :class:`engine.conversation.executor.Executor`."""
 
     def run(self, works: Sequence[Work]) -> list[Any]: ...
 

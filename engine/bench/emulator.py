@@ -23,9 +23,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.sampling import SpeechSampling, top_k, top_p
 from engine.model.audio import pool
 from engine.processing.image import ImageProcessor, pad_slices
-from engine.sampling import SpeechSampling, top_k, top_p
 
 TOKENS_PER_CALL = 3
 CODES_PER_BLOCK = 25

@@ -13,14 +13,14 @@ from PIL import Image
 from engine.bench.emulator import CODES_PER_BLOCK, Emulator
 from engine.bench.measure import Clock, Row, Stopwatch, in_turns, row
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.sampling import Noise, SpeechSampling
+from engine.conversation.session import SessionState
+from engine.conversation.speech import SpeechChunk
+from engine.conversation.stream import Stream
+from engine.conversation.text import AnswerOptions
+from engine.conversation.work import Read, Render, Speak, Voice, Work
 from engine.live_session import pace_on
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
-from engine.sampling import Noise, SpeechSampling
-from engine.session import SessionState
-from engine.speech import SpeechChunk
-from engine.stream import Stream
-from engine.text import AnswerOptions
-from engine.work import Read, Render, Speak, Voice, Work
 
 CODES_PER_SECOND = 24_000 / 512
 UNITS_BEFORE = 4

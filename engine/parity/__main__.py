@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint.loader import load_checkpoint
+from engine.conversation.stream import Stream
 from engine.errors import ModelError
 from engine.parity.chat import compare_chat
 from engine.parity.conversation import compare_stream
@@ -18,7 +19,6 @@ from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.ledger import Row, table
 from engine.parity.senses import compare_batch_audio, compare_images
 from engine.parity.voice import compare_dvae, compare_sampler, compare_speech, compare_vocos, compare_xfade
-from engine.stream import Stream
 
 Stage = Callable[[GoldenSet, Stream, Row], None]
 STAGES: dict[str, Stage] = {

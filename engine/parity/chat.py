@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from engine.chat import Chat, ChatOptions
+from engine.conversation.stream import Stream
+from engine.conversation.work import Speak, Spoken, Work
 from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
 from engine.parity.ledger import SIGNAL, Row
@@ -21,8 +23,6 @@ from engine.parity.probe import greedy_options
 from engine.parity.senses import EVERY
 from engine.processing.prompts import IM_END, IM_START, Message
 from engine.processing.tokens import AudioSlot
-from engine.stream import Stream
-from engine.work import Speak, Spoken, Work
 
 
 def compare_chat(goldens: GoldenSet, stream: Stream, row: Row) -> None:

@@ -14,6 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.conversation.session import SessionState
+from engine.conversation.speech import SpeechChunk
+from engine.conversation.stream import Fed, Stream
+from engine.conversation.text import ExactText
+from engine.conversation.work import Decode, Hear, Speak, Task
 from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
 from engine.parity.ledger import SIGNAL, Row
@@ -22,11 +27,6 @@ from engine.parity.senses import EVERY
 from engine.parity.voice import compare_run, compare_speech_tensors
 from engine.processing.mel import mel_length
 from engine.processing.prompts import IM_END, IM_START, Message, turn_header
-from engine.session import SessionState
-from engine.speech import SpeechChunk
-from engine.stream import Fed, Stream
-from engine.text import ExactText
-from engine.work import Decode, Hear, Speak, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from engine.conversation.stream import Stream
 from engine.parity.goldens import GoldenSet, SetError
 from engine.processing.image import pad_slices
 from engine.processing.prompts import MODES, Message, Part, get_sys_prompt
-from engine.stream import Stream
 
 Sound = NDArray[np.float32]
 

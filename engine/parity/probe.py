@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.sampling import TextSampling
-from engine.stream import Stream
-from engine.text import AnswerOptions
-from engine.work import Hear, Recall, Render, Speak, Task, Work
+from engine.conversation.sampling import TextSampling
+from engine.conversation.stream import Stream
+from engine.conversation.text import AnswerOptions
+from engine.conversation.work import Hear, Recall, Render, Speak, Task, Work
 
 GREEDY_TEXT = TextSampling(greedy=True)
 """The goldens took the best token each time; the repetition penalty stayed on."""

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.conversation.stream import Stream
 from engine.model.audio import pool, token_length
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import EXACT, SIGNAL, Row
 from engine.processing.image import pad_slices
 from engine.processing.mel import split_clips
 from engine.processing.tokens import AudioSlot, ImageSlot
-from engine.stream import Stream
 
 EVERY = r"every(\d+)(?:st|nd|rd|th)"
 

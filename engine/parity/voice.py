@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.conversation.sampling import SpeechSampling, speech_probabilities
+from engine.conversation.speech import TextItem, crossfade
+from engine.conversation.stream import Stream
+from engine.conversation.work import Read, Recall, Render, Speak, Step
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import SIGNAL, SPEECH_LOGITS, STATES, Row
 from engine.parity.probe import Probe, Record, Run, greedy_options
-from engine.sampling import SpeechSampling, speech_probabilities
-from engine.speech import TextItem, crossfade
-from engine.stream import Stream
-from engine.work import Read, Recall, Render, Speak, Step
 
 LOGIT_SCALE = 20.0
 """The sampler golden's scores are divided by 20 times the temperatures."""

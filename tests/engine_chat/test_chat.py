@@ -14,9 +14,9 @@ from PIL import Image
 
 from engine.chat import Chat, ChatAnswer, ChatOptions, chat
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.sampling import SpeechSampling
 from engine.errors import InputError
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
-from engine.sampling import SpeechSampling
 from tests.engine_inputs.conftest import GoldenSet, assert_close
 
 BRIEF: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from engine.conversation.work import Render, See, Work
 from engine.scheduler import Cancelled, Job, Lane, Scheduler, Urgency
-from engine.work import Render, See, Work
 
 
 def piece(kind: str, name: int) -> Work:

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
+from engine.conversation.session import SessionState
+from engine.conversation.speech import TextItem
+from engine.conversation.stream import Fed, Stream
+from engine.conversation.work import Step, Work
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
-from engine.session import SessionState
-from engine.speech import TextItem
-from engine.stream import Fed, Stream
-from engine.work import Step, Work
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

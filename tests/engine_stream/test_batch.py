@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.checkpoint.loader import LoadedModel
-from engine.sampling import SpeechSampling, TextSampling
-from engine.stream import LiveAnswer, Stream
-from engine.text import AnswerOptions
+from engine.conversation.sampling import SpeechSampling, TextSampling
+from engine.conversation.stream import LiveAnswer, Stream
+from engine.conversation.text import AnswerOptions
 from tests.engine_stream.conftest import assert_close, begin, feed, run_together, unit
 
 

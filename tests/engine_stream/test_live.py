@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
-from engine.sampling import SpeechSampling, TextSampling
-from engine.speech import OVERLAP, SpeechChunk, spell_digits
-from engine.speech_live import LiveOptions, LiveSpeech
-from engine.stream import LiveAnswer, Stream
-from engine.text import AnswerOptions
-from engine.work import Decode, Read, Render, Speak, Work
+from engine.conversation.sampling import SpeechSampling, TextSampling
+from engine.conversation.speech import OVERLAP, SpeechChunk, spell_digits
+from engine.conversation.speech_live import LiveOptions, LiveSpeech
+from engine.conversation.stream import LiveAnswer, Stream
+from engine.conversation.text import AnswerOptions
+from engine.conversation.work import Decode, Read, Render, Speak, Work
 from tests.engine_stream.conftest import Script, begin, feed, unit
 
 

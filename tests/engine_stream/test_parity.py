@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.stream import Stream
 from engine.parity.__main__ import STAGES, compare_set, main
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import EXACT, Row, Tolerance, table
 from engine.parity.senses import stride
-from engine.stream import Stream
 from tests.engine_stream.conftest import PUBLIC
 
 

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.session import SessionState
+from engine.conversation.stream import Stream
+from engine.conversation.work import Hear
 from engine.parity.__main__ import compare_set
 from engine.parity.goldens import FILES, GoldenSet
 from engine.parity.probe import Probe, greedy_options
 from engine.processing.prompts import Message, get_sys_prompt
-from engine.session import SessionState
-from engine.stream import Stream
-from engine.work import Hear
 from tests.engine_stream.conftest import sound
 
 SOUNDS = {"one": 16_000, "two": 16_000, "three": 7_777, "voice": 25_600, "long": 48_000}

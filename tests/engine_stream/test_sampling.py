@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.sampling import (
+from engine.conversation.sampling import (
     Noise,
     SpeechSampling,
     TextSampling,

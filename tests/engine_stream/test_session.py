@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.sampling import SpeechSampling, TextSampling
+from engine.conversation.session import SessionError, SessionState
+from engine.conversation.stream import Stream
+from engine.conversation.text import AnswerOptions
+from engine.conversation.work import Feed, Work
 from engine.errors import InputError
 from engine.processing.prompts import Message
-from engine.sampling import SpeechSampling, TextSampling
-from engine.session import SessionError, SessionState
-from engine.stream import Stream
-from engine.text import AnswerOptions
-from engine.work import Feed, Work
 from tests.engine_stream.conftest import assert_close, begin, feed, logits, unit
 
 OPTIONS = AnswerOptions(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoint.loader import LoadedModel
-from engine.speech import SpeechTokens, crossfade, language_of, sentence_end, spell_digits
-from engine.speech_live import PARTIAL_WORD, PORTION, Timeline
+from engine.conversation.speech import SpeechTokens, crossfade, language_of, sentence_end, spell_digits
+from engine.conversation.speech_live import PARTIAL_WORD, PORTION, Timeline
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.session import Kind, SessionState
+from engine.conversation.stream import Stream
+from engine.conversation.text import AnswerOptions
+from engine.conversation.window import Dropped, WindowOptions
+from engine.conversation.work import Feed
 from engine.model.decoder import rotary, rotate
-from engine.session import Kind, SessionState
-from engine.stream import Stream
-from engine.text import AnswerOptions
-from engine.window import Dropped, WindowOptions
-from engine.work import Feed
 from tests.engine_stream.conftest import begin, feed, logits, unit
 
 UNIT: list[tuple[Kind, int]] = [("text", 1), ("image", 66), ("audio", 27)]

@@ -1,7 +1,7 @@
 """The kinds of work that sessions ask for. A task is a generator that yields one of these and is sent the result.
 
 Whoever runs the tasks decides the order and may carry out the same kind for many sessions in one batch
-(:mod:`engine.executor`). A task stops between two pieces of work: closing its generator cancels it.
+(:mod:`engine.conversation.executor`). A task stops between two pieces of work: closing its generator cancels it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
+from engine.conversation.session import SessionState
 from engine.processing.image import ImageSlices
-from engine.sampling import Noise, SpeechSampling, TextSampling
-from engine.session import SessionState
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine.conversation.sampling import Noise
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
 from engine.model.omni import OmniModel
-from engine.sampling import Noise
 
 Kind = Literal["prompt", "open", "text", "image", "audio", "answer", "close"]
 """What a span is: the system prompt; tokens that open a turn; typed text and unit marks; a picture's tokens with its

@@ -1,7 +1,7 @@
 """A streaming conversation: ``prefill`` what the person says and shows, ``generate`` the answer.
 
-Both give tasks (:mod:`engine.work`). One :class:`Stream` serves all sessions of a loaded model; nothing of a
-conversation lives here, it is all in its :class:`~engine.session.SessionState`.
+Both give tasks (:mod:`engine.conversation.work`). One :class:`Stream` serves all sessions of a loaded model; nothing of
+a conversation lives here, it is all in its :class:`~engine.conversation.session.SessionState`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.executor import Executor
+from engine.conversation.sampling import SpeechSampling
+from engine.conversation.session import Kind, SessionPool, SessionState
+from engine.conversation.speech import SpeechChunk, SpeechTokens, TextSource
+from engine.conversation.speech_exact import ExactSpeech
+from engine.conversation.speech_live import LiveOptions, LiveSpeech
+from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer
+from engine.conversation.window import Dropped, KVWindow, WindowOptions
+from engine.conversation.work import Feed, Hear, See, Task
 from engine.errors import InputError
-from engine.executor import Executor
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
 from engine.processing.prompts import IM_END, IM_START, Message, Typed, answer_header, closed_turn, turn_header
 from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenBuilder, TokenRow
-from engine.sampling import SpeechSampling
-from engine.session import Kind, SessionPool, SessionState
-from engine.speech import SpeechChunk, SpeechTokens, TextSource
-from engine.speech_exact import ExactSpeech
-from engine.speech_live import LiveOptions, LiveSpeech
-from engine.text import AnswerOptions, ExactText, LiveText, begin_answer
-from engine.window import Dropped, KVWindow, WindowOptions
-from engine.work import Feed, Hear, See, Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,8 +68,8 @@ class Stream:
         context: int | None = None,
         window: WindowOptions | None = None,
     ) -> None:
-        """``sessions`` and ``context`` bound the storages, see :class:`~engine.session.SessionPool`; ``window`` keeps
-        sessions below a mark: without one a session ends when its context is full."""
+        """``sessions`` and ``context`` bound the storages, see :class:`~engine.conversation.session.SessionPool`;
+        ``window`` keeps sessions below a mark: without one a session ends when its context is full."""
         self.loaded = loaded
         self.config, self.model, self.vocos = loaded.config, loaded.model, loaded.vocos
         self.tokenizer = loaded.tokenizer

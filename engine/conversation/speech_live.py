@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling import SpeechSampling
-from engine.session import SessionState
-from engine.speech import (
+from engine.conversation.sampling import SpeechSampling
+from engine.conversation.session import SessionState
+from engine.conversation.speech import (
     BLOCK_CODES,
     CONTEXT_CODES,
     CONTEXT_TEXT,
@@ -32,7 +32,7 @@ from engine.speech import (
     sentence_end,
     spell_digits,
 )
-from engine.work import Read, Recall, Render, Speak, Spoken, Task, Voice, Work
+from engine.conversation.work import Read, Recall, Render, Speak, Spoken, Task, Voice, Work
 
 PARTIAL_WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+$")
 """Letters and digits at the end of a text that the next piece may continue (not so where each sign is a word)."""

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.conversation.sampling import SpeechSampling, TextSampling
+from engine.conversation.session import SessionState
+from engine.conversation.speech import TextItem
+from engine.conversation.work import Decode, Decoded, Feed, Step
 from engine.processing.tokens import SpecialIds, TokenRow
-from engine.sampling import SpeechSampling, TextSampling
-from engine.session import SessionState
-from engine.speech import TextItem
-from engine.work import Decode, Decoded, Feed, Step
 
 EXACT_STEPS = 3
 """Tokens that the published code draws per call."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.sampling import SpeechSampling
-from engine.session import SessionState
-from engine.speech import (
+from engine.conversation.sampling import SpeechSampling
+from engine.conversation.session import SessionState
+from engine.conversation.speech import (
     BLOCK_CODES,
     CONTEXT_CODES,
     CONTEXT_TEXT,
@@ -29,7 +29,7 @@ from engine.speech import (
     sentence_end,
     spell_digits,
 )
-from engine.work import Read, Recall, Render, Speak, Spoken, Step, Task, Voice, Work
+from engine.conversation.work import Read, Recall, Render, Speak, Spoken, Step, Task, Voice, Work
 
 DECODE_CONTEXT = 4
 """Codes of the block before that a block's wave is made with: as many samples as the fade takes."""

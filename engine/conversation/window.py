@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.conversation.session import SessionState, Span
 from engine.model.decoder import rotary, rotate
 from engine.model.kv import KVArena
-from engine.session import SessionState, Span
 
 HIGH, LOW = 8_000, 6_000
 """Marks in tokens; training went up to 8,192."""

@@ -1,6 +1,7 @@
 """What both ways of speaking share: text to speech tokens, and joining waves.
 
-:mod:`engine.speech_exact` speaks as the published code does, :mod:`engine.speech_live` as a call needs it.
+:mod:`engine.conversation.speech_exact` speaks as the published code does, :mod:`engine.conversation.speech_live` as a
+call needs it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 
 from engine.config import TTSConfig
+from engine.conversation.work import Step
 from engine.errors import TokenizerError
-from engine.work import Step
 
 OVERLAP = 2048
 """Samples (24 kHz) over which consecutive blocks of speech are faded into each other."""

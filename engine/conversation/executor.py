@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from engine.conversation.sampling import pick, speech_probabilities, text_token
+from engine.conversation.session import Hearing, SessionPool
+from engine.conversation.work import Decode, Decoded, Feed, Hear, Read, Recall, Render, See, Speak, Spoken, Work
 from engine.model.audio import conv_length, pool, token_length
 from engine.model.kv import whole
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.image import pad_slices
-from engine.sampling import pick, speech_probabilities, text_token
-from engine.session import Hearing, SessionPool
-from engine.work import Decode, Decoded, Feed, Hear, Read, Recall, Render, See, Speak, Spoken, Work
 
 
 class Executor:
