@@ -13,10 +13,10 @@ from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, 
 from engine.checkpoint.quantize import QUANTIZATIONS
 from engine.client import EngineError
 from engine.errors import ModelError
-from engine.live_engine import MINI, read_sampling
 from engine.media import load_frames, load_sound, load_units
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, get_sys_prompt
+from engine.serving.live_engine import MINI, read_sampling
 
 VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
 """Modes that begin with a system prompt, and its name there."""

@@ -28,7 +28,8 @@ from app.replay.bundle import BundleError, read_bundle, read_expectations
 from app.replay.expect import Outcome, Verdict, check
 from app.replay.replay_call import MAX_TAIL_S, Replayed, replay_call
 from engine.client import Engine, EngineError
-from engine.factory import EngineSpec, create_engine
+from engine.serving.factory import create_engine
+from engine.spec import EngineSpec
 
 
 @dataclass(slots=True)

@@ -29,7 +29,8 @@ from app.webrtc import patches
 from app.webrtc.patches import host_addresses
 from app.webrtc.peer import PeerSettings
 from engine.client import Engine, EngineError
-from engine.factory import EngineSpec, create_engine
+from engine.serving.factory import create_engine
+from engine.spec import EngineSpec
 
 log = logging.getLogger(__name__)
 

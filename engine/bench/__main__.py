@@ -16,8 +16,8 @@ import torch
 from engine.bench.measure import Row
 from engine.bench.sections import Bench
 from engine.checkpoint.loader import LoadedModel
-from engine.factory import EngineSpec
-from engine.live_engine import load
+from engine.serving.live_engine import load
+from engine.spec import EngineSpec
 
 CPU_TARGETS = {"request to first sound": ("ratio", 5.0), "codes and wave": ("ours", 0.3)}
 """At one session and mini's size: a ratio to reach, or a value to stay below."""

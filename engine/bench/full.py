@@ -6,9 +6,9 @@ import torch
 
 from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.config import OmniConfig
-from engine.live_engine import MINI
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
+from engine.serving.live_engine import MINI
 
 OFFICIAL = {
     "model_type": "minicpmo", "version": "2.6", "vocab_size": 151_700, "drop_vision_last_layer": False,

@@ -19,8 +19,8 @@ from engine.conversation.speech import SpeechChunk
 from engine.conversation.stream import Stream
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Read, Render, Speak, Voice, Work
-from engine.live_session import pace_on
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
+from engine.serving.live_session import pace_on
 
 CODES_PER_SECOND = 24_000 / 512
 UNITS_BEFORE = 4

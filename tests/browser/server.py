@@ -75,7 +75,7 @@ class Server:
 
 
 def write_script(path: Path, *answers: str, **delays_s: float) -> Path:
-    """A script for the scripted engine, see ``engine.scripted.Script``."""
+    """A script for the scripted engine, see ``engine.serving.scripted.Script``."""
     content: dict[str, Any] = {"answers": list(answers), **delays_s}
     path.write_text(json.dumps(content), encoding="utf-8")
     return path

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from engine.factory import EngineSpec, create_engine
+from engine.serving.factory import create_engine
+from engine.spec import EngineSpec
 from tests.browser.caller import Browsers
 from tests.browser.conftest import ServerFactory
 from tests.browser.server import LONG_ANSWER, write_script

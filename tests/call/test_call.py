@@ -15,7 +15,7 @@ from app.call.call import Call
 from app.call.config import CallConfig
 from app.call.protocol import check_event
 from engine.client import Chunk, EngineError, EngineSession, Prefilled, Unit
-from engine.scripted import Script, ScriptedEngine
+from engine.serving.scripted import Script, ScriptedEngine
 
 QUIET = 1.0
 

@@ -15,9 +15,9 @@ from PIL import Image
 from engine.chat import ChatOptions
 from engine.chat_cli import MODES, build_parser, conversation, main
 from engine.checkpoint.loader import has_weights
-from engine.live_engine import MINI
 from engine.processing.prompts import MODES as PROMPT_MODES
 from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, get_sys_prompt
+from engine.serving.live_engine import MINI
 from tests.engine_chat.test_media import write_video
 from tests.engine_inputs.conftest import PUBLIC
 

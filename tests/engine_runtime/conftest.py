@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.client import INPUT_RATE, Engine, EngineSession, SessionOptions, Unit
-from engine.factory import EngineSpec, create_engine
+from engine.serving.factory import create_engine
+from engine.spec import EngineSpec
 
 Opener = Callable[..., Awaitable[EngineSession]]
 

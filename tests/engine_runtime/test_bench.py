@@ -16,9 +16,9 @@ from engine.bench.measure import Row, row
 from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.config import OmniConfig
 from engine.conversation.stream import Stream
-from engine.live_engine import MINI
 from engine.model.omni import OmniModel
 from engine.processing.prompts import Message
+from engine.serving.live_engine import MINI
 
 
 @pytest.fixture(scope="module")

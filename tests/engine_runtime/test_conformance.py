@@ -7,9 +7,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from engine.answer import CHUNKS_AHEAD
 from engine.client import Chunk, Engine, EngineError, EngineSession, SessionOptions, Unit
-from engine.factory import EngineSpec, create_engine
+from engine.serving.answer import CHUNKS_AHEAD
+from engine.serving.factory import create_engine
+from engine.spec import EngineSpec
 from tests.engine_runtime.conftest import Opener, picture, tone, unit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -12,8 +12,9 @@ import pytest_asyncio
 import soundfile
 
 from engine.client import Chunk, EngineError, EngineSession, SessionOptions, Unit
-from engine.factory import EngineSpec, create_engine
-from engine.live_engine import MINI, LiveEngine, read_notice, read_sampling, read_voice
+from engine.serving.factory import create_engine
+from engine.serving.live_engine import MINI, LiveEngine, read_notice, read_sampling, read_voice
+from engine.spec import EngineSpec
 from tests.engine_runtime.conftest import unit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from engine.client import EngineError, SessionOptions, Unit
-from engine.factory import EngineSpec
-from engine.process import ProcessEngine
-from engine.wire import MAX_FRAME, pack
+from engine.serving.process import ProcessEngine
+from engine.serving.wire import MAX_FRAME, pack
+from engine.spec import EngineSpec
 from tests.engine_runtime.conftest import unit
 
 SCRIPTED = EngineSpec(kind="scripted", in_process=False)
@@ -90,8 +90,8 @@ async def test_the_worker_ignores_ctrl_c() -> None:
 def test_the_worker_ends_with_its_parent() -> None:
     program = (
         "import asyncio, os\n"
-        "from engine.factory import EngineSpec\n"
-        "from engine.process import ProcessEngine\n"
+        "from engine.spec import EngineSpec\n"
+        "from engine.serving.process import ProcessEngine\n"
         "async def main():\n"
         "    engine = ProcessEngine(EngineSpec(kind='scripted', in_process=False))\n"
         "    await engine.start()\n"
@@ -128,7 +128,7 @@ def test_the_worker_ends_on_garbage(garbage: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "engine.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=ROOT
+            [sys.executable, "-m", "engine.serving.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=ROOT
         )
         ours.sendall(garbage)
         assert worker.wait(timeout=30) is not None

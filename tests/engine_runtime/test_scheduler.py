@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.conversation.work import Render, See, Work
-from engine.scheduler import Cancelled, Job, Lane, Scheduler, Urgency
+from engine.serving.scheduler import Cancelled, Job, Lane, Scheduler, Urgency
 
 
 def piece(kind: str, name: int) -> Work:

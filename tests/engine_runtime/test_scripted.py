@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.client import EngineError, SessionOptions, Unit
-from engine.scripted import Script, ScriptedEngine, ScriptedSession
+from engine.serving.scripted import Script, ScriptedEngine, ScriptedSession
 from tests.engine_runtime.conftest import tone, unit
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.client import Chunk, EngineInfo, SessionOptions, Unit
-from engine.factory import EngineSpec
-from engine.wire import MAX_FRAME, WireError, pack, plain, revive, unpack
+from engine.serving.wire import MAX_FRAME, WireError, pack, plain, revive, unpack
+from engine.spec import EngineSpec
 
 
 @given(st.binary(max_size=64).filter(lambda data: len(data) % 2 == 0), st.text(max_size=20), st.none() | st.binary())

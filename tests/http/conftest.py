@@ -11,7 +11,7 @@ from aiohttp import ClientResponse, ClientSession
 
 from app.server.options import Options
 from app.server.server import Server, engine_spec
-from engine.factory import create_engine
+from engine.serving.factory import create_engine
 from tests.webrtc.caller import Caller, until
 
 StartServer = Callable[..., Awaitable["Site"]]

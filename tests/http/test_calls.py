@@ -13,7 +13,7 @@ import pytest
 
 from app.webrtc import channel, peer
 from engine.client import EngineError
-from engine.process import ProcessEngine
+from engine.serving.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller, Camera, until
 from tests.webrtc.test_sdp import OFFER

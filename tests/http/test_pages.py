@@ -14,7 +14,7 @@ from yarl import URL
 from app.server.certs import ensure_certificates
 from app.server.options import Options
 from app.server.server import Server, engine_spec
-from engine.factory import create_engine
+from engine.serving.factory import create_engine
 from tests.http.conftest import Site
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 from app.replay.bundle import read_bundle
 from app.replay.replay_call import replay_call
 from engine.client import Engine
-from engine.scripted import ScriptedEngine
+from engine.serving.scripted import ScriptedEngine
 from tests.webrtc.caller import until
 
 

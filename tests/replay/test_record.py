@@ -23,7 +23,7 @@ from app.replay.expect import Outcome
 from app.replay.record import Recorder, Recordings
 from app.replay.record_files import RecordingFiles, SpeechFile, without_token
 from app.replay.replay_call import replay_call
-from engine.scripted import Script, ScriptedEngine
+from engine.serving.scripted import Script, ScriptedEngine
 from tests.replay.conftest import RATE, picture, silence, speechlike
 from tests.replay.recorded import events_of
 

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.answer import AnswerStream
-from engine.checks import check_unit, decode_frame
 from engine.client import Chunk, EngineError, FinishReason, Prefilled, SessionOptions, Unit
 from engine.config import OmniConfig
 from engine.conversation.sampling import Noise, TextSampling
@@ -23,9 +21,11 @@ from engine.conversation.speech_live import LiveOptions
 from engine.conversation.stream import Fed, Prepared, Stream
 from engine.conversation.text import AnswerOptions
 from engine.errors import InputError
-from engine.live_answer import Answer
 from engine.processing.prompts import UNIT, Message, Part, Typed
-from engine.scheduler import Cancelled, Job, Scheduler, Urgency
+from engine.serving.answer import AnswerStream
+from engine.serving.checks import check_unit, decode_frame
+from engine.serving.live_answer import Answer
+from engine.serving.scheduler import Cancelled, Job, Scheduler, Urgency
 
 HD_SLICES = 6
 """Pieces that the last picture of a turn is cut into, at most."""

@@ -1,8 +1,8 @@
 """An engine in its own process, so that model work never delays media. No torch here.
 
-The parent's side of :mod:`engine.worker`. When the worker dies, everything that waits for it fails with EngineError
-``worker_lost``, :attr:`ProcessEngine.info` becomes None, and (unless told otherwise) a new worker is started for new
-sessions.
+The parent's side of :mod:`engine.serving.worker`. When the worker dies, everything that waits for it fails with
+EngineError ``worker_lost``, :attr:`ProcessEngine.info` becomes None, and (unless told otherwise) a new worker is
+started for new sessions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
-from engine.checks import check_unit
 from engine.client import Chunk, EngineError, EngineInfo, Prefilled, SessionOptions, Unit
-from engine.factory import EngineSpec
-from engine.wire import Link, Message, WireError, error_from_wire, plain, revive
+from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
+from engine.serving.checks import check_unit
+from engine.serving.wire import Link, Message, WireError, error_from_wire, plain, revive
+from engine.spec import EngineSpec
 
 STOP_S = 0.7
 """How long a worker that was told to end may take before it is killed."""
@@ -32,7 +32,7 @@ MAX_WAITING = 64
 FIRST_RESTART_S = 0.5
 LONGEST_RESTART_S = 30.0
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 log = logging.getLogger("engine")
 
@@ -180,7 +180,7 @@ class _Worker:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.worker", str(theirs.fileno()),
+                sys.executable, "-m", "engine.serving.worker", str(theirs.fileno()),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},

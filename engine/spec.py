@@ -1,4 +1,4 @@
-"""Choose an engine from a few plain options. Imports no torch: the call's process calls this."""
+"""Which engine to run, and how: plain values that travel to a worker process. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.client import Engine, EngineError
-from engine.scripted import Script, ScriptedEngine
+from engine.client import EngineError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -38,7 +37,7 @@ class EngineSpec:
     None: so on the CPU, where a replayed call must give the same bytes; shared on an accelerator, where many calls need
     it. The price is in the benchmark: its rows of several sessions share."""
     script: str | None = None
-    """JSON file with the answers of a scripted engine, see :meth:`engine.scripted.Script.load`."""
+    """JSON file with the answers of a scripted engine, see :meth:`engine.serving.scripted.Script.load`."""
     in_process: bool | None = None
     """Run beside the caller rather than in a worker. None: the scripted engine does, a model does not."""
     restart: bool = True
@@ -57,20 +56,6 @@ class EngineSpec:
             raise _bad("max_sessions must be at least 1, threads not negative, and context at least 256")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
             raise _bad(f"the model directory {self.model} does not exist; give the path of a MiniCPM-o 2.6 directory")
-
-
-def create_engine(spec: EngineSpec) -> Engine:
-    """The engine that ``spec`` describes, not started yet. Raises EngineError ``bad_options`` or ``load_failed``."""
-    local = spec.kind == "scripted" if spec.in_process is None else spec.in_process
-    if not local:
-        from engine.process import ProcessEngine
-
-        return ProcessEngine(spec)
-    if spec.kind == "scripted":
-        return ScriptedEngine(Script.load(spec.script) if spec.script else None, spec.max_sessions)
-    from engine.live_engine import LiveEngine
-
-    return LiveEngine(spec)
 
 
 def _bad(cause: str) -> EngineError:

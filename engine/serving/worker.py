@@ -1,7 +1,7 @@
 """The worker process: hosts one engine and serves it over the socket that the parent handed down.
 
-``python -m engine.worker FD`` is started by :mod:`engine.process` only. It ends when the parent closes the socket or
-dies. Whatever is printed here becomes a line of the parent's log.
+``python -m engine.serving.worker FD`` is started by :mod:`engine.serving.process` only. It ends when the parent closes
+the socket or dies. Whatever is printed here becomes a line of the parent's log.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.answer import AnswerStream
 from engine.client import Engine, EngineError, EngineSession, SessionOptions, Unit
-from engine.factory import EngineSpec, create_engine
-from engine.wire import Link, Message, WireError, error_to_wire, plain, revive
+from engine.serving.answer import AnswerStream
+from engine.serving.factory import create_engine
+from engine.serving.wire import Link, Message, WireError, error_to_wire, plain, revive
+from engine.spec import EngineSpec
 
 NICENESS = 5
 """Media in the parent goes first."""
 
 OPS = ("start", "open", "prefill", "generate", "credit", "leave", "cancel", "heard", "close")
 
-log = logging.getLogger("engine.worker")
+log = logging.getLogger("engine.serving.worker")
 
 
 @dataclass(slots=True)

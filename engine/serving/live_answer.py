@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.answer import CHUNKS_AHEAD, AnswerPipe
 from engine.client import Chunk
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.stream import LiveAnswer
 from engine.conversation.work import Feed
-from engine.scheduler import Job, Urgency
+from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe
+from engine.serving.scheduler import Job, Urgency
 
 
 @dataclass(frozen=True, slots=True)

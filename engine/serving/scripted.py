@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
-from engine.checks import check_options, check_unit, decode_frame
 from engine.client import (
     INPUT_RATE,
     OUTPUT_RATE,
@@ -30,6 +28,8 @@ from engine.client import (
     SessionOptions,
     Unit,
 )
+from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
+from engine.serving.checks import check_options, check_unit, decode_frame
 
 CHUNK_SAMPLES = 12_000
 """Speech per chunk: 0.5 s at 24 kHz."""

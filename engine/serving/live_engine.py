@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
-from engine.checks import check_options
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.config_reader import Reader, read_json
 from engine.conversation.sampling import TextSampling
@@ -28,12 +27,13 @@ from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
-from engine.factory import EngineSpec
-from engine.live_session import LiveSession, Runtime
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
-from engine.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
+from engine.serving.checks import check_options
+from engine.serving.live_session import LiveSession, Runtime
+from engine.serving.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
+from engine.spec import EngineSpec
 
-MINI = Path(__file__).parent / "mini" / "checkpoint"
+MINI = Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
 DEFAULT_VOICE = "default"
 PREPARING_THREADS = 2
 STOP_S = 0.5

@@ -1,0 +1,1 @@
+"""Many calls, one model, some process: the engines behind :mod:`engine.client`."""
