@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.chat import Chat, ChatOptions
+from engine.chat.offline import Chat, ChatOptions
 from engine.conversation.stream import Stream
 from engine.conversation.work import Speak, Spoken, Work
 from engine.parity.goldens import GoldenSet, SetError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.chat import Chat
+from engine.chat.offline import Chat
 from engine.checkpoint.loader import LoadedModel
 from tests.engine_inputs.conftest import golden, loaded
 

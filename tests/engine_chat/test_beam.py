@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from engine.beam import beam_search
-from engine.chat import Chat, ChatAnswer, chat
+from engine.chat.beam import beam_search
+from engine.chat.offline import Chat, ChatAnswer, chat
 from engine.checkpoint.loader import LoadedModel
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.chat import Chat, ChatAnswer, ChatOptions, chat
+from engine.chat.offline import Chat, ChatAnswer, ChatOptions, chat
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import SpeechSampling
 from engine.errors import InputError

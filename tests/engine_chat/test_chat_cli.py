@@ -12,8 +12,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from engine.chat import ChatOptions
-from engine.chat_cli import MODES, build_parser, conversation, main
+from engine.chat.cli import MODES, build_parser, conversation, main
+from engine.chat.offline import ChatOptions
 from engine.checkpoint.loader import has_weights
 from engine.processing.prompts import MODES as PROMPT_MODES
 from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, get_sys_prompt
@@ -134,7 +134,7 @@ def test_an_answer_in_writing_is_the_same_streamed(capsys: pytest.CaptureFixture
 def test_a_spoken_answer(
     tmp_path: Path, tone: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.chat.MAX_CODES", 60)
+    monkeypatch.setattr("engine.chat.offline.MAX_CODES", 60)
     path = tmp_path / "out.wav"
     arguments = [*MODEL, "--mode", "mimick", "--audio", tone, "--max-new-tokens", "4", "--speak", str(path)]
     assert main(arguments) == 0

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from engine.chat.media import load_frames, load_sound, load_units
 from engine.errors import InputError
-from engine.media import load_frames, load_sound, load_units
 from engine.processing.prompts import UNIT
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.chat import SPEECH_RATE, Chat, ChatAnswer, ChatOptions, write_sound
+from engine.chat.media import load_frames, load_sound, load_units
+from engine.chat.offline import SPEECH_RATE, Chat, ChatAnswer, ChatOptions, write_sound
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.checkpoint.quantize import QUANTIZATIONS
 from engine.client import EngineError
 from engine.errors import ModelError
-from engine.media import load_frames, load_sound, load_units
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, get_sys_prompt
 from engine.serving.live_engine import MINI, read_sampling

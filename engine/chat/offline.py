@@ -26,8 +26,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.beam import beam_search
-from engine.chat_prompt import ChatPrompt, PromptMaker, messages_of
+from engine.chat.beam import beam_search
+from engine.chat.prompt import ChatPrompt, PromptMaker, messages_of
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
@@ -359,9 +359,3 @@ def write_sound(path: str | Path, wave: NDArray[np.float32]) -> None:
         soundfile.write(path, wave, SPEECH_RATE)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be written ({error}); name a writable .wav, .flac or .ogg file") from error
-
-
-if __name__ == "__main__":
-    from engine.chat_cli import main
-
-    raise SystemExit(main())
