@@ -14,7 +14,7 @@ import torch
 
 from engine.config import OmniConfig
 from engine.mini.layout import CHECKPOINT, write_layout
-from engine.mini.training import Budget
+from engine.mini.stages.training import Budget
 
 STAGES = ("hearing", "words", "language", "seeing", "listening", "codec", "vocoder", "talker")
 
@@ -26,27 +26,27 @@ def run_stage(name: str, config: OmniConfig, args: argparse.Namespace, budget: B
         common["size"] = args.batch
     folder, people = args.folder, args.people
     if name == "hearing":
-        from engine.mini.stage_hearing import train_hearing
+        from engine.mini.stages.hearing import train_hearing
 
         train_hearing(config, folder, people, budget, **common)
     elif name == "words":
-        from engine.mini.stage_words import train_words
+        from engine.mini.stages.words import train_words
 
         train_words(config, folder, people, budget, **common)
     elif name == "language":
-        from engine.mini.stage_language import train_language
+        from engine.mini.stages.language import train_language
 
         train_language(config, folder, budget, **common)
     elif name == "seeing":
-        from engine.mini.stage_seeing import train_seeing
+        from engine.mini.stages.seeing import train_seeing
 
         train_seeing(config, folder, budget, **common)
     elif name == "listening":
-        from engine.mini.stage_listening import train_listening
+        from engine.mini.stages.listening import train_listening
 
         train_listening(config, folder, people, budget, **common)
     else:
-        from engine.mini import stage_voice
+        from engine.mini.stages import voice as stage_voice
 
         runners: dict[str, Callable[..., object]] = {
             "codec": stage_voice.train_codec, "vocoder": stage_voice.train_vocoder, "talker": stage_voice.train_talker,
@@ -84,7 +84,7 @@ def main() -> None:
     torch.set_flush_denormal(True)  # what attention rules out has shares too small for a processor to be fast at
     torch.set_float32_matmul_precision("high")
     if args.pack:
-        from engine.mini.shards import pack
+        from engine.mini.sound.shards import pack
 
         pack(args.folder, args.people, args.pack)
         return
@@ -100,7 +100,7 @@ def main() -> None:
         run_stage(name, config, args, Budget(args.steps or steps, limit, args.rate or rate, compiled=args.compile))
     if not args.no_export:
         from engine.mini.export import export
-        from engine.mini.plots import plot
+        from engine.mini.measure.plots import plot
 
         print("exported:", ", ".join(export(config, args.folder)))
         plot(args.folder)

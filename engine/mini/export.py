@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.config import OmniConfig
 from engine.mini.layout import CHECKPOINT
-from engine.mini.training import begin_at
+from engine.mini.stages.training import begin_at
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 

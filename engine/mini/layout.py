@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from engine.mini.tokenizers import add_words, build_llm_tokenizer, build_tts_tokenizer, read_figures, single_tokens
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-LEXICON = Path(__file__).parent / "lexicon.json"
+LEXICON = Path(__file__).parent / "sound" / "lexicon.json"
 LLM_VOCAB = 2624
 QUERIES = 24
 

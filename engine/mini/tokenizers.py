@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from engine.mini import grammar
-from engine.mini.pronunciation import LETTER_SOUNDS, PHONES, spelled
-from engine.mini.vocabulary import NAMES, number
+from engine.mini.sound.pronunciation import LETTER_SOUNDS, PHONES, spelled
+from engine.mini.world import grammar
+from engine.mini.world.vocabulary import NAMES, number
 
 LLM_SPECIALS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<unk>", "<image>", "</image>", "<ref>", "</ref>", "<box>", "</box>",

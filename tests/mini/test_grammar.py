@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.mini import grammar
-from engine.mini.conversations import shown_conversation, spoken_conversation
-from engine.mini.hearing_data import lexicon
-from engine.mini.rendering import render
-from engine.mini.scenes import Scene, Thing, ask, describe, random_scene
-from engine.mini.vocabulary import TENS, UNITS, number
+from engine.mini.sound.hearing_data import lexicon
+from engine.mini.world import grammar
+from engine.mini.world.conversations import shown_conversation, spoken_conversation
+from engine.mini.world.rendering import render
+from engine.mini.world.scenes import Scene, Thing, ask, describe, random_scene
+from engine.mini.world.vocabulary import TENS, UNITS, number
 
 KNOWN = set(grammar.lexicon_words())
 HEARD = set(grammar.heard_words())

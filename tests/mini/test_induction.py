@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from engine.config import OmniConfig
-from engine.mini.dialogue import Dialogue, Said, build, read_words
-from engine.mini.grammar import Turn, sentence
-from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
-from engine.mini.stage_language import ANY_WORDS, Language, long_list, token_builder
-from engine.mini.words import HeardWords
+from engine.mini.stages.dialogue import Dialogue, Said, build, read_words
+from engine.mini.stages.induction import plant_induction
+from engine.mini.stages.language import ANY_WORDS, Language, long_list, token_builder
+from engine.mini.world.grammar import Turn, sentence
+from engine.mini.world.words import HeardWords
 
 config = OmniConfig.from_dir(CHECKPOINT)
 builder = token_builder(config)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from engine.config import OmniConfig
-from engine.mini.dialogue import Dialogue, DialogueBatch, Said, build, picture_ids, read_words
-from engine.mini.grammar import Turn
 from engine.mini.layout import CHECKPOINT
-from engine.mini.looking import looking_loss
-from engine.mini.scenes import Scene, Thing
-from engine.mini.stage_language import token_builder
-from engine.mini.words import HeardWords
+from engine.mini.stages.dialogue import Dialogue, DialogueBatch, Said, build, picture_ids, read_words
+from engine.mini.stages.language import token_builder
+from engine.mini.stages.looking import looking_loss
+from engine.mini.world.grammar import Turn
+from engine.mini.world.scenes import Scene, Thing
+from engine.mini.world.words import HeardWords
 from engine.model.decoder import Attention, DecoderSizes, rotary
 
 builder = token_builder(OmniConfig.from_dir(CHECKPOINT))

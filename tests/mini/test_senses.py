@@ -10,15 +10,15 @@ import torch
 
 from engine.config import OmniConfig
 from engine.mini.export import unpack
-from engine.mini.hearing import FRAMES, UNIT
-from engine.mini.hearing_data import Heard, joined
 from engine.mini.layout import CHECKPOINT
-from engine.mini.rendering import render
-from engine.mini.scenes import random_scene
-from engine.mini.stage_language import token_builder
-from engine.mini.stage_seeing import Eyes
-from engine.mini.training import load_modules
-from engine.mini.words import embedding_table, place_vectors
+from engine.mini.sound.hearing import FRAMES, UNIT
+from engine.mini.sound.hearing_data import Heard, joined
+from engine.mini.stages.language import token_builder
+from engine.mini.stages.seeing import Eyes
+from engine.mini.stages.training import load_modules
+from engine.mini.world.rendering import render
+from engine.mini.world.scenes import random_scene
+from engine.mini.world.words import embedding_table, place_vectors
 from engine.processing.image import ImageProcessor
 
 config = OmniConfig.from_dir(CHECKPOINT)

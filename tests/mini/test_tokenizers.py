@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from engine.config import OmniConfig
-from engine.mini import grammar
 from engine.mini.layout import CHECKPOINT
-from engine.mini.pronunciation import PHONES, spelled
+from engine.mini.sound.pronunciation import PHONES, spelled
+from engine.mini.world import grammar
 
 llm = PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT))
 tts = PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT / "assets" / "chattts_tokenizer"))

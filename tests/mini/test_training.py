@@ -14,17 +14,17 @@ from torch import nn
 
 from engine.config import OmniConfig
 from engine.mini.export import collect, export, unpack
-from engine.mini.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, to_units
-from engine.mini.hearing_data import phones_of, word_ends
 from engine.mini.layout import CHECKPOINT
-from engine.mini.recorded_words import bank_of
-from engine.mini.rendering import PALETTE, render_with_plan
-from engine.mini.scenes import Scene, Thing
-from engine.mini.stage_language import token_builder, train_language
-from engine.mini.stage_seeing import FORMS, patch_targets, train_seeing
-from engine.mini.synthesis import Speech
-from engine.mini.training import Budget, begin_at, plain_attention
-from engine.mini.words import HeardWords, WordHead, embedding_table
+from engine.mini.sound.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, to_units
+from engine.mini.sound.hearing_data import phones_of, word_ends
+from engine.mini.sound.recorded_words import bank_of
+from engine.mini.sound.synthesis import Speech
+from engine.mini.stages.language import token_builder, train_language
+from engine.mini.stages.seeing import FORMS, patch_targets, train_seeing
+from engine.mini.stages.training import Budget, begin_at, plain_attention
+from engine.mini.world.rendering import PALETTE, render_with_plan
+from engine.mini.world.scenes import Scene, Thing
+from engine.mini.world.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, conv_length
 from engine.model.kv import KVArena, whole
 from engine.processing.mel import MelExtractor

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from engine.config import OmniConfig
-from engine.mini.augment import RATE
-from engine.mini.dialogue import Dialogue, build
-from engine.mini.induction import plant_induction
-from engine.mini.intelligibility import questions, spoken_answers
 from engine.mini.layout import CHECKPOINT
-from engine.mini.stage_language import Language, give_voices, short_dialogue, token_builder
-from engine.mini.voice_choice import READING, decoder_layer, plant_voice_choice
-from engine.mini.words import HeardWords
+from engine.mini.measure.intelligibility import questions, spoken_answers
+from engine.mini.sound.augment import RATE
+from engine.mini.stages.dialogue import Dialogue, build
+from engine.mini.stages.induction import plant_induction
+from engine.mini.stages.language import Language, give_voices, short_dialogue, token_builder
+from engine.mini.stages.voice_choice import READING, decoder_layer, plant_voice_choice
+from engine.mini.world.words import HeardWords
 
 config = OmniConfig.from_dir(CHECKPOINT)
 builder = token_builder(config)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.mini import voices
-from engine.mini.synthesis import Speech
-from engine.mini.synthesis_programs import has_pico, has_rhvoice, pico, rhvoice
+from engine.mini.sound import voices
+from engine.mini.sound.synthesis import Speech
+from engine.mini.sound.synthesis_programs import has_pico, has_rhvoice, pico, rhvoice
 
 
 def test_what_slow_voices_say_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

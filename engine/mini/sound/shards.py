@@ -16,11 +16,11 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine.mini.augment import RATE, resample
-from engine.mini.synthesis import Speech, to_float
+from engine.mini.sound.augment import RATE, resample
+from engine.mini.sound.synthesis import Speech, to_float
 
 if TYPE_CHECKING:
-    from engine.mini.voices import Voices
+    from engine.mini.sound.voices import Voices
 
 UTTERANCES_PER_SHARD = 6000
 GAP = RATE // 10
@@ -33,7 +33,7 @@ FAMILY_SHARES = {"espeak": 0.55, "kal": 0.12, "slow": 0.15, "an4": 0.09, "fsdd":
 
 def pack(folder: Path, people: Path, count: int, seed: int = 9) -> list[Path]:
     """Makes ``count`` utterances of the training voices. Recorded people come in at their share of them."""
-    from engine.mini.voices import Voices
+    from engine.mini.sound.voices import Voices
 
     written = []
     for prefix, total, wanted in (("speech", count, FAMILY_SHARES), ("judges", JUDGES, JUDGE_SHARES)):

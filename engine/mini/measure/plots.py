@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-TARGET = Path(__file__).parent / "curves.png"
+TARGET = Path(__file__).resolve().parents[1] / "curves.png"
 PROGRESS = ("step", "elapsed")
 
 

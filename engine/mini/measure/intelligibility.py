@@ -1,9 +1,9 @@
 """Is mini's voice understood? Recognisers listen to spoken answers.
 
-``python -m engine.mini.intelligibility`` asks the shipped checkpoint for answers in a call (typed, so that hearing
-plays no part), takes the sound that a caller would get, and counts wrong words: those of pocketsphinx, which learned
-from people and has nothing to do with this project, and those of mini's own ears. Pocketsphinx listens twice: knowing
-no more than the words, which may come in any order, and knowing some hundred answers of which it hears one.
+``python -m engine.mini.measure.intelligibility`` asks the shipped checkpoint for answers in a call (typed, so that
+hearing plays no part), takes the sound that a caller would get, and counts wrong words: those of pocketsphinx, which
+learned from people and has nothing to do with this project, and those of mini's own ears. Pocketsphinx listens twice:
+knowing no more than the words, which may come in any order, and knowing some hundred answers of which it hears one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from app.replay.bundle import write_bundle
 from engine.checkpoint.loader import load_checkpoint
 from engine.client import OUTPUT_RATE
-from engine.mini import grammar
-from engine.mini.augment import RATE, resample
-from engine.mini.evaluation import replay
-from engine.mini.hearing import WarpedMel, edit_distance, encode_units, to_units
 from engine.mini.layout import CHECKPOINT
-from engine.mini.voice_data import answers
-from engine.mini.words import HeardWords
+from engine.mini.measure.evaluation import replay
+from engine.mini.sound.augment import RATE, resample
+from engine.mini.sound.hearing import WarpedMel, edit_distance, encode_units, to_units
+from engine.mini.sound.voice_data import answers
+from engine.mini.world import grammar
+from engine.mini.world.words import HeardWords
 from engine.model.audio import pool
 from engine.processing.tokens import TokenBuilder
 
@@ -131,7 +131,7 @@ def word_errors(spoken: list[tuple[str, Audio]], recognise: Recogniser) -> tuple
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m engine.mini.intelligibility", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m engine.mini.measure.intelligibility", description=__doc__)
     parser.add_argument("--count", type=int, default=40, help="answers of each voice")
     parser.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint in place of the shipped one")
     args = parser.parse_args()

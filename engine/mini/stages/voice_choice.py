@@ -1,11 +1,11 @@
 """How mini's language model begins: already aware of the voice that it is asked to answer in.
 
 The sound tokens of a voice prompt say whose voice it is, along one direction
-(:func:`engine.mini.words.voice_direction`), and so do those of the turns, which must not matter. What tells the two
-apart is that nothing ended before the prompt. Without help the language model settles on one voice for all, and the
+(:func:`engine.mini.world.words.voice_direction`), and so do those of the turns, which must not matter. What tells the
+two apart is that nothing ended before the prompt. Without help the language model settles on one voice for all, and the
 more certain it is the less it can still learn. So two heads are written into it, with directions found by least squares
 in what their layers see, in a model that is new as well as in one that was trained. Training makes them exact and
-learns the answer's two voices (:func:`engine.mini.stage_language.voice_vectors`) from what they say.
+learns the answer's two voices (:func:`engine.mini.stages.language.voice_vectors`) from what they say.
 
 1. Each token marks whether a message ended before it.
 2. Each token takes the mean of whose voice it is over all tokens without that mark.
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.mini.induction import copy, head_rows, single_row
-from engine.mini.training import orthogonal
+from engine.mini.stages.induction import copy, head_rows, single_row
+from engine.mini.stages.training import orthogonal
 from engine.model.decoder import DecoderLayer
 from engine.model.llm import QwenDecoder
 
 MARKING, READING = (1, 2), (2, 1)
-"""Layer and head of the two: heads that repeating (:mod:`engine.mini.induction`) leaves free."""
+"""Layer and head of the two: heads that repeating (:mod:`engine.mini.stages.induction`) leaves free."""
 CERTAIN = 8.0
 """Attention logit between what is looked at and all else."""
 MARK, TONE = 0.7, 0.1
@@ -78,7 +78,7 @@ def decoder_layer(llm: QwenDecoder, index: int) -> DecoderLayer:
 
 def _fit(seen: Tensor, aims: Sequence[Tensor]) -> Tensor:
     """The vector whose product with each row of ``seen`` is nearest to ``aims`` (in double precision: see
-    :func:`engine.mini.training.orthogonal`)."""
+    :func:`engine.mini.stages.training.orthogonal`)."""
     x, aim = seen.double(), torch.cat([a.flatten() for a in aims]).double()
     square = x.T @ x
     ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)

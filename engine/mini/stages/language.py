@@ -1,6 +1,6 @@
 """Stages *language* and *listening*: the language model learns to answer, first typed text and read words, then sound.
 
-Both train on whole conversations in the true format (:mod:`engine.mini.dialogue`).
+Both train on whole conversations in the true format (:mod:`engine.mini.stages.dialogue`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from engine.config import OmniConfig
-from engine.mini import grammar
-from engine.mini.conversations import seen_turn, shown_conversation, spoken_conversation, told_conversation
-from engine.mini.dialogue import EVEN, PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
-from engine.mini.hearing import UNIT
-from engine.mini.induction import plant_induction
 from engine.mini.layout import CHECKPOINT
-from engine.mini.looking import looking_loss
-from engine.mini.scenes import Scene, random_scene
-from engine.mini.training import Budget, Losses, chances, train
-from engine.mini.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
-from engine.mini.voice_choice import Example, decoder_layer, plant_voice_choice
-from engine.mini.words import (
+from engine.mini.sound.hearing import UNIT
+from engine.mini.stages.dialogue import EVEN, PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids, read_words
+from engine.mini.stages.induction import plant_induction
+from engine.mini.stages.looking import looking_loss
+from engine.mini.stages.training import Budget, Losses, chances, train
+from engine.mini.stages.voice_choice import Example, decoder_layer, plant_voice_choice
+from engine.mini.world import grammar
+from engine.mini.world.conversations import seen_turn, shown_conversation, spoken_conversation, told_conversation
+from engine.mini.world.scenes import Scene, random_scene
+from engine.mini.world.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
+from engine.mini.world.words import (
     EMBEDDING_STD,
     TONE_STD,
     HeardWords,

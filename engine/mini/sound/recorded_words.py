@@ -16,10 +16,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.mini import grammar
-from engine.mini.augment import resample
-from engine.mini.synthesis import Speech, to_float
-from engine.mini.vocabulary import LETTERS, MONTHS, ORDINALS, TENS, UNITS
+from engine.mini.sound.augment import resample
+from engine.mini.sound.synthesis import Speech, to_float
+from engine.mini.world import grammar
+from engine.mini.world.vocabulary import LETTERS, MONTHS, ORDINALS, TENS, UNITS
 
 RATE = 16_000
 ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")

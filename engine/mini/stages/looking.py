@@ -3,7 +3,7 @@
 Most words of mini's answers are taken from somewhere: from a picture token, from a word that was heard, from an answer
 given before. Conversations are made here, so that is known to the token, and one head of the last layer learns it by a
 loss of its own. From answers alone the language model finds out late, if ever, where to look: as in aligning speech
-(:mod:`engine.mini.stage_voice`), saying it saves most of the training.
+(:mod:`engine.mini.stages.voice`), saying it saves most of the training.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.mini.induction import head_rows
+from engine.mini.stages.induction import head_rows
 from engine.model.decoder import Attention, rotate
 from engine.processing.tokens import TokenBuilder
 

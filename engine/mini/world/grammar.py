@@ -1,7 +1,7 @@
 """What a person may say to mini and what it answers: a generator of turns and of short conversations.
 
 A turn is what was heard (spoken words, lower case, no punctuation) and the answer (as shown and spoken). Skills that
-need the camera are in :mod:`engine.mini.scenes`; here is all that can be answered from words and memory.
+need the camera are in :mod:`engine.mini.world.scenes`; here is all that can be answered from words and memory.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from engine.mini.scenes import Looks
-from engine.mini.small_talk import SMALL_TALK
-from engine.mini.vocabulary import (
+from engine.mini.world.scenes import Looks
+from engine.mini.world.small_talk import SMALL_TALK
+from engine.mini.world.vocabulary import (
     COLOURS,
     COMMANDS,
     DIGITS,
@@ -204,7 +204,7 @@ SEEING_QUESTIONS = (
 
 def blind(rng: random.Random) -> Turn:
     """A question for the camera while there is no picture."""
-    from engine.mini.vocabulary import SHAPES
+    from engine.mini.world.vocabulary import SHAPES
 
     question = rng.choice(SEEING_QUESTIONS).format(shape=rng.choice(SHAPES), colour=rng.choice(COLOURS))
     return Turn(question, NO_CAMERA, "blind")

@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.config import OmniConfig
 from engine.mini.layout import CHECKPOINT
-from engine.mini.pronunciation import PHONES
-from engine.mini.stage_language import voice_vectors
-from engine.mini.training import Budget, Losses, load_modules, train
-from engine.mini.voice_data import HOP, RATE, Sentence, log_mel, sentences
+from engine.mini.sound.pronunciation import PHONES
+from engine.mini.sound.voice_data import HOP, RATE, Sentence, log_mel, sentences
+from engine.mini.stages.language import voice_vectors
+from engine.mini.stages.training import Budget, Losses, load_modules, train
 from engine.model.decoder import rotate
 from engine.model.dvae import DVAE
 from engine.model.tts import ConditionalChatTTS

@@ -1,6 +1,5 @@
-"""Draws the scenes of :mod:`engine.mini.scenes` as a camera might see them: on plain, textured or cluttered ground, on
-a sheet of paper, held by a hand, seen at an angle, out of focus, in poor light.
-"""
+"""Draws the scenes of :mod:`engine.mini.world.scenes` as a camera might see them: on plain, textured or cluttered
+ground, on a sheet of paper, held by a hand, seen at an angle, out of focus, in poor light."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from engine.mini.scenes import Scene
+from engine.mini.world.scenes import Scene
 
 SIZES = ((224, 168), (224, 168), (224, 168), (256, 144), (168, 224))
 """Width and height of rendered pictures: mostly a camera's 4:3, some wide, some of a tablet held upright."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from engine.mini.synthesis import Speech, SynthesisError, with_letter_a
+from engine.mini.sound.synthesis import Speech, SynthesisError, with_letter_a
 
 
 def festival(texts: Sequence[str], voice: str) -> list[Speech]:

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.mini.augment import Placed, place
-from engine.mini.hearing import FRAMES, UNIT, WARPS, HeardBatch, to_units
 from engine.mini.layout import LEXICON
-from engine.mini.synthesis import PAUSE, Speech, phone_class
-from engine.mini.voices import Voices
+from engine.mini.sound.augment import Placed, place
+from engine.mini.sound.hearing import FRAMES, UNIT, WARPS, HeardBatch, to_units
+from engine.mini.sound.synthesis import PAUSE, Speech, phone_class
+from engine.mini.sound.voices import Voices
 
 FAMILIES = {"espeak": 0.32, "kal": 0.05, "slow": 0.38, "an4": 0.15, "fsdd": 0.05, "prompts": 0.05}
 """Share of each family of voices in training."""

@@ -16,11 +16,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from engine.mini import grammar
-from engine.mini.conversations import shown_conversation
-from engine.mini.recorded_words import WordBank, bank_of, packaged
-from engine.mini.shards import Library
-from engine.mini.synthesis import (
+from engine.mini.sound.recorded_words import WordBank, bank_of, packaged
+from engine.mini.sound.shards import Library
+from engine.mini.sound.synthesis import (
     TRAINING_ACCENTS,
     TRAINING_VARIANTS,
     VALIDATION_VARIANTS,
@@ -29,7 +27,9 @@ from engine.mini.synthesis import (
     Speech,
     to_float,
 )
-from engine.mini.synthesis_programs import festival, has_pico, has_rhvoice, pico, rhvoice
+from engine.mini.sound.synthesis_programs import festival, has_pico, has_rhvoice, pico, rhvoice
+from engine.mini.world import grammar
+from engine.mini.world.conversations import shown_conversation
 
 VALIDATION_PEOPLE = ("an4-fclc", "an4-fsrb", "an4-mjes", "an4-mkdb", "an4-mmkw", "an4-ftmj", "fsdd-theo")
 """Recorded people kept out of training."""
@@ -100,7 +100,7 @@ def question(rng: Generator) -> str:
 
 class Voices:
     """All training voices. ``cache`` keeps what slow synthesizers said, ``people`` is the folder of recordings. Where
-    ``cache`` has shards (:mod:`engine.mini.shards`), the synthesizers are not needed."""
+    ``cache`` has shards (:mod:`engine.mini.sound.shards`), the synthesizers are not needed."""
 
     def __init__(
         self,

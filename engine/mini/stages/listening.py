@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.config import OmniConfig
-from engine.mini import grammar
-from engine.mini.augment import babble, noise_pool
-from engine.mini.conversations import shown_conversation, spoken_conversation, told_conversation
-from engine.mini.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
-from engine.mini.hearing import UNIT, HeardBatch, WarpedMel, encode_units
-from engine.mini.hearing_data import FAMILIES, Heard, hear, units_of, unlabelled
-from engine.mini.rendering import render
-from engine.mini.scenes import Scene
-from engine.mini.stage_language import (
+from engine.mini.sound.augment import babble, noise_pool
+from engine.mini.sound.hearing import UNIT, HeardBatch, WarpedMel, encode_units
+from engine.mini.sound.hearing_data import FAMILIES, Heard, hear, units_of, unlabelled
+from engine.mini.sound.voices import Voices, draw
+from engine.mini.stages.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
+from engine.mini.stages.language import (
     VOICE_PROMPTS,
     Language,
     accuracy,
@@ -33,11 +30,14 @@ from engine.mini.stage_language import (
     token_builder,
     written,
 )
-from engine.mini.stage_seeing import Eyes
-from engine.mini.stage_words import Ears
-from engine.mini.training import Budget, Losses, chances, load_modules, mixed_precision, train
-from engine.mini.voices import Voices, draw
-from engine.mini.words import HeardWords
+from engine.mini.stages.seeing import Eyes
+from engine.mini.stages.training import Budget, Losses, chances, load_modules, mixed_precision, train
+from engine.mini.stages.words import Ears
+from engine.mini.world import grammar
+from engine.mini.world.conversations import shown_conversation, spoken_conversation, told_conversation
+from engine.mini.world.rendering import render
+from engine.mini.world.scenes import Scene
+from engine.mini.world.words import HeardWords
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.tokens import TokenBuilder
 

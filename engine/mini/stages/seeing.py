@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import OmniConfig
-from engine.mini.rendering import PALETTE, render_with_plan
-from engine.mini.scenes import CELLS, SLOTS, Scene, random_scene
-from engine.mini.stage_language import token_builder
-from engine.mini.training import Budget, Losses, chances, orthogonal, train
-from engine.mini.vocabulary import LETTERS, SHAPES, UNITS
-from engine.mini.words import embedding_table, place_vectors
+from engine.mini.stages.language import token_builder
+from engine.mini.stages.training import Budget, Losses, chances, orthogonal, train
+from engine.mini.world.rendering import PALETTE, render_with_plan
+from engine.mini.world.scenes import CELLS, SLOTS, Scene, random_scene
+from engine.mini.world.vocabulary import LETTERS, SHAPES, UNITS
+from engine.mini.world.words import embedding_table, place_vectors
 from engine.model.resampler import Resampler, sine_positions
 from engine.model.vision import GridSize, SiglipVisionTower
 from engine.processing.image import ImageProcessor, ImageSlices, pad_slices

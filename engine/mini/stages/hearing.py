@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from engine.config import OmniConfig
-from engine.mini.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, greedy_phones
-from engine.mini.hearing_data import FAMILIES, collate, sample
-from engine.mini.training import Budget, Losses, train
-from engine.mini.voices import Voices
+from engine.mini.sound.hearing import PhoneHeads, WarpedMel, edit_distance, encode_units, greedy_phones
+from engine.mini.sound.hearing_data import FAMILIES, collate, sample
+from engine.mini.sound.voices import Voices
+from engine.mini.stages.training import Budget, Losses, train
 from engine.model.audio import AudioEncoder
 
 VALIDATION = {"espeak": 60, "an4": 70, "fsdd": 40}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.mini.pronunciation import PHONES
-from engine.mini.vocabulary import split
+from engine.mini.sound.pronunciation import PHONES
+from engine.mini.world.vocabulary import split
 
 Audio = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Stage *words*: encoder and projector learn to name the words in sound tokens (:mod:`engine.mini.words`)."""
+"""Stage *words*: encoder and projector learn to name the words in sound tokens (:mod:`engine.mini.world.words`)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import OmniConfig
-from engine.mini.hearing import FRAMES, HeardBatch, PhoneHeads, WarpedMel, edit_distance, encode_units
-from engine.mini.hearing_data import FAMILIES, collate, sample
-from engine.mini.stage_hearing import Hearing, hearing_batch
-from engine.mini.stage_language import token_builder
-from engine.mini.training import Budget, Losses, load_modules, train
-from engine.mini.voices import Voices
-from engine.mini.words import HeardWords, WordHead, embedding_table
+from engine.mini.sound.hearing import FRAMES, HeardBatch, PhoneHeads, WarpedMel, edit_distance, encode_units
+from engine.mini.sound.hearing_data import FAMILIES, collate, sample
+from engine.mini.sound.voices import Voices
+from engine.mini.stages.hearing import Hearing, hearing_batch
+from engine.mini.stages.language import token_builder
+from engine.mini.stages.training import Budget, Losses, load_modules, train
+from engine.mini.world.words import HeardWords, WordHead, embedding_table
 from engine.model.audio import AudioEncoder, AudioProjector, pool
 
 WEIGHTS = {"word": 1, "aligned": 3, "twice": 2, "distance": 20, "ctc": 0.5, "frame": 0.3, "voice": 0.1}

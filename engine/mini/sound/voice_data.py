@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.mini import grammar
-from engine.mini.augment import resample
-from engine.mini.scenes import ask, random_scene
-from engine.mini.synthesis import Speech
-from engine.mini.synthesis_programs import festival
-from engine.mini.voices import flite
+from engine.mini.sound.augment import resample
+from engine.mini.sound.synthesis import Speech
+from engine.mini.sound.synthesis_programs import festival
+from engine.mini.sound.voices import flite
+from engine.mini.world import grammar
+from engine.mini.world.scenes import ask, random_scene
 
 RATE, N_FFT, HOP, BINS = 24_000, 1024, 256, 100
 VOICES = ("slt", "rms")

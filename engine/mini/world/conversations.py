@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from engine.mini import grammar
-from engine.mini.scenes import Scene, ask, describe, random_scene
+from engine.mini.world import grammar
+from engine.mini.world.scenes import Scene, ask, describe, random_scene
 
 
 def spoken_conversation(source: random.Random) -> list[tuple[grammar.Turn, Scene | None]]:

@@ -1,7 +1,7 @@
 """Conversations as the language model sees them: the true prompts, turn headers, units and answers, with their targets.
 
 A turn reaches the model typed, as sound, or (in the first stage) as *read words*: the ids that perfect ears would put
-into the sound tokens, see :mod:`engine.mini.words`.
+into the sound tokens, see :mod:`engine.mini.world.words`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.mini.grammar import Turn
-from engine.mini.hearing import UNIT
-from engine.mini.looking import Look, from_answers, from_picture, from_words
-from engine.mini.words import HeardWords
+from engine.mini.sound.hearing import UNIT
+from engine.mini.stages.looking import Look, from_answers, from_picture, from_words
+from engine.mini.world.grammar import Turn
+from engine.mini.world.words import HeardWords
 from engine.processing.image import ImageSlices
 from engine.processing.prompts import UNIT as UNIT_MARK
 from engine.processing.prompts import answer_header, get_sys_prompt, turn_header
@@ -59,7 +59,7 @@ class Dialogue:
     sample_read: list[int] | None = None
     """Ids in the places of the voice sample's sound tokens, where ears need not hear it."""
     sample_tone: float = 0.0
-    """What those tokens say of whose voice it is (:func:`engine.mini.words.voice_direction`)."""
+    """What those tokens say of whose voice it is (:func:`engine.mini.world.words.voice_direction`)."""
     caller_tone: float | None = None
     """The same, of turns that are read; None: nothing."""
 
@@ -88,7 +88,7 @@ class DialogueBatch:
     skills: list[tuple[int, int, int, str]] = field(default_factory=list)
     """Row, first and last target position, skill of every answer."""
     looks: list[tuple[int, int, int]] = field(default_factory=list)
-    """Row, a position, and one that it looks at to know the next word (:mod:`engine.mini.looking`)."""
+    """Row, a position, and one that it looks at to know the next word (:mod:`engine.mini.stages.looking`)."""
 
 
 def read_words(
@@ -228,7 +228,7 @@ def _add_turn(
 
 
 def picture_ids(words: list[str], builder: TokenBuilder) -> list[int]:
-    """Ids of the words that picture tokens say, see :meth:`engine.mini.scenes.Scene.slots`."""
+    """Ids of the words that picture tokens say, see :meth:`engine.mini.world.scenes.Scene.slots`."""
     return [builder.text(" " + word)[0] if word else builder.specials.unknown for word in words]
 
 

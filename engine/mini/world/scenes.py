@@ -1,5 +1,5 @@
 """What a camera may show: shapes, printed digits and letters. What is to be known about each scene, as words in the
-places of picture tokens, and questions about it. :mod:`engine.mini.rendering` draws them.
+places of picture tokens, and questions about it. :mod:`engine.mini.world.rendering` draws them.
 
 The first picture tokens say: light or dark; how many shapes; the character shown; then, for each cell of a 3 x 3 grid,
 colour and shape of what is in it. All others stay blank.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from engine.mini.vocabulary import COLOURS, SHAPES, UNITS
+from engine.mini.world.vocabulary import COLOURS, SHAPES, UNITS
 
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
 LIGHT, COUNT, CHARACTER, CELLS = range(4)

@@ -1,6 +1,6 @@
 """Validation calls: bundles by skill, voice family and noise, replayed through the whole app and scored.
 
-``python -m engine.mini.evaluation make FOLDER`` writes them, ``… score FOLDER`` replays them with ``python -m
+``python -m engine.mini.measure.evaluation make FOLDER`` writes them, ``… score FOLDER`` replays them with ``python -m
 app.replay`` and prints the table of the model card. No voice in them was trained on; flite's ``awb`` was not
 even used to choose anything.
 """
@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from app.replay.bundle import write_bundle
-from engine.mini import grammar
-from engine.mini.augment import RATE, add_noise, noise_pool, resample
-from engine.mini.conversations import seen_turn
-from engine.mini.hearing import edit_distance
-from engine.mini.rendering import JUDGE_FONTS, render
-from engine.mini.scenes import Scene, random_scene
-from engine.mini.synthesis import Flite, Speech
-from engine.mini.voices import Voices
+from engine.mini.sound.augment import RATE, add_noise, noise_pool, resample
+from engine.mini.sound.hearing import edit_distance
+from engine.mini.sound.synthesis import Flite, Speech
+from engine.mini.sound.voices import Voices
+from engine.mini.world import grammar
+from engine.mini.world.conversations import seen_turn
+from engine.mini.world.rendering import JUDGE_FONTS, render
+from engine.mini.world.scenes import Scene, random_scene
 
 NOISES: tuple[float | None, ...] = (None, 20.0, 10.0)
 SPOKEN = ("dictation", "arithmetic", "counting", "smalltalk", "ood")
@@ -197,7 +197,7 @@ def score(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m engine.mini.evaluation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m engine.mini.measure.evaluation", description=__doc__)
     parser.add_argument("action", choices=("make", "score"))
     parser.add_argument("bundles", type=Path)
     parser.add_argument("--people", type=Path, default=Path("../shared/data/speech"))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.mini import grammar
-from engine.mini.scenes import CELLS, SLOTS
+from engine.mini.world import grammar
+from engine.mini.world.scenes import CELLS, SLOTS
 from engine.processing.tokens import TokenBuilder
 
 EMBEDDING_STD = 0.4

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.mini.training import orthogonal
+from engine.mini.stages.training import orthogonal
 from engine.model.decoder import Attention
 from engine.model.llm import QwenDecoder
 

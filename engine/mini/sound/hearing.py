@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import MelConfig
-from engine.mini.synthesis import PHONE_CLASSES
+from engine.mini.sound.synthesis import PHONE_CLASSES
 from engine.model.audio import AudioEncoder, conv_length
 from engine.processing.mel import DYNAMIC_RANGE, FLOOR, mel_filters, mel_length
 

@@ -1,0 +1,1 @@
+"""How well mini hears, answers and is understood."""

@@ -1,0 +1,1 @@
+"""Speech to learn from: voices, synthesizers, recordings, and what calls do to them."""

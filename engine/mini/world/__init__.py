@@ -1,0 +1,1 @@
+"""What mini can be told and shown, and what it answers."""
