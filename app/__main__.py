@@ -7,14 +7,14 @@ import logging
 import sys
 
 from app.errors import StartError
-from app.server.options import Options
+from app.server.options import ServerOptions
 from app.server.server import serve
 
 
 def main() -> int:
     """Run until the server is told to stop. Exit status 0 after that, 1 if it could not be started."""
     try:
-        options = Options.parse(sys.argv[1:])
+        options = ServerOptions.parse(sys.argv[1:])
         logging.basicConfig(
             level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
         )

@@ -17,11 +17,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-UNIT_SAMPLES = 16_000
-"""Samples of a whole unit: one second at 16 kHz."""
-
 INPUT_RATE = 16_000
 """Rate of unit audio, Hz."""
+
+UNIT_SAMPLES = INPUT_RATE
+"""Samples of a whole unit: one second."""
 
 OUTPUT_RATE = 24_000
 """Rate of answer audio, Hz."""
@@ -66,11 +66,11 @@ class EngineInfo:
 class SessionOptions:
     """What a call asks of its session. All fields have defaults that suit a call."""
 
-    mode: Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"] = "omni"
+    preset: Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"] = "omni"
     language: Literal["en", "zh"] = "en"
     voice: str = "default"
     prompt: str = ""
-    """Text put in place of the system sentence of ``mode``; empty keeps the model's own."""
+    """Text put in place of the system sentence of ``preset``; empty keeps the model's own."""
     seed: int = 0
     """Sampling is seeded per session, so that a replayed call gives the same answers."""
     max_new_tokens: int = 256

@@ -35,7 +35,8 @@ from app.call.engine_link import (
 )
 from app.call.frames import NewestPicture
 from app.call.greeting import SECRETS, Greeting
-from app.call.microphone import FRAME_SAMPLES, Microphone
+from app.call.media_time import FRAME_SAMPLES
+from app.call.microphone import Microphone
 from app.call.outbox import Outbox
 from app.call.playout import SpeechQueue
 from app.call.protocol import MAX_DELTA_CHARS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from app.call import turn
-from app.call.config import FIXED_AT_START, ConfigError
+from app.call.config import FIXED_AT_START, OptionError
 from app.call.protocol import VERSION, Command, ProtocolError, parse_command
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Commands:
                 self._ignore(command)
         except ProtocolError as error:
             self._refuse(error.code, error.message, error.ref_seq)
-        except ConfigError as error:
+        except OptionError as error:
             self._refuse("bad_options", str(error), command.seq)
 
     def _hello(self, data: Mapping[str, Any]) -> None:

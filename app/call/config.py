@@ -18,7 +18,7 @@ FIXED_AT_START = ("preset", "prompt", "voice", "language", "seed", "max_new_toke
 """Options that the engine's session is opened with: they cannot change during a call."""
 
 
-class ConfigError(ValueError):
+class OptionError(ValueError):
     """An option that does not exist or has a value that it cannot have. ``str()`` is a sentence for people."""
 
 
@@ -114,11 +114,11 @@ class CallConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> CallConfig:
-        """Options that differ from the defaults, as a (nested) JSON object. Raises :class:`ConfigError`."""
+        """Options that differ from the defaults, as a (nested) JSON object. Raises :class:`OptionError`."""
         return cls().updated(values)
 
     def updated(self, values: Mapping[str, Any]) -> CallConfig:
-        """A copy with ``values`` in place of what it has; groups are merged. Raises :class:`ConfigError`."""
+        """A copy with ``values`` in place of what it has; groups are merged. Raises :class:`OptionError`."""
         config = _updated(self, values, "")
         assert isinstance(config, CallConfig)
         config._check()
@@ -131,7 +131,7 @@ class CallConfig:
     def session_options(self) -> SessionOptions:
         """What the engine's session is opened with."""
         return SessionOptions(
-            mode=self.preset,
+            preset=self.preset,
             language=self.language,
             voice=self.voice,
             prompt=self.prompt,
@@ -141,20 +141,20 @@ class CallConfig:
         )
 
     def _check(self) -> None:
-        """Raise ConfigError where two options contradict each other."""
+        """Raise OptionError where two options contradict each other."""
         vad = self.vad
         if vad.onset_ms > vad.onset_window_ms:
-            raise ConfigError(
+            raise OptionError(
                 f"vad.onset_ms is {vad.onset_ms} but vad.onset_window_ms only {vad.onset_window_ms}: the voiced time "
                 "cannot be longer than the window that it is counted in."
             )
         if vad.silero_off > vad.silero_on:
-            raise ConfigError(
+            raise OptionError(
                 f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
                 "lower probability than it begins."
             )
         if self.turn.hangover_ms > vad.end_silence_ms:
-            raise ConfigError(
+            raise OptionError(
                 f"turn.hangover_ms is {self.turn.hangover_ms} but a turn ends after vad.end_silence_ms "
                 f"({vad.end_silence_ms}); the hangover can be no longer."
             )
@@ -162,13 +162,13 @@ class CallConfig:
 
 def _updated(config: Any, values: object, path: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{path.rstrip('.') or 'The options'} must be a JSON object, not {_json_kind(values)}.")
+        raise OptionError(f"{path.rstrip('.') or 'The options'} must be a JSON object, not {_json_kind(values)}.")
     known = {option.name: option for option in fields(config)}
     hints = get_type_hints(type(config))
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise ConfigError(f"There is no option {f'{path}{name}'[:80]!r}; known are {', '.join(known)}.")
+            raise OptionError(f"There is no option {f'{path}{name}'[:80]!r}; known are {', '.join(known)}.")
         if is_dataclass(current := getattr(config, name)):
             changes[name] = _updated(current, value, f"{path}{name}.")
         else:
@@ -177,22 +177,22 @@ def _updated(config: Any, values: object, path: str) -> Any:
 
 
 def _checked(value: object, kind: Any, bounds: Mapping[str, float], name: str) -> object:
-    """``value`` as an option of type ``kind``; raises ConfigError."""
+    """``value`` as an option of type ``kind``; raises OptionError."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind) or not isinstance(value, str):
-            raise ConfigError(f"{name} must be one of {', '.join(get_args(kind))}, not {_json_kind(value)}.")
+            raise OptionError(f"{name} must be one of {', '.join(get_args(kind))}, not {_json_kind(value)}.")
         return value
     if kind is bool or kind is str:
         if not isinstance(value, kind):
             wanted = "true or false" if kind is bool else "a text"
-            raise ConfigError(f"{name} must be {wanted}, not {_json_kind(value)}.")
+            raise OptionError(f"{name} must be {wanted}, not {_json_kind(value)}.")
         return value
     low, high = bounds["low"], bounds["high"]
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     if not fits or (kind is int and not whole):
         wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name} must be {wanted} from {low:.10g} to {high:.10g}, not {_json_kind(value)}.")
+        raise OptionError(f"{name} must be {wanted} from {low:.10g} to {high:.10g}, not {_json_kind(value)}.")
     assert isinstance(value, int | float)
     return kind(value)
 

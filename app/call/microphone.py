@@ -10,10 +10,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from app.call.media_time import FRAME_SAMPLES
 from engine.client import INPUT_RATE
-
-FRAME_SAMPLES = 320
-"""20 ms at 16 kHz: the step of media time."""
 
 MIN_RATE, MAX_RATE = 4_000, 384_000
 

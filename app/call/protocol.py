@@ -21,6 +21,8 @@ from typing import Any, Literal
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from engine.client import INPUT_RATE
+
 VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 1024
 MAX_TEXT_CHARS = 8_000
@@ -83,7 +85,7 @@ def make_event(
     kind: str, data: Mapping[str, Any], *, seq: int, t_samples: int, turn: int, epoch: int
 ) -> dict[str, Any]:
     """An envelope of the server. ``t_samples`` is media time in samples at 16 kHz."""
-    t = round(t_samples / 16_000, 3)
+    t = round(t_samples / INPUT_RATE, 3)
     return {"v": VERSION, "type": kind, "seq": seq, "t": t, "turn": turn, "epoch": epoch, "data": dict(data)}
 
 

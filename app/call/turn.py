@@ -17,7 +17,7 @@ Status = Literal["completed", "cancelled", "failed"]
 
 # ------------------------------------------------------------------------------------------------------------ state
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TurnAnswer:
     """The answer that is being given."""
 
     turn: int
@@ -37,7 +37,7 @@ class TurnState:
     epoch: int = 0
     opened: int | None = None
     """Media time at which the open turn of the person began; None when none is open."""
-    answer: Answer | None = None
+    answer: TurnAnswer | None = None
     stopping: int | None = None
     """Epoch of a cancelled answer that the engine has not left yet."""
     speech: int | None = None

@@ -14,7 +14,6 @@ from dataclasses import replace
 from app.call.config import CallConfig
 from app.call.turn import (
     Action,
-    Answer,
     AnswerChunk,
     AnswerFailed,
     AnswerStopped,
@@ -41,6 +40,7 @@ from app.call.turn import (
     SpeechStarted,
     Status,
     Tick,
+    TurnAnswer,
     TurnState,
     Typed,
 )
@@ -191,7 +191,7 @@ class _Step:
     # ------------------------------------------------------------------------------------------------- the answer
     def _generate(self, reason: str, speech_end: int | None, speak: bool) -> None:
         epoch = self.state.epoch + 1
-        self._set(epoch=epoch, answer=Answer(self.state.turn, epoch))
+        self._set(epoch=epoch, answer=TurnAnswer(self.state.turn, epoch))
         self.reason = reason
         self._do(Generate(self.state.turn, epoch, reason, speak, speech_end))
 

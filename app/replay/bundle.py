@@ -27,9 +27,17 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from app.call.config import CallConfig, ConfigError
+from app.call.config import CallConfig, OptionError
 from app.call.protocol import encode
-from app.replay.bundle_lines import Command, TimedInput, parse_json, read_commands, read_lines, read_text, read_timing
+from app.replay.bundle_lines import (
+    TimedCommand,
+    TimedInput,
+    parse_json,
+    read_commands,
+    read_lines,
+    read_text,
+    read_timing,
+)
 from app.replay.bundle_media import (
     AUDIO_NAMES,
     VIDEO_NAMES,
@@ -55,7 +63,7 @@ class Bundle:
     path: Path
     config: CallConfig
     audio: Audio
-    commands: tuple[Command, ...] = ()
+    commands: tuple[TimedCommand, ...] = ()
     expectations: tuple[Expectation, ...] = ()
     timing: tuple[TimedInput, ...] | None = None
     """The inputs of a recording in their order; None where the bundle was not recorded."""
@@ -187,7 +195,7 @@ def _read_call(path: Path) -> _Call:
         raise BundleError(path, "has options that are not an object", remedy)
     try:
         config = CallConfig.from_mapping(options)
-    except ConfigError as error:
+    except OptionError as error:
         raise BundleError(path, f"has wrong options: {str(error).rstrip('.')}", "correct or remove them") from None
     engine, call_id = call.get("engine"), call.get("call_id")
     return _Call(

@@ -30,7 +30,7 @@ file, and why the call ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class TimedCommand:
     """A client event, as the data channel would have carried it, ``time_s`` seconds after the beginning."""
 
     time_s: float
@@ -49,13 +49,13 @@ class TimedInput:
     value: Any = None
 
 
-def read_commands(path: Path) -> tuple[Command, ...]:
+def read_commands(path: Path) -> tuple[TimedCommand, ...]:
     """The client events of ``commands.jsonl``; none without the file. Raises BundleError.
 
     A line is the event with the media time ``t`` (seconds) at which it arrives; ``v`` and ``seq`` may be left out.
     ``{"t": …, "raw": "…"}`` stands for a message that is no event, so that a recording can hold what it received.
     """
-    commands: list[Command] = []
+    commands: list[TimedCommand] = []
     for number, line in read_lines(path):
         if not isinstance(line, dict):
             remedy = 'write lines such as {"t": 2.5, "type": "input.text", "data": {"text": "hello"}}'
@@ -71,7 +71,7 @@ def read_commands(path: Path) -> tuple[Command, ...]:
         if "raw" in line:
             if set(line) != {"t", "raw"} or not isinstance(line["raw"], str):
                 raise BundleError(path, f"line {number} has more than a raw text", "give t and raw alone")
-            commands.append(Command(time_s, line["raw"]))
+            commands.append(TimedCommand(time_s, line["raw"]))
             continue
         raw = _as_message(line, len(commands) + 1)
         try:
@@ -81,7 +81,7 @@ def read_commands(path: Path) -> tuple[Command, ...]:
             raise BundleError(path, fault, "correct that line") from None
         if not known:
             raise BundleError(path, f"line {number} has the unknown type {line['type']!r}", "correct that line")
-        commands.append(Command(time_s, raw))
+        commands.append(TimedCommand(time_s, raw))
     return tuple(commands)
 
 

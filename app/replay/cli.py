@@ -66,7 +66,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ReplayOptions:
     """How to replay."""
 
     engine: EngineSpec = field(default_factory=EngineSpec)
@@ -75,7 +75,7 @@ class Options:
     max_tail_s: float = MAX_TAIL_S
 
 
-async def replay_bundles(paths: Sequence[tuple[str, Path]], options: Options) -> list[Result]:
+async def replay_bundles(paths: Sequence[tuple[str, Path]], options: ReplayOptions) -> list[Result]:
     """Replay bundles, given as (name, folder), one after the other with one engine. Raises EngineError if that does
     not start."""
     engine = create_engine(options.engine)
@@ -87,7 +87,7 @@ async def replay_bundles(paths: Sequence[tuple[str, Path]], options: Options) ->
         await engine.stop()
 
 
-async def _replay_bundle(name: str, path: Path, engine: Engine, options: Options) -> Result:
+async def _replay_bundle(name: str, path: Path, engine: Engine, options: ReplayOptions) -> Result:
     result = Result(name)
     begun = time.monotonic()
     folder = options.out / name if options.out is not None else None
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        options = Options(
+        options = ReplayOptions(
             EngineSpec(
                 kind="scripted" if args.engine == "scripted" else "model",
                 model=args.model,
@@ -226,7 +226,7 @@ def _print(results: Sequence[Result], *, as_json: bool, events: bool) -> None:
         print(encode(summary(results, events)))
 
 
-def _run(bundles: list[tuple[str, Path]], options: Options, jobs: int) -> list[Result]:
+def _run(bundles: list[tuple[str, Path]], options: ReplayOptions, jobs: int) -> list[Result]:
     """Replay in ``jobs`` processes with an engine each, so that no call's batch depends on another's."""
     jobs = min(jobs, len(bundles))
     if jobs <= 1:
@@ -238,7 +238,7 @@ def _run(bundles: list[tuple[str, Path]], options: Options, jobs: int) -> list[R
     return [by_name[name] for name, _ in bundles]
 
 
-def _run_share(bundles: list[tuple[str, Path]], options: Options) -> list[Result]:
+def _run_share(bundles: list[tuple[str, Path]], options: ReplayOptions) -> list[Result]:
     return asyncio.run(replay_bundles(bundles, options))
 
 

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from app.call.microphone import FRAME_SAMPLES
+from app.call.media_time import FRAME_SAMPLES
 from app.call.protocol import encode
 from app.replay.bundle import FORMAT
 from app.replay.bundle_lines import command_line

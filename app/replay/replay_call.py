@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.call.call import Call
-from app.call.microphone import FRAME_SAMPLES
+from app.call.media_time import FRAME_SAMPLES
 from app.replay.bundle import Bundle
-from app.replay.bundle_lines import Command, TimedInput
+from app.replay.bundle_lines import TimedCommand, TimedInput
 from app.replay.bundle_media import Picture, read_still
 from app.replay.record_files import SpeechFile
 from engine.client import INPUT_RATE, OUTPUT_RATE, Engine
@@ -151,7 +151,7 @@ class _Inputs:
     """The pictures and client events of a bundle that are still to come."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.commands: deque[Command] = deque(bundle.commands)
+        self.commands: deque[TimedCommand] = deque(bundle.commands)
         self._pictures: Iterator[Picture] = bundle.pictures()
         self._picture = next(self._pictures, None)
 

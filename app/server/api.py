@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from app.errors import RequestError
-from app.server.calls import Answered, CallRegistry
+from app.server.calls import AnsweredOffer, CallRegistry
 from app.server.limits import RateLimiter
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return error_response(RequestError("internal", "Something went wrong here; the server's log says what."))
 
 
-def _answer(answered: Answered, status: int) -> web.Response:
+def _answer(answered: AnsweredOffer, status: int) -> web.Response:
     body = {
         "type": "answer",
         "sdp": answered.sdp,

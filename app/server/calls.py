@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.call.call import Call
-from app.call.config import CallConfig, ConfigError
+from app.call.config import CallConfig, OptionError
 from app.errors import RequestError
 from app.replay.record import Recordings
 from app.server.limits import WaitingLine
@@ -36,7 +36,7 @@ CLOSE_CALL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredOffer:
     """What a caller gets for an offer."""
 
     call_id: str
@@ -92,7 +92,7 @@ class CallRegistry:
         """Places that are taken."""
         return self._taken
 
-    async def open(self, offer: str, options: Mapping[str, Any], ticket: str | None = None) -> Answered:
+    async def open(self, offer: str, options: Mapping[str, Any], ticket: str | None = None) -> AnsweredOffer:
         """Begin a call. Raises RequestError ``bad_sdp``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``,
         ``engine_failed`` or ``shutting_down``; the place is then free again."""
         offer = self._check(offer)
@@ -114,9 +114,9 @@ class CallRegistry:
             raise
         self._calls[entry.call.call_id] = entry
         log.info("call %s: begun, %d of %d places taken", entry.call.call_id, self._taken, self._max_calls)
-        return Answered(entry.call.call_id, sdp, entry.resume_token)
+        return AnsweredOffer(entry.call.call_id, sdp, entry.resume_token)
 
-    async def restart(self, call_id: str, offer: str, resume_token: str | None) -> Answered:
+    async def restart(self, call_id: str, offer: str, resume_token: str | None) -> AnsweredOffer:
         """Put a new peer in place of the old one; the call, and what the model remembers of it, goes on.
 
         Raises RequestError ``unknown_call``, ``token_missing``, ``token_wrong``, ``bad_sdp`` or ``no_audio``; the
@@ -134,7 +134,7 @@ class CallRegistry:
             await entry.peer.close()
         self._find(call_id)
         log.info("call %s: has a new peer", call_id)
-        return Answered(call_id, sdp, entry.resume_token)
+        return AnsweredOffer(call_id, sdp, entry.resume_token)
 
     async def add_candidates(self, call_id: str, candidates: list[str]) -> None:
         """Trickled candidates, as ``candidate:`` lines. Raises RequestError ``unknown_call`` or ``bad_candidate``."""
@@ -168,7 +168,7 @@ class CallRegistry:
     def _config(self, options: Mapping[str, Any]) -> CallConfig:
         try:
             return self._defaults.updated(options)
-        except ConfigError as error:
+        except OptionError as error:
             raise RequestError("bad_options", str(error)) from None
 
     def _require_running(self) -> None:

@@ -71,7 +71,7 @@ def _option(default: Any, parse: Callable[[str], Any], help: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServerOptions:
     """What the person who starts the server can choose."""
 
     host: str = _option("0.0.0.0", str, "address to listen on; 127.0.0.1 keeps the server to this machine")
@@ -99,7 +99,7 @@ class Options:
     tls_key: str = _option("", str, "PEM private key of TLS_CERT")
 
     @classmethod
-    def parse(cls, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
+    def parse(cls, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> ServerOptions:
         """Options from flags and environment. Raises StartError with a sentence on an unknown flag or a bad value."""
         parser = _Parser(prog="python -m app", description="The call server.", allow_abbrev=False)
         for option in fields(cls):

@@ -24,7 +24,7 @@ from app.server import api, pages
 from app.server.calls import CallRegistry
 from app.server.certs import Certificates, ensure_certificates, local_addresses, own_certificates
 from app.server.limits import RateLimiter
-from app.server.options import Options
+from app.server.options import ServerOptions
 from app.webrtc import patches
 from app.webrtc.patches import host_addresses
 from app.webrtc.peer import PeerSettings
@@ -46,7 +46,7 @@ EXIT_WITHIN_S = 1.9
 class Server:
     """One server with its engine. Use as ``async with``: leaving it ends all calls."""
 
-    def __init__(self, options: Options, engine: Engine) -> None:
+    def __init__(self, options: ServerOptions, engine: Engine) -> None:
         """Raises StartError if RECORD names a folder that cannot be written."""
         self.options = options
         self.engine = engine
@@ -163,7 +163,7 @@ class Server:
             log.warning("a recording was not finished in time; its folder is named .partial")
 
 
-async def serve(options: Options) -> None:
+async def serve(options: ServerOptions) -> None:
     """Run the server until SIGTERM or SIGINT. Raises StartError if it cannot be started."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -188,7 +188,7 @@ async def serve(options: Options) -> None:
         await stopping
 
 
-def engine_spec(options: Options) -> EngineSpec:
+def engine_spec(options: ServerOptions) -> EngineSpec:
     """The engine that the options ask for. Raises EngineError ``bad_options``."""
     return EngineSpec(
         kind="scripted" if options.engine == "scripted" else "model",
@@ -201,7 +201,7 @@ def engine_spec(options: Options) -> EngineSpec:
     )
 
 
-def ice_servers(options: Options) -> tuple[RTCIceServer, ...]:
+def ice_servers(options: ServerOptions) -> tuple[RTCIceServer, ...]:
     """The STUN and TURN servers of the options: none, unless somebody names one."""
     servers = []
     if options.stun_url:
@@ -225,7 +225,7 @@ def _ask_to_stop(stop: asyncio.Event) -> None:
         guard.start()
 
 
-def _announce(options: Options, port: int) -> None:
+def _announce(options: ServerOptions, port: int) -> None:
     """Tell the addresses; the line that begins with ``ready`` is the last one."""
     everywhere = options.host in ("0.0.0.0", "::")
     if everywhere:
@@ -240,7 +240,7 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _why_not_listening(options: Options, error: OSError) -> str:
+def _why_not_listening(options: ServerOptions, error: OSError) -> str:
     where = f"{_bracketed(options.host)}:{options.port}"
     if error.errno == errno.EADDRINUSE:
         return (

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiortc import RTCDataChannel
 
-from app.server.limits import TokenBucket
+from app.token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from aiortc.stats import (
     RTCTransportStats,
 )
 
-AUDIO_CLOCK_HZ = 48_000
+from app.webrtc.tracks import RTC_RATE
 
 
 class Figures:
@@ -39,7 +39,7 @@ class Figures:
                 lost = max(0, stats.packetsLost - self._audio_lost)
                 self._audio_received, self._audio_lost = stats.packetsReceived, stats.packetsLost
                 figures["loss"] = round(lost / max(1, lost + received), 3)
-                figures["jitter_ms"] = round(stats.jitter / AUDIO_CLOCK_HZ * 1000, 1)
+                figures["jitter_ms"] = round(stats.jitter / RTC_RATE * 1000, 1)
         self.received_something = packets != self._packets
         self._packets = packets
         return figures

@@ -15,14 +15,12 @@ from av import AudioFrame, VideoFrame
 from numpy.typing import NDArray
 
 from app.call.frames import FrameSampler, encode_jpeg
+from engine.client import OUTPUT_RATE
 
 log = logging.getLogger(__name__)
 
 RTC_RATE = 48_000
 """Rate of Opus in RTP, Hz (RFC 7587 section 4.1)."""
-
-VOICE_RATE = 24_000
-"""Rate of the assistant's speech, Hz."""
 
 FRAME_S = 0.020
 MAX_LATE_S = 0.060
@@ -86,7 +84,7 @@ class VoiceTrack(MediaStreamTrack):
             await asyncio.sleep(early)
         if self.readyState != "live":
             raise MediaStreamError
-        pcm = self._upsample(self._pull(round(VOICE_RATE * FRAME_S)))
+        pcm = self._upsample(self._pull(round(OUTPUT_RATE * FRAME_S)))
         frame = AudioFrame.from_ndarray(pcm[np.newaxis], format="s16", layout="mono")
         frame.sample_rate = RTC_RATE
         frame.time_base = Fraction(1, RTC_RATE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from engine.bench.measure import Row
+from engine.bench.measure import Timing
 from engine.bench.sections import Bench
 from engine.checkpoint.loader import LoadedModel
 from engine.serving.live_engine import load
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         loaded = load(spec)
     machine = _machine(loaded, options)
     print(machine["line"])
-    rows: list[Row] = []
+    rows: list[Timing] = []
     for section in Bench(loaded, options.sessions, options.repeats, options.clock).sections():
         if not rows:
             print(f"{'section':<20} {'what':<25} {'sessions':>8} {'ours':>9} {'p95':>9} {'reference':>10}       ratio")
@@ -86,14 +86,14 @@ def _machine(loaded: LoadedModel, options: argparse.Namespace) -> dict[str, Any]
     return {**facts, "line": line}
 
 
-def _line(row: Row) -> str:
+def _line(row: Timing) -> str:
     reference = "" if row.reference is None else f"{row.reference:.2f}"
     ratio = "" if row.ratio is None else f"{row.ratio:.1f}x"
     ours = f"{row.ours:>9.2f} {row.ours_p95:>9.2f}"
     return f"{row.section:<20} {row.what:<25} {row.sessions:>8} {ours} {reference:>10} {row.unit:<4} {ratio:>6}"
 
 
-def _targets(rows: list[Row]) -> None:
+def _targets(rows: list[Timing]) -> None:
     for row in rows:
         if row.sessions == 1 and (target := CPU_TARGETS.get(row.what)):
             kind, limit = target

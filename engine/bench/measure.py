@@ -14,7 +14,7 @@ Clock = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Timing:
     """One line of the result. ``ours`` and ``reference`` are medians in ``unit``; less is better in all of them."""
 
     section: str
@@ -66,10 +66,10 @@ def in_turns(
 def row(
     section: str, what: str, sessions: int, unit: str, scale: float, ours: list[float], reference: list[float],
     *, shared: bool = False,
-) -> Row:  # fmt: skip
+) -> Timing:  # fmt: skip
     """Medians and the 95th percentile, seconds times ``scale``. ``shared``: our time served all sessions, so that each
     has its part of it; the reference pattern serves one."""
     part = scale / sessions if shared else scale
     p95 = sorted(ours)[min(len(ours) - 1, int(0.95 * len(ours)))]
     base = statistics.median(reference) * scale
-    return Row(section, what, sessions, unit, statistics.median(ours) * part, p95 * part, base or None)
+    return Timing(section, what, sessions, unit, statistics.median(ours) * part, p95 * part, base or None)

@@ -11,18 +11,19 @@ import torch
 from PIL import Image
 
 from engine.bench.emulator import CODES_PER_BLOCK, Emulator
-from engine.bench.measure import Clock, Row, Stopwatch, in_turns, row
+from engine.bench.measure import Clock, Stopwatch, Timing, in_turns, row
 from engine.checkpoint.loader import LoadedModel
+from engine.client import INPUT_RATE, OUTPUT_RATE
 from engine.conversation.sampling import Noise, SpeechSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Read, Render, Speak, Voice, Work
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
 from engine.serving.live_session import pace_on
 
-CODES_PER_SECOND = 24_000 / 512
+CODES_PER_SECOND = OUTPUT_RATE / 512
 UNITS_BEFORE = 4
 """Units that every session holds before anything is measured."""
 
@@ -42,10 +43,10 @@ class Bench:
         self.loaded, self.sizes, self.repeats = loaded, sorted(sessions), repeats
         self.watch = Stopwatch(clock, loaded.model.device)
         context = min(8192, loaded.config.llm.max_positions)
-        self.stream = Stream(loaded, sessions=max(self.sizes), context=context)
+        self.stream = StreamingModel(loaded, sessions=max(self.sizes), context=context)
         self.pace = pace_on(loaded.model.device)
         noise = np.random.default_rng(0)
-        self.sound = (0.1 * noise.standard_normal(16_000)).astype(np.float32)
+        self.sound = (0.1 * noise.standard_normal(INPUT_RATE)).astype(np.float32)
         self.picture = Image.fromarray(noise.integers(0, 255, (480, 640, 3), np.uint8))
         self.unit = Message("user", [UNIT, self.picture, self.sound])
         with torch.inference_mode():
@@ -59,13 +60,13 @@ class Bench:
                 self.emulator.prefill(self.sound, self.picture)
             self.before = self.emulator.snapshot()
 
-    def sections(self) -> Iterator[list[Row]]:
+    def sections(self) -> Iterator[list[Timing]]:
         """The rows, section by section, the most telling first."""
         for section in (self.first_audio, self.speech, self.text, self.prefill, self.vocoder):
             with torch.inference_mode():
                 yield list(section())
 
-    def first_audio(self) -> Iterator[Row]:
+    def first_audio(self) -> Iterator[Timing]:
         """From the request for an answer to its first sound; and from a last unit that comes with the request."""
 
         def ours(size: int, unit: bool) -> None:
@@ -83,7 +84,7 @@ class Bench:
                 times = in_turns(self.watch, partial(ours, size, unit), theirs, self.repeats)
                 yield row("time to first audio", what, size, "ms", 1e3, *times)
 
-    def speech(self) -> Iterator[Row]:
+    def speech(self) -> Iterator[Timing]:
         """Audio codes and their wave, as seconds of work per second of sound."""
         seconds = CODES_PER_BLOCK / CODES_PER_SECOND
 
@@ -100,7 +101,7 @@ class Bench:
             for voice in voices:
                 self.stream.pool.speech.release(voice.slot)
 
-    def text(self) -> Iterator[Row]:
+    def text(self) -> Iterator[Timing]:
         """Text tokens of an answer that is not spoken."""
         options = AnswerOptions(TEXT_TOKENS, TEXT_TOKENS, speak=False)
 
@@ -117,7 +118,7 @@ class Bench:
             times = in_turns(self.watch, partial(ours, size), reference, self.repeats)
             yield row("text", "per token", size, "ms", 1e3 / TEXT_TOKENS, *times, shared=True)
 
-    def prefill(self) -> Iterator[Row]:
+    def prefill(self) -> Iterator[Timing]:
         """One unit of a picture and a second of sound, decoded pictures and samples in, states out."""
 
         def reference() -> None:
@@ -131,7 +132,7 @@ class Bench:
             times = in_turns(self.watch, partial(ours, size), reference, self.repeats)
             yield row("prefill", "per unit", size, "ms", 1e3, *times, shared=True)
 
-    def vocoder(self) -> Iterator[Row]:
+    def vocoder(self) -> Iterator[Timing]:
         """A block of codes to its wave. Ours decodes all codes again that the block depends on, the reference four."""
         codes = torch.randint(0, 625, (CODES_PER_BLOCK + self.stream.wave_context, 4))
         reference = partial(self.emulator.wave, codes[: CODES_PER_BLOCK + 4].to(self.loaded.model.device))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.chat.media import load_frames, load_sound, load_units
-from engine.chat.offline import SPEECH_RATE, Chat, ChatAnswer, ChatOptions, write_sound
+from engine.chat.offline import Chat, ChatAnswer, ChatOptions, write_sound
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.checkpoint.quantize import QUANTIZATIONS
-from engine.client import EngineError
+from engine.client import OUTPUT_RATE, EngineError
 from engine.errors import ModelError
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, get_sys_prompt
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answer = _ask(Chat(_load(options)), messages, settings, stream=options.stream)
         if options.speak:
             write_sound(options.speak, answer.wave)
-            print(f"{options.speak}: {len(answer.wave) / SPEECH_RATE:.1f} s of speech", file=sys.stderr)
+            print(f"{options.speak}: {len(answer.wave) / OUTPUT_RATE:.1f} s of speech", file=sys.stderr)
     except (ModelError, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

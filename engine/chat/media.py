@@ -10,18 +10,16 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.client import INPUT_RATE
 from engine.errors import InputError
 from engine.processing.prompts import UNIT, Part
-
-RATE = 16_000
-"""Samples per second that the model hears."""
 
 
 def load_sound(path: str | Path) -> NDArray[np.float32]:
     """The first sound track of a file, mono float32 ``[N]`` at 16 kHz in [−1, 1]. Raises InputError."""
     pieces: list[NDArray[np.float32]] = []
     # Channels are averaged here: FFmpeg's own way to mono is louder, and clips.
-    resampler = av.AudioResampler(format="fltp", rate=RATE)
+    resampler = av.AudioResampler(format="fltp", rate=INPUT_RATE)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -77,8 +75,8 @@ def load_units(path: str | Path, *, limit: int = 64) -> list[Part]:
     frames, sound = _every(path, 1.0, limit), load_sound(path)
     parts: list[Part] = []
     for second, frame in enumerate(frames):
-        piece = sound[second * RATE : (second + 1) * RATE]
-        if len(piece) < RATE:
-            piece = np.pad(piece, (0, RATE - len(piece)))
+        piece = sound[second * INPUT_RATE : (second + 1) * INPUT_RATE]
+        if len(piece) < INPUT_RATE:
+            piece = np.pad(piece, (0, INPUT_RATE - len(piece)))
         parts += [UNIT, frame, piece]
     return parts

@@ -29,10 +29,11 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.chat.beam import beam_search
 from engine.chat.prompt import ChatPrompt, PromptMaker, messages_of
 from engine.checkpoint.loader import LoadedModel
+from engine.client import OUTPUT_RATE
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import BLOCK_CODES, MAX_CODES
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import split_complete
 from engine.conversation.work import Decode, Decoded, Feed, Read, Render, Speak, Spoken, Voice
 from engine.errors import InputError
@@ -40,8 +41,6 @@ from engine.model.audio import pool, token_length
 from engine.processing.image import pad_slices
 from engine.processing.prompts import TTS_EOS, Message
 
-SPEECH_RATE = 24_000
-"""Samples per second of spoken answers."""
 TEXT_BLOCK = 8
 """Tokens drawn between two looks at what they say."""
 
@@ -128,7 +127,7 @@ class Chat:
     def __init__(self, loaded: LoadedModel, *, context: int | None = None) -> None:
         """``context`` bounds the tokens of a conversation, its answer included; None is the model's own limit."""
         self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
-        self.stream = Stream(loaded, sessions=1, context=context)
+        self.stream = StreamingModel(loaded, sessions=1, context=context)
         self.prompts = PromptMaker(loaded)
         self.stop_ids = self.stream.builder.specials.stop
 
@@ -356,6 +355,6 @@ def chat(
 def write_sound(path: str | Path, wave: NDArray[np.float32]) -> None:
     """Write speech (24 kHz) to a file whose ending names the format. Raises InputError."""
     try:
-        soundfile.write(path, wave, SPEECH_RATE)
+        soundfile.write(path, wave, OUTPUT_RATE)
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be written ({error}); name a writable .wav, .flac or .ogg file") from error

@@ -17,7 +17,7 @@ from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices, open_image
 from engine.processing.mel import MelExtractor, split_clips
-from engine.processing.prompts import SPEECH_PROMPT, Message, Part, Typed, closed_turn
+from engine.processing.prompts import SPEECH_PROMPT, Message, Part, TypedText, closed_turn
 from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
 
 IMAGE_MARK, AUDIO_MARK = "(<image>./</image>)", "(<audio>./</audio>)"
@@ -66,7 +66,7 @@ class PromptMaker:
             for part in message.content:
                 if pieces and joint:
                     pieces.append(joint)
-                if isinstance(part, Typed):
+                if isinstance(part, TypedText):
                     raise InputError("typed text belongs to a live call; give the text itself")
                 if isinstance(part, str):
                     pieces.append(part)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from engine.config import DVAEConfig
 
 
-class ConvNeXtBlock(nn.Module):
+class DVAEBlock(nn.Module):
     """Depthwise convolution (7 wide, dilation 2), layer norm, two pointwise layers with GELU, scaled residual."""
 
     def __init__(self, width: int) -> None:
@@ -42,7 +42,7 @@ class ConvStack(nn.Module):
             nn.GELU(),
             nn.Conv1d(config.bn_dim, config.hidden, 3, padding=1),
         )
-        self.decoder_block = nn.ModuleList(ConvNeXtBlock(config.hidden) for _ in range(config.n_layer))
+        self.decoder_block = nn.ModuleList(DVAEBlock(config.hidden) for _ in range(config.n_layer))
         self.conv_out = nn.Conv1d(config.hidden, channels_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

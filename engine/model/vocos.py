@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from engine.config import VocosConfig
 
 
-class ConvNeXtBlock(nn.Module):
+class VocosBlock(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv1d(width, width, kernel_size=7, padding=3, groups=width)
@@ -33,9 +33,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.embed = nn.Conv1d(config.input_channels, config.dim, kernel_size=7, padding=3)
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        self.convnext = nn.ModuleList(
-            ConvNeXtBlock(config.dim, config.intermediate_dim) for _ in range(config.num_layers)
-        )
+        self.convnext = nn.ModuleList(VocosBlock(config.dim, config.intermediate_dim) for _ in range(config.num_layers))
         self.final_layer_norm = nn.LayerNorm(config.dim, eps=1e-6)
 
     def forward(self, mel: Tensor) -> Tensor:

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint.loader import load_checkpoint
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.errors import ModelError
 from engine.parity.chat import compare_chat
 from engine.parity.conversation import compare_stream
 from engine.parity.goldens import GoldenSet, SetError
-from engine.parity.ledger import Row, table
+from engine.parity.ledger import StageRow, table
 from engine.parity.senses import compare_batch_audio, compare_images
 from engine.parity.voice import compare_dvae, compare_sampler, compare_speech, compare_vocos, compare_xfade
 
-Stage = Callable[[GoldenSet, Stream, Row], None]
+Stage = Callable[[GoldenSet, StreamingModel, StageRow], None]
 STAGES: dict[str, Stage] = {
     "image": compare_images,
     "batch_audio": compare_batch_audio,
@@ -34,25 +34,25 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def compare(folder: Path, only: str | None = None) -> list[Row]:
+def compare(folder: Path, only: str | None = None) -> list[StageRow]:
     """Compare all stages with the golden set in ``folder``, or the one named. Raises SetError, LoadError."""
     goldens = GoldenSet(folder)
     loaded = load_checkpoint(folder, device="cpu", dtype="float32", progress=False)
-    return compare_set(goldens, Stream(loaded, sessions=2), only)
+    return compare_set(goldens, StreamingModel(loaded, sessions=2), only)
 
 
-def compare_set(goldens: GoldenSet, stream: Stream, only: str | None = None) -> list[Row]:
+def compare_set(goldens: GoldenSet, stream: StreamingModel, only: str | None = None) -> list[StageRow]:
     """Compare a model that is loaded already."""
     rows = []
     for name, stage in STAGES.items():
         cases = [name] if name != "tts" else [key for key in goldens.manifest if key.startswith("tts.")] or ["tts"]
         for case in cases:
             if only in (None, name, case):
-                rows.append(_compare(goldens, stream, Row(case), stage))
+                rows.append(_compare(goldens, stream, StageRow(case), stage))
     return rows
 
 
-def _compare(goldens: GoldenSet, stream: Stream, row: Row, stage: Stage) -> Row:
+def _compare(goldens: GoldenSet, stream: StreamingModel, row: StageRow, stage: Stage) -> StageRow:
     if not any(key.startswith(f"{row.stage}.") for key in goldens.expected):
         row.problems.append("the set has no expected tensors of this stage; give a complete set")
         return row

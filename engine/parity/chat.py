@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from engine.chat.offline import Chat, ChatOptions
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Speak, Spoken, Work
 from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
-from engine.parity.ledger import SIGNAL, Row
+from engine.parity.ledger import SIGNAL, StageRow
 from engine.parity.probe import greedy_options
 from engine.parity.senses import EVERY
 from engine.processing.prompts import IM_END, IM_START, Message
 from engine.processing.tokens import AudioSlot
 
 
-def compare_chat(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_chat(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     case = goldens.section("chat")
     chat = Chat(stream.loaded)
     ids = goldens.take("chat.generated_ids")
@@ -133,7 +133,7 @@ def _kept(goldens: GoldenSet, length: int) -> tuple[Tensor, list[int]]:
     raise SetError("expected.safetensors has no tensor chat.merged_embeds_every…; restore the file")
 
 
-def _sounds_of(goldens: GoldenSet, stream: Stream, tokens: int) -> list[Sound]:
+def _sounds_of(goldens: GoldenSet, stream: StreamingModel, tokens: int) -> list[Sound]:
     """Inputs that take so many placeholders."""
     sounds = list(goldens.sounds.values())
     fitting = [sound for sound in sounds if _tokens(stream, sound) == tokens]
@@ -142,6 +142,6 @@ def _sounds_of(goldens: GoldenSet, stream: Stream, tokens: int) -> list[Sound]:
     return fitting
 
 
-def _tokens(stream: Stream, sound: Sound) -> int:
+def _tokens(stream: StreamingModel, sound: Sound) -> int:
     bounds = stream.builder([AudioSlot(len(sound))]).audio_bounds
     return int((bounds[:, 1] - bounds[:, 0]).sum())

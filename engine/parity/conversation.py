@@ -16,12 +16,12 @@ from torch import Tensor
 
 from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.stream import Fed, Stream
+from engine.conversation.streaming import Fed, StreamingModel
 from engine.conversation.text import ExactText
 from engine.conversation.work import Decode, Hear, Speak, Task
 from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
-from engine.parity.ledger import SIGNAL, Row
+from engine.parity.ledger import SIGNAL, StageRow
 from engine.parity.probe import Probe, Run, greedy_options
 from engine.parity.senses import EVERY
 from engine.parity.voice import compare_run, compare_speech_tensors
@@ -30,23 +30,23 @@ from engine.processing.prompts import IM_END, IM_START, Message, turn_header
 
 
 @dataclass(frozen=True, slots=True)
-class Prefill:
+class PrefillStep:
     name: str
     before: int
     after: int
 
 
 @dataclass(frozen=True, slots=True)
-class Generate:
+class GenerateStep:
     name: str
     before: int
     after: int
 
 
-def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[Prefill | Generate | None]:
+def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[PrefillStep | GenerateStep | None]:
     """The steps in order, None where a new session begins. Raises SetError where the lengths fit no order."""
     prefills = [
-        Prefill(name, after - goldens.expected[f"{name}.input_ids"].numel(), after)
+        PrefillStep(name, after - goldens.expected[f"{name}.input_ids"].numel(), after)
         for name, after in goldens.section("llm_cache_len_after").items()
         if goldens.has(f"{name}.input_ids")
     ]
@@ -54,12 +54,12 @@ def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[Prefill | Generate
     for name, case in goldens.manifest.items():
         if name.startswith("stream.") and "llm_chunk_ids" in case:
             fed = prompt_tokens + sum(map(len, case["llm_chunk_ids"])) - 1
-            answers.append(Generate(name, case["llm_cache_len_after"] - fed, case["llm_cache_len_after"]))
+            answers.append(GenerateStep(name, case["llm_cache_len_after"] - fed, case["llm_cache_len_after"]))
     length = 0
     yield None
     while prefills or answers:
         if prefills and prefills[0].before == length:
-            step: Prefill | Generate = prefills.pop(0)
+            step: PrefillStep | GenerateStep = prefills.pop(0)
         elif answers and answers[0].before == length:
             step = answers.pop(0)
         elif prefills and prefills[0].before == 0:
@@ -72,14 +72,14 @@ def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[Prefill | Generate
         yield step
 
 
-def compare_stream(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_stream(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     probe, state = Probe(stream), stream.open()
     try:
         for step in steps(goldens, len(stream.answer_prompt)):
             if step is None:
                 stream.pool.drop(state)
                 state = stream.open()
-            elif isinstance(step, Prefill):
+            elif isinstance(step, PrefillStep):
                 _compare_prefill(goldens, probe, state, row, step)
             else:
                 _compare_answer(goldens, probe, state, row, step)
@@ -87,7 +87,7 @@ def compare_stream(goldens: GoldenSet, stream: Stream, row: Row) -> None:
         stream.pool.drop(state)
 
 
-def _compare_prefill(goldens: GoldenSet, probe: Probe, state: SessionState, row: Row, step: Prefill) -> None:
+def _compare_prefill(goldens: GoldenSet, probe: Probe, state: SessionState, row: StageRow, step: PrefillStep) -> None:
     stream, name = probe.stream, step.name
     expected = goldens.take(f"{name}.input_ids").flatten()
     message, slices = _message(goldens, stream, state, row, name, expected)
@@ -116,7 +116,7 @@ def _compare_prefill(goldens: GoldenSet, probe: Probe, state: SessionState, row:
         row.close(key, logits[:: int(found[1])], goldens.take(key))
 
 
-def _compare_answer(goldens: GoldenSet, probe: Probe, state: SessionState, row: Row, step: Generate) -> None:
+def _compare_answer(goldens: GoldenSet, probe: Probe, state: SessionState, row: StageRow, step: GenerateStep) -> None:
     stream, name = probe.stream, step.name
     case = goldens.section(name)
     chunks = case["llm_chunk_ids"]
@@ -168,7 +168,7 @@ def _limit(goldens: GoldenSet, name: str, drawn: int) -> int:
 
 
 def _message(
-    goldens: GoldenSet, stream: Stream, state: SessionState, row: Row, name: str, expected: Tensor
+    goldens: GoldenSet, stream: StreamingModel, state: SessionState, row: StageRow, name: str, expected: Tensor
 ) -> tuple[Message, int]:
     """The message of a step, found from what is known of it, and the slices that its picture was cut into at most."""
     book, tokens = state.book, expected.tolist()
@@ -194,7 +194,7 @@ def _message(
     return Message(role, content), slices  # type: ignore[arg-type]
 
 
-def _sound(goldens: GoldenSet, stream: Stream, name: str) -> Sound:
+def _sound(goldens: GoldenSet, stream: StreamingModel, name: str) -> Sound:
     """The input whose mel is the step's."""
     expected = goldens.expected[f"{name}.mel"][0]
     fitting = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.parity.goldens import GoldenSet, SetError
 from engine.processing.image import pad_slices
 from engine.processing.prompts import MODES, Message, Part, get_sys_prompt
@@ -33,7 +33,7 @@ class Place:
         return sum(last - first for first, last in self.bounds)
 
 
-def parse(stream: Stream, tokens: Sequence[int], offset: int = 0) -> list[str | Place]:
+def parse(stream: StreamingModel, tokens: Sequence[int], offset: int = 0) -> list[str | Place]:
     """Texts and places of a row of ids in order; bounds count from ``offset``."""
     special = stream.builder.specials
     borders = {
@@ -78,7 +78,7 @@ def trim(parts: list[str | Place], before: str, after: str) -> list[str | Place]
 
 @torch.inference_mode()
 def find_picture(
-    goldens: GoldenSet, stream: Stream, place: Place, embeds: Tensor, rows: Sequence[int]
+    goldens: GoldenSet, stream: StreamingModel, place: Place, embeds: Tensor, rows: Sequence[int]
 ) -> tuple[Image.Image, int]:
     """The input picture that comes closest to a place, and the slices that it was cut into at most.
 

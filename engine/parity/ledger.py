@@ -28,7 +28,7 @@ SIGNAL = Tolerance("1e-4", 1e-4)
 
 
 @dataclass(slots=True)
-class Row:
+class StageRow:
     """The outcome of one stage."""
 
     stage: str
@@ -92,7 +92,7 @@ def _first_difference(ours: Any, theirs: Any) -> str:
     return f"{str(ours)[:80]!r}, expected {str(theirs)[:80]!r}"
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[StageRow]) -> str:
     """One line per stage."""
     head = ("stage", "compared", "largest deviation", "of tolerance", "at", "")
     body = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.conversation.sampling import TextSampling
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Hear, Recall, Render, Speak, Task, Work
 
@@ -19,7 +19,7 @@ GREEDY_TEXT = TextSampling(greedy=True)
 """The goldens took the best token each time; the repetition penalty stayed on."""
 
 
-def greedy_options(stream: Stream, max_new_tokens: int = 512) -> AnswerOptions:
+def greedy_options(stream: StreamingModel, max_new_tokens: int = 512) -> AnswerOptions:
     speech = replace(stream.speech_sampling, greedy=True)
     return AnswerOptions(max_new_tokens=max_new_tokens, text=GREEDY_TEXT, speech=speech)
 
@@ -48,7 +48,7 @@ class Run:
 
 
 class Probe:
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: StreamingModel) -> None:
         self.stream = stream
         model = stream.model
         self._watched: dict[str, nn.Module] = {

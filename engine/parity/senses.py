@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.model.audio import pool, token_length
 from engine.parity.goldens import GoldenSet
-from engine.parity.ledger import EXACT, SIGNAL, Row
+from engine.parity.ledger import EXACT, SIGNAL, StageRow
 from engine.processing.image import pad_slices
 from engine.processing.mel import split_clips
 from engine.processing.tokens import AudioSlot, ImageSlot
@@ -27,14 +27,14 @@ def stride(total: int, kept: int) -> int:
 
 
 @torch.inference_mode()
-def compare_images(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_images(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     hashes = goldens.section("resized_u8_sha256")
     for case, settings in goldens.section("image_cases").items():
         _compare_image(goldens, stream, row, f"image.{case}", goldens.picture(f"img_{case}"), settings, hashes)
 
 
 def _compare_image(
-    goldens: GoldenSet, stream: Stream, row: Row, name: str, picture: Any, settings: Any, hashes: Any
+    goldens: GoldenSet, stream: StreamingModel, row: StageRow, name: str, picture: Any, settings: Any, hashes: Any
 ) -> None:
     resized, _ = stream.images.slice(picture, settings["max_slice_nums"])
     slices = stream.images(picture, settings["max_slice_nums"])
@@ -69,7 +69,7 @@ def _patchified(patches: Tensor, count: int) -> Tensor:
 
 
 @torch.inference_mode()
-def compare_batch_audio(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_batch_audio(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     count = sum(name.startswith("batch_audio") for name in goldens.sounds)
     sounds = [goldens.sounds[f"batch_audio{index}"] for index in range(count)]
     mels = [stream.mel(clip) for sound in sounds for clip in split_clips(sound, stream.config.mel)]

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from engine.conversation.sampling import SpeechSampling, speech_probabilities
 from engine.conversation.speech import TextItem, crossfade
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Read, Recall, Render, Speak, Step
 from engine.parity.goldens import GoldenSet
-from engine.parity.ledger import SIGNAL, SPEECH_LOGITS, STATES, Row
+from engine.parity.ledger import SIGNAL, SPEECH_LOGITS, STATES, StageRow
 from engine.parity.probe import Probe, Record, Run, greedy_options
 
 LOGIT_SCALE = 20.0
@@ -20,7 +20,7 @@ LOGIT_SCALE = 20.0
 
 
 @torch.inference_mode()
-def compare_sampler(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_sampler(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     config, plain = stream.config.tts, SpeechSampling()
     yes = torch.tensor([True])
     logits, history = goldens.take("sampler.logits"), goldens.take("sampler.history").long()
@@ -36,18 +36,18 @@ def compare_sampler(goldens: GoldenSet, stream: Stream, row: Row) -> None:
 
 
 @torch.inference_mode()
-def compare_dvae(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_dvae(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     dvae, codes = stream.model.tts.dvae, goldens.take("dvae.codes").long()
     row.close("dvae.vq_feats", dvae.features(codes), goldens.take("dvae.vq_feats"))
     row.close("dvae.mel", dvae.decode(codes), goldens.take("dvae.mel"))
 
 
 @torch.inference_mode()
-def compare_vocos(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_vocos(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     row.close("vocos.wav", stream.vocos(goldens.expected["dvae.mel"]), goldens.take("vocos.wav"), SIGNAL)
 
 
-def compare_xfade(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_xfade(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     first, second = goldens.take("xfade.a"), goldens.take("xfade.b")
     expected = goldens.take("xfade.out0"), goldens.take("xfade.out1")
     overlap = len(first) + len(second) - len(expected[0]) - len(expected[1])
@@ -55,7 +55,7 @@ def compare_xfade(goldens: GoldenSet, stream: Stream, row: Row) -> None:
         row.close(f"xfade.out{index}", joined, expected[index], SIGNAL)
 
 
-class Script:
+class ScriptedText:
     """Text pieces given in advance, the first with the speaker."""
 
     def __init__(self, pieces: list[str], speaker: Tensor) -> None:
@@ -66,14 +66,14 @@ class Script:
         return self.items.pop(0) if self.items else None
 
 
-def compare_speech(goldens: GoldenSet, stream: Stream, row: Row) -> None:
+def compare_speech(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
     """One ``tts.*`` case."""
     name = row.stage
     case, probe = goldens.section(name), Probe(stream)
     state = stream.open()
     slot = stream.pool.speech.allocate()
     try:
-        script = Script(case["pieces"], goldens.take(f"{name}.spk_embeds"))
+        script = ScriptedText(case["pieces"], goldens.take(f"{name}.spk_embeds"))
         speech = stream.exact_speech(state, script, greedy_options(stream), slot)
         run = probe.run(speech.task())
     finally:
@@ -90,7 +90,9 @@ def compare_speech(goldens: GoldenSet, stream: Stream, row: Row) -> None:
     row.close(f"{name}.wav_tail", wave[max(0, len(wave) - len(tail)) :], tail, SIGNAL)
 
 
-def compare_run(stream: Stream, row: Row, name: str, case: dict[str, Any], run: Run, finished: str) -> None:
+def compare_run(
+    stream: StreamingModel, row: StageRow, name: str, case: dict[str, Any], run: Run, finished: str
+) -> None:
     """What the manifest tells about a spoken answer."""
     row.same(f"{name}.texts", [chunk.text for chunk in run.outputs], case["texts"])
     row.same(f"{name}.wav_lens", [len(chunk.wave) for chunk in run.outputs], case["wav_lens"])
@@ -110,14 +112,14 @@ def compare_run(stream: Stream, row: Row, name: str, case: dict[str, Any], run: 
     row.same(f"{name}.dvae_codes_per_call", codes, case["dvae_codes_per_call"])
 
 
-def _reads(stream: Stream, run: Run) -> list[tuple[int, Record]]:
+def _reads(stream: StreamingModel, run: Run) -> list[tuple[int, Record]]:
     """First position and record of everything that was fed to the speech model in one pass."""
     codes_start = stream.config.tts.condition_length - 1
     reads = run.of(Read, Recall)
     return [(record.work.start if isinstance(record.work, Read) else codes_start, record) for record in reads]
 
 
-def compare_speech_tensors(goldens: GoldenSet, row: Row, name: str, probe: Probe, run: Run) -> None:
+def compare_speech_tensors(goldens: GoldenSet, row: StageRow, name: str, probe: Probe, run: Run) -> None:
     """Tensors kept of a spoken answer of the ``stream`` stage."""
     logits = probe.speech_logits(run)
     for key, found in goldens.keys(rf"{name}\.tts_logits_step(\d+)"):

@@ -17,13 +17,13 @@ from engine.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
+class TypedText:
     """What a person typed: whatever it spells, none of it is a control token."""
 
     text: str
 
 
-Part = str | Typed | Image.Image | NDArray[np.float32]
+Part = str | TypedText | Image.Image | NDArray[np.float32]
 """Text, which may spell control tokens; typed text; a picture; or sound (mono 16 kHz in [−1, 1])."""
 
 Role = Literal["system", "user", "assistant"]

@@ -19,7 +19,7 @@ from engine.errors import TokenizerError
 from engine.model.audio import token_length
 from engine.processing.image import Grid
 from engine.processing.mel import mel_length
-from engine.processing.prompts import Typed
+from engine.processing.prompts import TypedText
 
 SPECIALS = {
     "im_start": "<|im_start|>",
@@ -112,7 +112,7 @@ class AudioSlot:
     samples: int
 
 
-Piece = str | Typed | ImageSlot | AudioSlot
+Piece = str | TypedText | ImageSlot | AudioSlot
 Bounds = NDArray[np.int64]
 """``[n, 2]``: first placeholder and one past the last of every slot, in order."""
 
@@ -190,7 +190,7 @@ class TokenBuilder:
             if text:
                 ids.extend(self.text(text))
                 text = ""
-            if isinstance(piece, Typed):
+            if isinstance(piece, TypedText):
                 ids.extend(self.typed(piece.text))
             elif isinstance(piece, ImageSlot):
                 ids.extend(self.image(piece.grid, images if use_image_id else None))

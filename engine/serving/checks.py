@@ -21,7 +21,7 @@ FRAME_FORMATS = ("JPEG", "PNG")
 
 def check_options(options: SessionOptions, info: EngineInfo) -> None:
     """Raise EngineError ``bad_options`` if the engine that ``info`` describes cannot open such a session."""
-    for name in ("mode", "language"):
+    for name in ("preset", "language"):
         known = get_args(get_type_hints(SessionOptions)[name])
         if getattr(options, name) not in known:
             raise EngineError("bad_options", f"The {name} {getattr(options, name)!r} is unknown; use {_either(known)}.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.client import Chunk
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.stream import LiveAnswer
+from engine.conversation.streaming import LiveAnswer
 from engine.conversation.work import Feed
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe
 from engine.serving.scheduler import Job, Urgency
@@ -31,7 +31,7 @@ class _Piece:
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
+class ServedAnswer:
     """One answer, seen from both sides: the model's thread counts what it pushed, the event loop what was taken."""
 
     epoch: int

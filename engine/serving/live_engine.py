@@ -22,7 +22,7 @@ from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, 
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.config_reader import Reader, read_json
 from engine.conversation.sampling import TextSampling
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task
@@ -109,7 +109,7 @@ class LiveEngine:
         """The first message of a session. Raises EngineError ``bad_options``."""
         path = self._voices.get(options.voice)
         try:
-            message = get_sys_prompt(read_voice(path) if path else None, options.mode, options.language)
+            message = get_sys_prompt(read_voice(path) if path else None, options.preset, options.language)
         except InputError as error:
             raise EngineError("bad_options", f"The session cannot be opened: {error}.") from None
         if not options.prompt:
@@ -117,11 +117,11 @@ class LiveEngine:
         return Message(message.role, [options.prompt, *(part for part in message.content if not isinstance(part, str))])
 
     @torch.inference_mode()
-    def _warm(self, loaded: LoadedModel) -> Stream:
+    def _warm(self, loaded: LoadedModel) -> StreamingModel:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
         context = min(self._spec.context, loaded.config.llm.max_positions)
         window = WindowOptions(high=context, low=context * 3 // 4)
-        stream = Stream(loaded, sessions=self._spec.max_sessions, context=context, window=window)
+        stream = StreamingModel(loaded, sessions=self._spec.max_sessions, context=context, window=window)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
         picture = Image.new("RGB", (448, 448))
@@ -188,7 +188,7 @@ def _directory(spec: EngineSpec) -> Path:
     return Path(spec.model) if spec.model else MINI
 
 
-def _finish(stream: Stream, task: Task, outputs: int | None = None) -> None:
+def _finish(stream: StreamingModel, task: Task, outputs: int | None = None) -> None:
     """Drive a task to its end, or until it has given so many outputs."""
     for count, _ in enumerate(stream.executor.drive(task), 1):
         if count == outputs:

@@ -18,13 +18,13 @@ from engine.conversation.sampling import Noise, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.speech_live import LiveOptions
-from engine.conversation.stream import Fed, Prepared, Stream
+from engine.conversation.streaming import Fed, Prepared, StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.errors import InputError
-from engine.processing.prompts import UNIT, Message, Part, Typed
+from engine.processing.prompts import UNIT, Message, Part, TypedText
 from engine.serving.answer import AnswerStream
 from engine.serving.checks import check_unit, decode_frame
-from engine.serving.live_answer import Answer
+from engine.serving.live_answer import ServedAnswer
 from engine.serving.scheduler import Cancelled, Job, Scheduler, Urgency
 
 HD_SLICES = 6
@@ -40,7 +40,7 @@ SAFE_PACE = replace(PACE, first_codes=16, growth=0.25)
 class Runtime:
     """What all sessions share."""
 
-    stream: Stream
+    stream: StreamingModel
     scheduler: Scheduler
     threads: ThreadPoolExecutor
     """Prepare pictures and sound."""
@@ -64,13 +64,13 @@ class LiveSession:
         self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._lane = self._scheduler.open()
-        self._answers: list[Answer] = []
+        self._answers: list[ServedAnswer] = []
         self._asked = 0
         self._closed = False
         # Only the scheduler's thread touches these:
         self._state: SessionState | None = None
         self._failed: Exception | None = None
-        self._last: Answer | None = None  # the answer after which nothing was fed yet
+        self._last: ServedAnswer | None = None  # the answer after which nothing was fed yet
         self._submit(partial(self._begin, prompt), done=self._begun)
 
     async def prefill(self, unit: Unit) -> Prefilled:
@@ -94,7 +94,7 @@ class LiveSession:
 
     def generate(self, epoch: int) -> AsyncIterator[Chunk]:
         self._asked += 1
-        answer = Answer(epoch, self._asked)
+        answer = ServedAnswer(epoch, self._asked)
         if self._closed:
             answer.pipe.push(_closed())
         else:
@@ -124,11 +124,11 @@ class LiveSession:
             self._submit(self._drop, done=lambda _: self._scheduler.close(self._lane))
             self._forget(self)
 
-    def _taken(self, answer: Answer) -> None:
+    def _taken(self, answer: ServedAnswer) -> None:
         answer.taken += 1
         self._scheduler.wake()
 
-    def _cancel(self, answer: Answer) -> None:
+    def _cancel(self, answer: ServedAnswer) -> None:
         if answer.job is not None:
             self._scheduler.cancel(answer.job)
 
@@ -175,7 +175,7 @@ class LiveSession:
     def _prefilled(self, end: Fed) -> Prefilled:
         return Prefilled(end.tokens, self._memory().length, self._stream.pool.context, end.dropped.tokens)
 
-    def _speak(self, answer: Answer) -> Generator[Any, Any, None]:
+    def _speak(self, answer: ServedAnswer) -> Generator[Any, Any, None]:
         """Begin an answer. Its randomness follows from its number, not from how far the answers before came."""
         state, options = self._memory(), self._options
         state.noise = Noise(options.seed * 1_000_003 + answer.number)
@@ -186,11 +186,11 @@ class LiveSession:
         answer.live, self._last = self._stream.generate(state, how, pace), answer
         return answer.live.task()
 
-    def _push(self, answer: Answer, piece: SpeechChunk) -> None:
+    def _push(self, answer: ServedAnswer, piece: SpeechChunk) -> None:
         if (chunk := answer.chunk(piece)) is not None:
             self._loop.call_soon_threadsafe(answer.pipe.push, chunk)
 
-    def _answered(self, answer: Answer, error: Exception | None) -> None:
+    def _answered(self, answer: ServedAnswer, error: Exception | None) -> None:
         answer.complete = error is None
         end: Chunk | EngineError
         if error is None or isinstance(error, Cancelled):
@@ -231,7 +231,7 @@ def _content(unit: Unit, least: int) -> list[Part]:
         silence = max(0, least - len(unit.audio))
         parts.append(np.pad(unit.audio.astype(np.float32) / 32768, (0, silence)))
     if unit.text:
-        parts.append(Typed(unit.text))
+        parts.append(TypedText(unit.text))
     return parts
 
 

@@ -47,7 +47,7 @@ class Urgency(IntEnum):
     """A unit that was said while the turn goes on."""
 
 
-class Executor(Protocol):
+class WorkRunner(Protocol):
     """What carries out pieces of work: :class:`engine.conversation.executor.Executor`."""
 
     def run(self, works: Sequence[Work]) -> list[Any]: ...
@@ -145,7 +145,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, executor: Executor, *, batch_units: int = UNITS_PER_BATCH, batch_answers: int = ANSWERS_PER_BATCH
+        self, executor: WorkRunner, *, batch_units: int = UNITS_PER_BATCH, batch_answers: int = ANSWERS_PER_BATCH
     ) -> None:
         self._executor = executor
         self._batch_units, self._batch_answers = batch_units, batch_answers

@@ -79,7 +79,7 @@ class Script:
         script = cls(answers=tuple(answers), **raw)
         try:
             for answer in script.answers:
-                answer.format(**_Heard().as_words(0))
+                answer.format(**_Fed().as_words(0))
         except (KeyError, IndexError, ValueError) as error:
             raise EngineError("load_failed", f"The script {path} has an answer with a wrong field: {error}.") from None
         return script
@@ -130,7 +130,7 @@ class ScriptedEngine:
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Fed:
     """What was fed since the last answer."""
 
     units: int = 0
@@ -153,7 +153,7 @@ class _Heard:
 
 
 @dataclass(slots=True)
-class _Answer:
+class _ScriptedAnswer:
     """One running or waiting answer, from the engine's side."""
 
     epoch: int
@@ -200,9 +200,9 @@ class ScriptedSession:
         self._forget = forget
         self._requests: asyncio.Queue[Callable[[], Awaitable[None]] | None] = asyncio.Queue()
         self._runner = asyncio.get_running_loop().create_task(self._run())
-        self._answers: list[_Answer] = []
+        self._answers: list[_ScriptedAnswer] = []
         self._closed = False
-        self._heard = _Heard()
+        self._heard = _Fed()
         self._turn = 0
         self._context = 0
 
@@ -226,7 +226,7 @@ class ScriptedSession:
         return await done
 
     def generate(self, epoch: int) -> AsyncIterator[Chunk]:
-        answer = _Answer(epoch)
+        answer = _ScriptedAnswer(epoch)
         if self._closed:
             answer.pipe.push(_closed())
         else:
@@ -273,7 +273,7 @@ class ScriptedSession:
         self._context += tokens - dropped
         return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped)
 
-    async def _answer(self, answer: _Answer) -> None:
+    async def _answer(self, answer: _ScriptedAnswer) -> None:
         words, finish = self._words()
         await answer.pause(self._script.first_chunk_s)
         pieces = _speak(words) if self._options.speak else [(" ".join(words), np.zeros(0, np.int16), 0)]
@@ -296,7 +296,7 @@ class ScriptedSession:
         else:
             text = " ".join(DEFAULT_ANSWERS[: 2 if heard.typed else 1])
         words = text.format(**heard.as_words(self._turn)).split()
-        self._heard = _Heard()
+        self._heard = _Fed()
         limit = self._options.max_new_tokens
         self._context = min(CONTEXT_LIMIT, self._context + min(len(words), limit))
         return words[:limit], "length" if len(words) > limit else "stop"

@@ -31,21 +31,21 @@ log = logging.getLogger("engine.serving.worker")
 
 
 @dataclass(slots=True)
-class _Answer:
+class _RelayedAnswer:
     """One answer on its way to the parent: a chunk is sent while the parent has credit for it."""
 
     stream: AnswerStream
     credit: asyncio.Semaphore
 
 
-class Server:
+class EngineHost:
     """Carries out the parent's requests on an in-process engine. Requests of a session start in the order received."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._engine: Engine | None = None
         self._sessions: dict[int, EngineSession] = {}
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, _RelayedAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -87,7 +87,7 @@ class Server:
         elif op == "generate":
             stream = session.generate(message["epoch"])
             assert isinstance(stream, AnswerStream)
-            self._answers[number] = _Answer(stream, asyncio.Semaphore(message["credit"]))
+            self._answers[number] = _RelayedAnswer(stream, asyncio.Semaphore(message["credit"]))
             self._spawn(self._generate(number, self._answers[number]))
 
     async def _start(self, spec: EngineSpec) -> Message:
@@ -105,7 +105,7 @@ class Server:
     async def _prefill(self, session: EngineSession, unit: Unit) -> Message:
         return plain(await session.prefill(unit))
 
-    async def _generate(self, number: int, answer: _Answer) -> None:
+    async def _generate(self, number: int, answer: _RelayedAnswer) -> None:
         try:
             async for chunk in answer.stream:
                 if chunk.finish is None:
@@ -142,7 +142,7 @@ class Server:
 async def _serve(fd: int) -> None:
     link = Link(*await asyncio.open_unix_connection(sock=socket.socket(fileno=fd)))
     try:
-        await Server(link).run()
+        await EngineHost(link).run()
     except WireError as error:
         log.critical("the parent does not speak the protocol: %s", error)
     finally:

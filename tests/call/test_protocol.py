@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from app.call.config import CallConfig, ConfigError
+from app.call.config import CallConfig, OptionError
 from app.call.protocol import SCHEMA, ProtocolError, check_event, encode, make_event, parse_command
 
 JSON = st.recursive(
@@ -83,5 +83,5 @@ def test_options_are_read_back_as_they_were() -> None:
     ],
 )  # fmt: skip
 def test_wrong_options_are_named(options: dict[str, object], word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
+    with pytest.raises(OptionError, match=word):
         CallConfig.from_mapping(options)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.call.microphone import FRAME_SAMPLES, Microphone, StreamResampler
+from app.call.media_time import FRAME_SAMPLES
+from app.call.microphone import Microphone, StreamResampler
 from app.call.units import MIN_UNIT_SAMPLES, UnitCutter
 from engine.client import UNIT_SAMPLES
 

@@ -13,7 +13,7 @@ from engine.processing.prompts import (
     MODES,
     UNIT,
     Message,
-    Typed,
+    TypedText,
     answer_header,
     closed_turn,
     get_sys_prompt,
@@ -77,12 +77,12 @@ def test_the_answer_header(golden: GoldenSet, build: TokenBuilder) -> None:
 def test_typed_text_holds_no_control_token(loaded: LoadedModel, build: TokenBuilder) -> None:
     header = turn_header(answered=True, completed=False)
     text = "<|im_end|> <unit> <image></image> <|spk|> 好 <|tts_eos|>"
-    ids = build([header, Typed(text)]).ids.tolist()
+    ids = build([header, TypedText(text)]).ids.tolist()
     typed = ids[len(build.text(header)) :]
     assert not set(typed) & set(loaded.tokenizer.all_special_ids)
     assert loaded.tokenizer.decode(typed) == text
     assert build.specials.im_end in build([text]).ids, "the same string outside a call's typed text is a control token"
-    assert build([header, Typed("and then?")]).ids.tolist() == build([header, "and then?"]).ids.tolist()
+    assert build([header, TypedText("and then?")]).ids.tolist() == build([header, "and then?"]).ids.tolist()
 
 
 def test_pictures(golden: GoldenSet, build: TokenBuilder) -> None:

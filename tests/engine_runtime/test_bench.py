@@ -12,10 +12,10 @@ import torch
 from engine.bench.__main__ import main
 from engine.bench.emulator import Emulator
 from engine.bench.full import OFFICIAL, random_model
-from engine.bench.measure import Row, row
+from engine.bench.measure import Timing, row
 from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.config import OmniConfig
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.model.omni import OmniModel
 from engine.processing.prompts import Message
 from engine.serving.live_engine import MINI
@@ -33,7 +33,7 @@ def test_the_reference_pattern_computes_what_the_engine_does(loaded: LoadedModel
     sound = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
     emulator = Emulator(loaded)
     emulator.prefill(sound, None)
-    stream = Stream(loaded)
+    stream = StreamingModel(loaded)
     state = stream.open()
     prepared = stream.prepare(state, Message("user", ["<unit>", sound]))
     works = stream.prefill(state, Message("user", ["<unit>", sound]))
@@ -92,5 +92,5 @@ def test_sessions_that_share_a_run_have_a_part_of_it_each() -> None:
 
 
 def test_ratios_say_how_many_times_less() -> None:
-    assert Row("speech", "block", 1, "ms", 2.0, 2.0, 10.0).ratio == 5.0
-    assert Row("speech", "block", 1, "ms", 2.0, 2.0).ratio is None
+    assert Timing("speech", "block", 1, "ms", 2.0, 2.0, 10.0).ratio == 5.0
+    assert Timing("speech", "block", 1, "ms", 2.0, 2.0).ratio is None

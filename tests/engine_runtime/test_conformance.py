@@ -189,7 +189,7 @@ async def test_a_bad_unit_is_refused_and_the_session_lives(session: EngineSessio
 
 @pytest.mark.parametrize(
     "options",
-    [SessionOptions(voice="nobody"), SessionOptions(mode="sing"), SessionOptions(max_new_tokens=0)],  # type: ignore[arg-type]
+    [SessionOptions(voice="nobody"), SessionOptions(preset="sing"), SessionOptions(max_new_tokens=0)],  # type: ignore[arg-type]
 )
 async def test_bad_options_are_refused(engine: Engine, options: SessionOptions) -> None:
     with pytest.raises(EngineError) as caught:

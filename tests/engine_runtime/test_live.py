@@ -100,7 +100,7 @@ async def test_an_untrained_model_says_so(engine: LiveEngine) -> None:
 
 async def test_voice_cloning_needs_a_voice(engine: LiveEngine) -> None:
     with pytest.raises(EngineError, match="voice") as caught:
-        await engine.open(SessionOptions(mode="voice_cloning"))
+        await engine.open(SessionOptions(preset="voice_cloning"))
     assert caught.value.code == "bad_options"
 
 

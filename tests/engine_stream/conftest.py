@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.conversation.session import SessionState
 from engine.conversation.speech import TextItem
-from engine.conversation.stream import Fed, Stream
+from engine.conversation.streaming import Fed, StreamingModel
 from engine.conversation.work import Step, Work
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
 
@@ -40,8 +40,8 @@ def loaded() -> LoadedModel:
 
 
 @pytest.fixture
-def stream(loaded: LoadedModel) -> Stream:
-    return Stream(loaded, sessions=8)
+def stream(loaded: LoadedModel) -> StreamingModel:
+    return StreamingModel(loaded, sessions=8)
 
 
 def sound(seed: int, samples: int = 4_000) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -66,23 +66,23 @@ def unit(seed: int) -> Message:
     return Message("user", kinds[seed % 4])
 
 
-def begin(stream: Stream, seed: int = 0) -> SessionState:
+def begin(stream: StreamingModel, seed: int = 0) -> SessionState:
     """A session that was given its system prompt, with a voice."""
     state = stream.open(seed)
     feed(stream, state, get_sys_prompt(sound(99, 8_000), "omni", "en"))
     return state
 
 
-def feed(stream: Stream, state: SessionState, message: Message) -> Fed:
+def feed(stream: StreamingModel, state: SessionState, message: Message) -> Fed:
     return list(stream.executor.drive(stream.prefill(state, message)))[-1]
 
 
-def logits(stream: Stream, fed: Fed) -> Tensor:
+def logits(stream: StreamingModel, fed: Fed) -> Tensor:
     with torch.inference_mode():
         return stream.model.llm.logits(fed.states)
 
 
-def run_together(stream: Stream, tasks: Sequence[Any]) -> list[list[Any]]:
+def run_together(stream: StreamingModel, tasks: Sequence[Any]) -> list[list[Any]]:
     """The outputs of several tasks whose work is carried out in common batches, as a scheduler would."""
     outputs: list[list[Any]] = [[] for _ in tasks]
     waiting: dict[int, Work] = {}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import SpeechSampling, TextSampling
-from engine.conversation.stream import LiveAnswer, Stream
+from engine.conversation.streaming import LiveAnswer, StreamingModel
 from engine.conversation.text import AnswerOptions
 from tests.engine_stream.conftest import assert_close, begin, feed, run_together, unit
 
@@ -16,7 +16,7 @@ from tests.engine_stream.conftest import assert_close, begin, feed, run_together
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pasts=st.lists(st.lists(st.integers(0, 7), max_size=2), min_size=2, max_size=4), seeds=st.integers(0, 50))
 def test_units_fed_together_equal_units_fed_alone(loaded: LoadedModel, pasts: list[list[int]], seeds: int) -> None:
-    together, alone = Stream(loaded, sessions=len(pasts)), Stream(loaded, sessions=len(pasts))
+    together, alone = StreamingModel(loaded, sessions=len(pasts)), StreamingModel(loaded, sessions=len(pasts))
     sessions = [(begin(together), begin(alone)) for _ in pasts]
     for (left, right), past in zip(sessions, pasts, strict=True):
         for step in past:
@@ -36,7 +36,7 @@ def test_units_fed_together_equal_units_fed_alone(loaded: LoadedModel, pasts: li
 @given(limits=st.lists(st.integers(1, 24), min_size=2, max_size=3), greedy=st.booleans())
 def test_answers_made_together_equal_answers_made_alone(loaded: LoadedModel, limits: list[int], greedy: bool) -> None:
     """Different lengths, so that sessions leave the batch one by one."""
-    together, alone = Stream(loaded, sessions=len(limits)), Stream(loaded, sessions=len(limits))
+    together, alone = StreamingModel(loaded, sessions=len(limits)), StreamingModel(loaded, sessions=len(limits))
     answers: list[LiveAnswer] = []
     expected: list[LiveAnswer] = []
     for index, limit in enumerate(limits):

@@ -12,19 +12,19 @@ from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech import OVERLAP, SpeechChunk, spell_digits
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
-from engine.conversation.stream import LiveAnswer, Stream
+from engine.conversation.streaming import LiveAnswer, StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Decode, Read, Render, Speak, Work
 from tests.engine_stream.conftest import Script, begin, feed, unit
 
 
-def ask(stream: Stream, seed: int = 0, **options: int) -> LiveAnswer:
+def ask(stream: StreamingModel, seed: int = 0, **options: int) -> LiveAnswer:
     state = begin(stream, seed)
     feed(stream, state, unit(seed))
     return stream.generate(state, AnswerOptions(**options))  # type: ignore[arg-type]
 
 
-def run(stream: Stream, answer: LiveAnswer) -> tuple[list[SpeechChunk], list[Work]]:
+def run(stream: StreamingModel, answer: LiveAnswer) -> tuple[list[SpeechChunk], list[Work]]:
     """All chunks, and all work that was asked for before the first sound."""
     task, works = answer.task(), []
     chunks: list[SpeechChunk] = []
@@ -50,7 +50,7 @@ def text_of(chunks: list[SpeechChunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
-def test_the_first_sound_needs_one_block_of_text_and_one_of_codes(stream: Stream) -> None:
+def test_the_first_sound_needs_one_block_of_text_and_one_of_codes(stream: StreamingModel) -> None:
     answer = ask(stream, 3, max_new_tokens=60)
     chunks, works = run(stream, answer)
     assert sum(work.steps for work in works if isinstance(work, Decode)) <= 24
@@ -62,7 +62,7 @@ def test_the_first_sound_needs_one_block_of_text_and_one_of_codes(stream: Stream
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), limit=st.integers(1, 40))
 def test_every_code_is_heard_once_and_every_token_remembered(loaded: LoadedModel, seed: int, limit: int) -> None:
-    stream = Stream(loaded)
+    stream = StreamingModel(loaded)
     answer = ask(stream, seed, max_new_tokens=limit)
     before = answer.state.length
     chunks, _ = run(stream, answer)
@@ -77,7 +77,7 @@ def test_every_code_is_heard_once_and_every_token_remembered(loaded: LoadedModel
 
 
 @torch.inference_mode()
-def test_enough_context_is_enough(stream: Stream) -> None:
+def test_enough_context_is_enough(stream: StreamingModel) -> None:
     """Decoding with the left context of the receptive field gives the same wave as decoding everything."""
     codes = torch.randint(0, 625, (90, 4))
     context, size = stream.wave_context, stream.samples_per_code
@@ -86,7 +86,7 @@ def test_enough_context_is_enough(stream: Stream) -> None:
 
 
 @torch.inference_mode()
-def test_blocks_join_to_what_one_pass_would_give(stream: Stream) -> None:
+def test_blocks_join_to_what_one_pass_would_give(stream: StreamingModel) -> None:
     """The joined blocks come close to one decoding of all codes, and no border can be told from the wave."""
     answer = ask(stream, 1, max_new_tokens=40)
     chunks, _ = run(stream, answer)
@@ -103,7 +103,9 @@ def test_blocks_join_to_what_one_pass_would_give(stream: Stream) -> None:
     assert jumps.max() <= ordinary.max()
 
 
-def scripted(stream: Stream, pieces: list[str], sampling: SpeechSampling | None = None) -> tuple[LiveSpeech, int]:
+def scripted(
+    stream: StreamingModel, pieces: list[str], sampling: SpeechSampling | None = None
+) -> tuple[LiveSpeech, int]:
     state = stream.open()
     slot = stream.pool.speech.allocate()
     speaker = torch.randn(1, stream.config.llm.hidden_size, generator=torch.Generator().manual_seed(1))
@@ -121,7 +123,7 @@ def scripted(stream: Stream, pieces: list[str], sampling: SpeechSampling | None 
     return speech, slot
 
 
-def read_ids(stream: Stream, speech: LiveSpeech) -> tuple[list[SpeechChunk], list[list[int]]]:
+def read_ids(stream: StreamingModel, speech: LiveSpeech) -> tuple[list[SpeechChunk], list[list[int]]]:
     """Run a scripted speech; its chunks, and per stretch the text ids that were read."""
     task, chunks = speech.task(), []
     stretches: list[list[int]] = []
@@ -145,7 +147,7 @@ PIECES = ["The quick", " brown fo", "x and the", " lazy dog.", " It was 12 times
 
 
 @pytest.mark.parametrize("repeat", [1, 4, 8])
-def test_all_text_is_read_in_stretches_that_fit(stream: Stream, repeat: int) -> None:
+def test_all_text_is_read_in_stretches_that_fit(stream: StreamingModel, repeat: int) -> None:
     pieces = [piece for number in range(repeat) for piece in (*PIECES, f" mark {number} is", " next.")]
     speech, _ = scripted(stream, pieces)
     chunks, stretches = read_ids(stream, speech)
@@ -168,7 +170,7 @@ def _joined(spoken: list[int], ids: list[int]) -> list[int]:
     raise AssertionError("a stretch does not continue the text")
 
 
-def test_early_end_of_speech_leaves_no_text_behind(stream: Stream) -> None:
+def test_early_end_of_speech_leaves_no_text_behind(stream: StreamingModel) -> None:
     """Speech that ends at every chance still gets to read everything, and the text is drained."""
     eager = SpeechSampling(min_tokens=1, temperature=(1e3,) * 4, top_p=1.0, top_k=626)
     speech, _ = scripted(stream, PIECES * 4, eager)
@@ -180,14 +182,14 @@ def test_early_end_of_speech_leaves_no_text_behind(stream: Stream) -> None:
     assert len(sound_of(chunks)) == len(speech.codes) * stream.samples_per_code
 
 
-def test_no_words_no_sound(stream: Stream) -> None:
+def test_no_words_no_sound(stream: StreamingModel) -> None:
     speech, _ = scripted(stream, ["", "  ", "\n"])
     chunks, stretches = read_ids(stream, speech)
     assert not stretches
     assert not any(len(chunk.wave) for chunk in chunks)
 
 
-def test_the_end_of_speech_is_forbidden_once_and_not_per_block(stream: Stream) -> None:
+def test_the_end_of_speech_is_forbidden_once_and_not_per_block(stream: StreamingModel) -> None:
     answer = ask(stream, 2, max_new_tokens=30)
     guards = []
     task = answer.task()
@@ -207,7 +209,7 @@ def test_the_end_of_speech_is_forbidden_once_and_not_per_block(stream: Stream) -
     assert len(guards) > 1
 
 
-def test_written_answers_have_no_sound(stream: Stream) -> None:
+def test_written_answers_have_no_sound(stream: StreamingModel) -> None:
     state = begin(stream)
     feed(stream, state, unit(1))
     options = AnswerOptions(max_new_tokens=12, speak=False, text=TextSampling(greedy=True))
@@ -219,14 +221,14 @@ def test_written_answers_have_no_sound(stream: Stream) -> None:
     assert answer.cut(0) == 0
 
 
-def test_the_repetition_penalty_sees_the_whole_answer(stream: Stream) -> None:
+def test_the_repetition_penalty_sees_the_whole_answer(stream: StreamingModel) -> None:
     answer = ask(stream, 3, max_new_tokens=30)
     run(stream, answer)
     assert answer.text is not None
     assert set(answer.text.seen.nonzero()[:, 0].tolist()) == set(answer.text.ids)
 
 
-def test_a_cut_keeps_what_was_heard(stream: Stream) -> None:
+def test_a_cut_keeps_what_was_heard(stream: StreamingModel) -> None:
     answer = ask(stream, 1, max_new_tokens=40)
     before, start = answer.before, answer.state.position
     chunks, _ = run(stream, answer)

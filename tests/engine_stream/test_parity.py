@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.checkpoint.loader import LoadedModel
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.parity.__main__ import STAGES, compare_set, main
 from engine.parity.goldens import GoldenSet
-from engine.parity.ledger import EXACT, Row, Tolerance, table
+from engine.parity.ledger import EXACT, StageRow, Tolerance, table
 from engine.parity.senses import stride
 from tests.engine_stream.conftest import PUBLIC
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_public_set_holds(loaded: LoadedModel, stage: str) -> None:
-    rows = compare_set(GoldenSet(PUBLIC), Stream(loaded, sessions=2), stage)
+    rows = compare_set(GoldenSet(PUBLIC), StreamingModel(loaded, sessions=2), stage)
     assert rows
     assert [row.problems for row in rows] == [[] for _ in rows]
     assert all(row.holds and row.compared for row in rows)
@@ -55,7 +55,7 @@ def test_exit_status_says_whether_all_rows_hold(
 def test_a_tensor_that_nobody_compares_fails_its_row(copy: Path, loaded: LoadedModel) -> None:
     expected = load_file(copy / "expected.safetensors")
     save_file(expected | {"dvae.surprise": torch.zeros(1)}, copy / "expected.safetensors")
-    (row,) = compare_set(GoldenSet(copy), Stream(loaded), "dvae")
+    (row,) = compare_set(GoldenSet(copy), StreamingModel(loaded), "dvae")
     assert row.problems == ["dvae.surprise was not compared"]
 
 
@@ -63,7 +63,7 @@ def test_an_integer_off_by_one_fails_its_row(copy: Path, loaded: LoadedModel) ->
     expected = load_file(copy / "expected.safetensors")
     expected["tts.early_eos.audio_codes_segment0"][3, 2] += 1
     save_file(expected, copy / "expected.safetensors")
-    (row,) = compare_set(GoldenSet(copy), Stream(loaded), "tts.early_eos")
+    (row,) = compare_set(GoldenSet(copy), StreamingModel(loaded), "tts.early_eos")
     assert len(row.problems) == 1
     assert "audio_codes_segment0 is different at 3" in row.problems[0]
 
@@ -72,7 +72,7 @@ def test_a_stage_that_the_set_lacks_does_not_hold(copy: Path, loaded: LoadedMode
     expected = load_file(copy / "expected.safetensors")
     kept = {key: tensor for key, tensor in expected.items() if not key.startswith("vocos.")}
     save_file(kept, copy / "expected.safetensors")
-    (row,) = compare_set(GoldenSet(copy), Stream(loaded), "vocos")
+    (row,) = compare_set(GoldenSet(copy), StreamingModel(loaded), "vocos")
     assert not row.holds
 
 
@@ -101,12 +101,12 @@ def test_steps_that_fit_no_order_are_named(copy: Path, loaded: LoadedModel) -> N
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["llm_cache_len_after"]["stream.unit3"] += 1
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    (row,) = compare_set(GoldenSet(copy), Stream(loaded), "stream")
+    (row,) = compare_set(GoldenSet(copy), StreamingModel(loaded), "stream")
     assert any("no order of the steps" in problem for problem in row.problems)
 
 
 def test_deviations_are_weighed_against_the_tolerance() -> None:
-    row = Row("x")
+    row = StageRow("x")
     row.close("a", torch.tensor([1.0, 10.0]), torch.tensor([1.0, 10.001]), Tolerance("t", 1e-3, 1e-3))
     assert row.holds
     assert row.share == pytest.approx(0.001 / 0.011001, rel=1e-2)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.session import SessionState
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Hear
 from engine.parity.__main__ import compare_set
 from engine.parity.goldens import FILES, GoldenSet
@@ -33,7 +33,7 @@ SOUNDS = {"one": 16_000, "two": 16_000, "three": 7_777, "voice": 25_600, "long":
 class Player:
     """Plays steps and writes down what a set would hold of them."""
 
-    def __init__(self, stream: Stream, folder: Path) -> None:
+    def __init__(self, stream: StreamingModel, folder: Path) -> None:
         self.stream, self.folder = stream, folder
         self.tensors: dict[str, Tensor] = {}
         self.manifest: dict[str, Any] = {"llm_cache_len_after": {}, "apm_cache_len_after": {}}
@@ -99,7 +99,7 @@ class Player:
 
 
 @pytest.fixture
-def player(stream: Stream, tmp_path: Path) -> Player:
+def player(stream: StreamingModel, tmp_path: Path) -> Player:
     """Three sessions: Chinese with a voice and a cut picture; written only, begun by a user; role play."""
     play = Player(stream, tmp_path)
     sounds, pictures = play.sounds, play.pictures
@@ -125,7 +125,7 @@ def player(stream: Stream, tmp_path: Path) -> Player:
 
 
 def test_the_steps_are_found(player: Player, loaded: LoadedModel) -> None:
-    (row,) = compare_set(player.write(), Stream(loaded), "stream")
+    (row,) = compare_set(player.write(), StreamingModel(loaded), "stream")
     assert row.problems == []
     assert row.share < 0.5
 
@@ -136,7 +136,7 @@ def test_the_steps_are_found(player: Player, loaded: LoadedModel) -> None:
 )
 def test_a_step_that_differs_is_told(player: Player, loaded: LoadedModel, key: str, words: str) -> None:
     player.tensors[key] = player.tensors[key].clone() + 2e-3
-    (row,) = compare_set(player.write(), Stream(loaded), "stream")
+    (row,) = compare_set(player.write(), StreamingModel(loaded), "stream")
     assert any(key in problem and words in problem for problem in row.problems)
 
 
@@ -146,5 +146,5 @@ def test_a_system_prompt_that_nobody_knows_is_told(player: Player, loaded: Loade
     letter = loaded.tokenizer.encode("x")[0]
     ids[0, -8] = letter
     player.tensors[f"{name}.input_ids"] = ids
-    (row,) = compare_set(player.write(), Stream(loaded), "stream")
+    (row,) = compare_set(player.write(), StreamingModel(loaded), "stream")
     assert any("system prompt of get_sys_prompt" in problem for problem in row.problems)

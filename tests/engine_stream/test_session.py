@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.session import SessionError, SessionState
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Feed, Work
 from engine.errors import InputError
@@ -31,14 +31,14 @@ SLOW = settings(
 )
 
 
-def act(stream: Stream, state: SessionState, step: int) -> None:
+def act(stream: StreamingModel, state: SessionState, step: int) -> None:
     if step == ANSWER:
         list(stream.executor.drive(stream.generate(state, OPTIONS).task()))
     else:
         feed(stream, state, unit(step))
 
 
-def assert_equal(stream: Stream, left: SessionState, right: SessionState) -> None:
+def assert_equal(stream: StreamingModel, left: SessionState, right: SessionState) -> None:
     """Both remember the same: bookkeeping to the letter; caches and the next unit's logits within the tolerance."""
     assert (left.length, left.book, left.hearing.length) == (right.length, right.book, right.hearing.length)
     assert [(span.kind, len(span)) for span in left.spans] == [(span.kind, len(span)) for span in right.spans]
@@ -55,7 +55,7 @@ def assert_equal(stream: Stream, left: SessionState, right: SessionState) -> Non
 @SLOW
 @given(kept=SCRIPT, dropped=SCRIPT)
 def test_truncating_leaves_no_trace(loaded: LoadedModel, kept: list[int], dropped: list[int]) -> None:
-    stream = Stream(loaded, sessions=2)
+    stream = StreamingModel(loaded, sessions=2)
     state, fresh = begin(stream), begin(stream)
     for step in kept:
         act(stream, state, step)
@@ -72,7 +72,7 @@ def test_truncating_leaves_no_trace(loaded: LoadedModel, kept: list[int], droppe
 @SLOW
 @given(shared=SCRIPT, own=SCRIPT)
 def test_a_fork_does_not_disturb_its_parent(loaded: LoadedModel, shared: list[int], own: list[int]) -> None:
-    stream = Stream(loaded, sessions=3)
+    stream = StreamingModel(loaded, sessions=3)
     state, fresh = begin(stream), begin(stream)
     for step in shared:
         act(stream, state, step)
@@ -89,7 +89,7 @@ def test_a_fork_does_not_disturb_its_parent(loaded: LoadedModel, shared: list[in
 @given(works=st.integers(0, 9), heard=st.sampled_from([0, 0, 2_000, 9_000, 10**9]), step=st.integers(0, 3))
 def test_a_cancelled_answer_is_cut_to_what_was_heard(loaded: LoadedModel, works: int, heard: int, step: int) -> None:
     """Stopped after any piece of work; unheard, it is as if it had never begun, else its beginning stays."""
-    stream = Stream(loaded, sessions=2)
+    stream = StreamingModel(loaded, sessions=2)
     state, fresh = begin(stream), begin(stream)
     for session in (state, fresh):
         act(stream, session, step)
@@ -116,7 +116,7 @@ def test_a_cancelled_answer_is_cut_to_what_was_heard(loaded: LoadedModel, works:
             assert_close(tensor[state.slot, :, : state.length], tensor[fresh.slot, :, : state.length])
 
 
-def test_a_prefill_that_is_closed_half_way_leaves_the_session_as_it_was(stream: Stream) -> None:
+def test_a_prefill_that_is_closed_half_way_leaves_the_session_as_it_was(stream: StreamingModel) -> None:
     state, fresh = begin(stream), begin(stream)
     for stop in range(3):
         task = stream.prefill(state, unit(0))
@@ -129,7 +129,7 @@ def test_a_prefill_that_is_closed_half_way_leaves_the_session_as_it_was(stream: 
     assert_equal(stream, state, fresh)
 
 
-def test_the_audio_cache_comes_back_from_before_its_reset(stream: Stream) -> None:
+def test_the_audio_cache_comes_back_from_before_its_reset(stream: StreamingModel) -> None:
     state, fresh = begin(stream), begin(stream)
     for session in (state, fresh):
         feed(stream, session, unit(1))
@@ -140,7 +140,7 @@ def test_the_audio_cache_comes_back_from_before_its_reset(stream: Stream) -> Non
     assert_equal(stream, state, fresh)
 
 
-def test_marks_that_cannot_be_reached_are_refused(stream: Stream) -> None:
+def test_marks_that_cannot_be_reached_are_refused(stream: StreamingModel) -> None:
     state = begin(stream)
     feed(stream, state, unit(1))
     early = state.mark()
@@ -156,7 +156,7 @@ def test_marks_that_cannot_be_reached_are_refused(stream: Stream) -> None:
         stream.pool.truncate(later, ahead)
 
 
-def test_spans_cover_the_context(stream: Stream) -> None:
+def test_spans_cover_the_context(stream: StreamingModel) -> None:
     state = begin(stream)
     for step in (0, 1, ANSWER, 2, ANSWER, 0):
         act(stream, state, step)
@@ -169,7 +169,7 @@ def test_spans_cover_the_context(stream: Stream) -> None:
 
 
 def test_a_pool_says_when_it_is_full(loaded: LoadedModel) -> None:
-    stream = Stream(loaded, sessions=1)
+    stream = StreamingModel(loaded, sessions=1)
     state = stream.open()
     with pytest.raises(SessionError, match="session slots are taken"):
         stream.open()
@@ -177,7 +177,7 @@ def test_a_pool_says_when_it_is_full(loaded: LoadedModel) -> None:
     stream.open()
 
 
-def test_input_that_makes_no_sense_gets_a_sentence(stream: Stream) -> None:
+def test_input_that_makes_no_sense_gets_a_sentence(stream: StreamingModel) -> None:
     state = stream.open()
     with pytest.raises(InputError, match="prefill a message first"):
         stream.generate(state)
@@ -191,7 +191,7 @@ def test_input_that_makes_no_sense_gets_a_sentence(stream: Stream) -> None:
         stream.prefill(begun, Message("user", []))
 
 
-def test_noise_goes_on_from_where_a_mark_was_set(stream: Stream) -> None:
+def test_noise_goes_on_from_where_a_mark_was_set(stream: StreamingModel) -> None:
     """Sampled answers are the same again after a cut, and the same in a fork."""
     options = AnswerOptions(max_new_tokens=12, speak=False, text=TextSampling(temperature=3.0))
 

@@ -9,7 +9,7 @@ import torch
 
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.session import Kind, SessionState
-from engine.conversation.stream import Stream
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.window import Dropped, WindowOptions
 from engine.conversation.work import Feed
@@ -21,11 +21,11 @@ SMALL: list[tuple[Kind, int]] = [("text", 1), ("image", 17), ("audio", 7)]
 SECONDS = 30 * 60
 
 
-def windowed(loaded: LoadedModel, high: int, low: int, keep_units: int = 2) -> Stream:
-    return Stream(loaded, sessions=2, context=1_024, window=WindowOptions(high, low, keep_units))
+def windowed(loaded: LoadedModel, high: int, low: int, keep_units: int = 2) -> StreamingModel:
+    return StreamingModel(loaded, sessions=2, context=1_024, window=WindowOptions(high, low, keep_units))
 
 
-def put(stream: Stream, state: SessionState, kinds: list[tuple[Kind, int]]) -> Dropped:
+def put(stream: StreamingModel, state: SessionState, kinds: list[tuple[Kind, int]]) -> Dropped:
     """Feed random embeddings as a unit of these kinds."""
     tokens = sum(count for _, count in kinds)
     dropped = stream.make_room(state, tokens)
@@ -111,7 +111,7 @@ def test_what_stays_is_turned_to_its_new_position(loaded: LoadedModel) -> None:
 
 def test_a_real_call_goes_on_after_the_window_cut_it(loaded: LoadedModel) -> None:
     """Units and answers through the model, marks and cuts included, with a window that cuts all the time."""
-    prompt = begin(Stream(loaded)).length
+    prompt = begin(StreamingModel(loaded)).length
     high = prompt + 200
     stream = windowed(loaded, high, prompt + 120)
     state = begin(stream)
@@ -135,7 +135,7 @@ def test_a_real_call_goes_on_after_the_window_cut_it(loaded: LoadedModel) -> Non
 
 
 def test_without_a_window_a_full_context_is_an_error(loaded: LoadedModel) -> None:
-    stream = Stream(loaded, context=100)
+    stream = StreamingModel(loaded, context=100)
     state = stream.open()
     with pytest.raises(ValueError, match="exceeds the storage of 100"):
         put(stream, state, [("prompt", 101)])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, ClientSession
 
-from app.server.options import Options
+from app.server.options import ServerOptions
 from app.server.server import Server, engine_spec
 from engine.serving.factory import create_engine
 from tests.webrtc.caller import Caller, until
@@ -58,7 +58,7 @@ async def start() -> AsyncIterator[StartServer]:
 
     async def start(*flags: str, ready: bool = True, in_process: bool = True) -> Site:
         usual = ["--engine", "scripted", "--host", "127.0.0.1", "--port", "0", "--ice-hosts", "127.0.0.1"]
-        options = Options.parse([*usual, *flags], {})
+        options = ServerOptions.parse([*usual, *flags], {})
         engine = create_engine(replace(engine_spec(options), in_process=in_process))
         server = await Server(options, engine).__aenter__()
         await server.listen(None)

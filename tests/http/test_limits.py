@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.server.limits import MAX_ADDRESSES, RateLimiter, TokenBucket, WaitingLine
+from app.server.limits import MAX_ADDRESSES, RateLimiter, WaitingLine
+from app.token_bucket import TokenBucket
 
 
 class Clock:

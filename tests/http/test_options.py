@@ -7,30 +7,30 @@ from pathlib import Path
 import pytest
 
 from app.errors import StartError
-from app.server.options import Options
+from app.server.options import ServerOptions
 from app.server.server import engine_spec, ice_servers
 
 
 def test_the_defaults_need_nothing() -> None:
-    options = Options.parse([], {})
+    options = ServerOptions.parse([], {})
     assert (options.host, options.port, options.engine, options.max_calls) == ("0.0.0.0", 8443, "mini", 8)
     assert ice_servers(options) == ()
 
 
 def test_a_flag_wins_over_the_environment_and_an_empty_variable_is_none() -> None:
     environment = {"PORT": "9000", "HOST": "", "MAX_CALLS": " 7 ", "UNRELATED": "x"}
-    options = Options.parse(["--port", "9001"], environment)
+    options = ServerOptions.parse(["--port", "9001"], environment)
     assert (options.port, options.host, options.max_calls) == (9001, "0.0.0.0", 7)
 
 
 def test_ice_addresses_must_be_this_machines() -> None:
-    assert Options.parse(["--ice-hosts", "127.0.0.1, 127.0.0.2"], {}).ice_hosts == ("127.0.0.1", "127.0.0.2")
+    assert ServerOptions.parse(["--ice-hosts", "127.0.0.1, 127.0.0.2"], {}).ice_hosts == ("127.0.0.1", "127.0.0.2")
     with pytest.raises(StartError, match=r"203\.0\.113\.9, which is not an address of this machine"):
-        Options.parse([], {"ICE_HOSTS": "203.0.113.9"})
+        ServerOptions.parse([], {"ICE_HOSTS": "203.0.113.9"})
 
 
 def test_stun_and_turn_become_ice_servers() -> None:
-    options = Options.parse(
+    options = ServerOptions.parse(
         ["--stun-url", "stun:stun.example:3478", "--turn-url", "turn:turn.example?transport=tcp"],
         {"TURN_USERNAME": "u", "TURN_PASSWORD": "p"},
     )
@@ -40,9 +40,9 @@ def test_stun_and_turn_become_ice_servers() -> None:
 
 
 def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
-    spec = engine_spec(Options.parse(["--model", str(tmp_path), "--device", "cuda:1", "--max-calls", "3"], {}))
+    spec = engine_spec(ServerOptions.parse(["--model", str(tmp_path), "--device", "cuda:1", "--max-calls", "3"], {}))
     assert (spec.kind, spec.model, spec.device, spec.max_sessions) == ("model", str(tmp_path), "cuda:1", 3)
-    assert engine_spec(Options.parse(["--engine", "scripted"], {})).kind == "scripted"
+    assert engine_spec(ServerOptions.parse(["--engine", "scripted"], {})).kind == "scripted"
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
 )
 def test_a_wrong_option_gets_a_sentence(arguments: list[str], sentence: str) -> None:
     with pytest.raises(StartError) as caught:
-        Options.parse(arguments, {})
+        ServerOptions.parse(arguments, {})
     assert sentence in str(caught.value)
 
 
 def test_a_wrong_variable_is_named_as_a_variable() -> None:
     with pytest.raises(StartError, match=r"^PORT=x: PORT must be a whole number"):
-        Options.parse([], {"PORT": "x"})
+        ServerOptions.parse([], {"PORT": "x"})

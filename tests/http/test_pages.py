@@ -12,7 +12,7 @@ from cryptography import x509
 from yarl import URL
 
 from app.server.certs import ensure_certificates
-from app.server.options import Options
+from app.server.options import ServerOptions
 from app.server.server import Server, engine_spec
 from engine.serving.factory import create_engine
 from tests.http.conftest import Site
@@ -57,7 +57,7 @@ async def test_every_answer_carries_the_security_headers(site: Site, path: str) 
     async with site.http.get(path) as response:
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
-        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["X-Content-Type-ServerOptions"] == "nosniff"
         assert "camera=(self)" in response.headers["Permissions-Policy"]
         assert "Access-Control-Allow-Origin" not in response.headers
         assert response.headers["Cache-Control"] in ("no-store", "no-cache")
@@ -65,7 +65,7 @@ async def test_every_answer_carries_the_security_headers(site: Site, path: str) 
 
 async def test_the_authority_can_be_downloaded_in_the_form_that_devices_install(tmp_path: Path) -> None:
     files = ensure_certificates(tmp_path)
-    options = Options.parse(["--engine", "scripted", "--host", "127.0.0.1", "--port", "0"], {})
+    options = ServerOptions.parse(["--engine", "scripted", "--host", "127.0.0.1", "--port", "0"], {})
     async with Server(options, create_engine(engine_spec(options))) as server:
         await server.listen(files)
         trust = ssl.create_default_context(cafile=str(files.ca))

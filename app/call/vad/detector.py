@@ -7,9 +7,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-FRAME_SAMPLES = 320
-"""20 ms at 16 kHz."""
-
 SILENCE_DBFS = -96.0
 """Level of digital silence, and the lowest that is told."""
 

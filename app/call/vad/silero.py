@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from engine.client import INPUT_RATE
+
 MODEL = Path(__file__).with_name("assets") / "silero_vad_16k.onnx"
 CHUNK_SAMPLES = 512
 """What the network looks at in one step: 32 ms at 16 kHz …"""
@@ -35,7 +37,7 @@ class SileroDetector:
         while len(self._line) >= CONTEXT_SAMPLES + CHUNK_SAMPLES:
             chunk = self._line[np.newaxis, : CONTEXT_SAMPLES + CHUNK_SAMPLES]
             self._line = self._line[CHUNK_SAMPLES:]
-            feeds = {"input": chunk, "state": self._state, "sr": np.array(16_000, np.int64)}
+            feeds = {"input": chunk, "state": self._state, "sr": np.array(INPUT_RATE, np.int64)}
             probability, self._state = self._network.run(None, feeds)
             self._probability = float(probability[0, 0])
         return self._probability

@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
-FRAME_MS = 20
-FRAME_SAMPLES = 320
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechStarted:
-    """Someone speaks since media time ``onset`` (samples at 16 kHz)."""
-
-    onset: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechEnded:
-    """The last voiced frame ended at media time ``end`` (samples); ``voiced_ms`` were voiced since the onset."""
-
-    end: int
-    voiced_ms: int
+from app.call.media_time import FRAME_MS, FRAME_SAMPLES
+from app.call.turn import SpeechEnded, SpeechStarted
 
 
 class SpeechTracker:

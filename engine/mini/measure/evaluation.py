@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from app.replay.bundle import write_bundle
+from engine.mini.measure.calls import write_call
 from engine.mini.sound.augment import RATE, add_noise, noise_pool, resample
 from engine.mini.sound.hearing import edit_distance
 from engine.mini.sound.synthesis import Flite, Speech
@@ -123,7 +123,7 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
         expect = [{"turn": i, "text_exact": turn.answer, "note": turn.heard} for i, turn in enumerate(case.turns, 1)]
         sound = recording(case.speeches, case.snr, rng)
         frames = {0: case.picture} if case.picture else None  # the newest picture goes with every unit
-        write_bundle(folder / f"{count:04d}_{case.turns[-1].skill}_{case.family}_{level}", sound, RATE, options=OPTIONS,
+        write_call(folder / f"{count:04d}_{case.turns[-1].skill}_{case.family}_{level}", sound, RATE, options=OPTIONS,
                      frames=frames, expect=expect)  # fmt: skip
         count += 1
     source = random.Random(5)
@@ -132,7 +132,7 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
         asked = seen_turn(scene, source)
         command = {"t": 1.0, "type": "input.text", "data": {"text": asked.heard}}
         silence = (1e-4 * 32767 * rng.standard_normal(3 * RATE)).astype(np.int16)
-        write_bundle(folder / f"{count:04d}_seeing_typed_clean", silence, RATE, options=OPTIONS, commands=[command],
+        write_call(folder / f"{count:04d}_seeing_typed_clean", silence, RATE, options=OPTIONS, commands=[command],
                      frames={0: photograph(scene, source)},
                      expect=[{"text_exact": asked.answer, "note": asked.heard}])  # fmt: skip
         count += 1
@@ -141,7 +141,7 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
             -source.uniform(20, 45) / 20
         )
         samples = np.round(np.clip(noise, -1, 1) * 32767).astype(np.int16)
-        write_bundle(folder / f"{count:04d}_noise_noise_clean", samples, RATE, options=OPTIONS,
+        write_call(folder / f"{count:04d}_noise_noise_clean", samples, RATE, options=OPTIONS,
                      expect=[{"text_not": ["you said", "is", "my"], "note": "noise"}])  # fmt: skip
         count += 1
     return count

@@ -19,10 +19,10 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from app.replay.bundle import write_bundle
 from engine.checkpoint.loader import load_checkpoint
 from engine.client import OUTPUT_RATE
 from engine.mini.layout import CHECKPOINT
+from engine.mini.measure.calls import write_call
 from engine.mini.measure.evaluation import replay
 from engine.mini.sound.augment import RATE, resample
 from engine.mini.sound.hearing import WarpedMel, edit_distance, encode_units, to_units
@@ -61,7 +61,7 @@ def spoken_answers(turns: list[grammar.Turn], voice: str, folder: Path, model: P
     options = {"voice": voice, "barge_in": False}
     for number, turn in enumerate(turns):
         typed = {"t": 0.5, "type": "input.text", "data": {"text": turn.heard}}
-        write_bundle(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[typed])
+        write_call(folder / f"calls/{number:03d}", silence, RATE, options=options, commands=[typed])
     spoken = []
     for bundle in replay(folder / "calls", model, folder / "out")["bundles"]:
         text = " ".join(turn["text"] for turn in bundle["turns"])

@@ -21,7 +21,7 @@ VALIDATION = {"espeak": 60, "an4": 70, "fsdd": 40}
 """Utterances of each validation family: voices that are never trained on."""
 
 
-class Hearing(nn.Module):
+class HearingStage(nn.Module):
     """The encoder under its official name, and its training heads."""
 
     def __init__(self, config: OmniConfig) -> None:
@@ -59,7 +59,7 @@ def hearing_batch(
     return make
 
 
-def phone_error_rates(model: Hearing, mel: WarpedMel, voices: Voices) -> dict[str, float]:
+def phone_error_rates(model: HearingStage, mel: WarpedMel, voices: Voices) -> dict[str, float]:
     """Phone error rate (edits per phone) of each validation family, on clean speech."""
     rates = {}
     for family, count in VALIDATION.items():
@@ -81,10 +81,10 @@ def phone_error_rates(model: Hearing, mel: WarpedMel, voices: Voices) -> dict[st
 def train_hearing(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 1, size: int = 16, workers: int = 0,
     until: int | None = None, device: str = "cpu",
-) -> Hearing:  # fmt: skip
+) -> HearingStage:  # fmt: skip
     """Runs or resumes the stage; ``people`` is the folder of recordings."""
     torch.manual_seed(seed)
-    model, mel = Hearing(config).to(device), WarpedMel(config.mel).to(device)
+    model, mel = HearingStage(config).to(device), WarpedMel(config.mel).to(device)
     voices, judges = Voices(folder, people), Voices(folder, people, validation=True)
     bands = torch.Generator().manual_seed(seed)
 

@@ -13,7 +13,7 @@ from engine.config import OmniConfig
 from engine.mini.sound.hearing import FRAMES, HeardBatch, PhoneHeads, WarpedMel, edit_distance, encode_units
 from engine.mini.sound.hearing_data import FAMILIES, collate, sample
 from engine.mini.sound.voices import Voices
-from engine.mini.stages.hearing import Hearing, hearing_batch
+from engine.mini.stages.hearing import HearingStage, hearing_batch
 from engine.mini.stages.language import token_builder
 from engine.mini.stages.training import Budget, Losses, load_modules, train
 from engine.mini.world.words import HeardWords, WordHead, embedding_table
@@ -36,7 +36,7 @@ class Ears(nn.Module):
         self.word_head = WordHead(words, embedding_table(config.llm.vocab_size, width))
         self.step = config.audio.pool_step
 
-    def adopt(self, hearing: Hearing) -> None:
+    def adopt(self, hearing: HearingStage) -> None:
         """Starts from what the stage *hearing* learned."""
         self.apm.load_state_dict(hearing.apm.state_dict())
         self.heads.load_state_dict(hearing.heads.state_dict())
@@ -79,7 +79,7 @@ def train_words(
     torch.manual_seed(seed)
     words = HeardWords(token_builder(config))
     ears, mel = Ears(config, words), WarpedMel(config.mel).to(device)
-    hearing = Hearing(config)
+    hearing = HearingStage(config)
     if load_modules(folder, "hearing", hearing):
         ears.adopt(hearing)
     ears.to(device)

@@ -1,7 +1,7 @@
 """A streaming conversation: ``prefill`` what the person says and shows, ``generate`` the answer.
 
-Both give tasks (:mod:`engine.conversation.work`). One :class:`Stream` serves all sessions of a loaded model; nothing of
-a conversation lives here, it is all in its :class:`~engine.conversation.session.SessionState`.
+Both give tasks (:mod:`engine.conversation.work`). One :class:`StreamingModel` serves all sessions of a loaded model;
+nothing of a conversation lives here, it is all in its :class:`~engine.conversation.session.SessionState`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.conversation.work import Feed, Hear, See, Task
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
-from engine.processing.prompts import IM_END, IM_START, Message, Typed, answer_header, closed_turn, turn_header
+from engine.processing.prompts import IM_END, IM_START, Message, TypedText, answer_header, closed_turn, turn_header
 from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenBuilder, TokenRow
 
 
@@ -57,7 +57,7 @@ class Fed:
     """What the key/value window let go of to make room."""
 
 
-class Stream:
+class StreamingModel:
     """Conversations with one loaded model."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Stream:
             elif isinstance(part, np.ndarray):
                 mels.append(self.mel(part))
                 pieces.append(AudioSlot(len(part)))
-            elif isinstance(part, str | Typed):
+            elif isinstance(part, str | TypedText):
                 pieces.append(part)
             else:
                 raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of samples")
@@ -285,7 +285,7 @@ class Stream:
 class LiveAnswer:
     """One answer of a call: :meth:`task` makes it, :meth:`cut` takes back what was not heard."""
 
-    def __init__(self, stream: Stream, state: SessionState, options: AnswerOptions, live: LiveOptions) -> None:
+    def __init__(self, stream: StreamingModel, state: SessionState, options: AnswerOptions, live: LiveOptions) -> None:
         self.stream, self.state, self.options, self.live = stream, state, options, live
         self.before = state.mark()
         self.text: LiveText | None = None
