@@ -21,8 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.call import turn, turn_machine
-from app.call.commands import Commands
-from app.call.config import CallConfig
+from app.call.commands import (
+    Bye,
+    Command,
+    Hello,
+    Ping,
+    Remark,
+    ReportPlayback,
+    SwitchCamera,
+    Unknown,
+    UpdateOptions,
+    command_of,
+)
+from app.call.config import FIXED_AT_START, CallConfig, OptionError
 from app.call.engine_link import (
     FATAL_CODES,
     ChunkArrived,
@@ -33,19 +44,18 @@ from app.call.engine_link import (
     UnitPrefilled,
     UnitRefused,
 )
-from app.call.frames import NewestPicture
+from app.call.feeder import UnitFeeder
 from app.call.greeting import SECRETS, Greeting
 from app.call.media_time import FRAME_SAMPLES
 from app.call.microphone import Microphone
 from app.call.outbox import Outbox
 from app.call.playout import SpeechQueue
-from app.call.protocol import MAX_DELTA_CHARS
+from app.call.protocol import MAX_DELTA_CHARS, VERSION, ProtocolError, parse_message
 from app.call.response import Response
 from app.call.tap import CallTap
-from app.call.units import UnitCutter
 from app.call.vad import SpeechEnded, SpeechStarted, create_detector, create_tracker, level_dbfs
 from app.call.vad.meter import LevelMeter
-from engine.client import INPUT_RATE, OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession, Unit
+from engine.client import OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession
 
 log = logging.getLogger(__name__)
 
@@ -86,18 +96,14 @@ class Call:
         self._events: deque[turn.Event] = deque()
         self._stepping = False
         self._response: Response | None = None
-        self._camera = NewestPicture(tap.unit_frame if tap else None)
-        self._behind = False
-        self._last_unit = self._prefilled_unit = self._units_of_turn = 0
         self._meter = LevelMeter()
         self._outbox = Outbox(self._welcome, tap.event if tap else None)
-        self._commands = Commands(self)
         self._detector = create_detector(config.vad)
         self._speech = create_tracker(config.vad)
-        self._cutter = UnitCutter(_samples(config.turn.preroll_ms), _samples(config.turn.hangover_ms))
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
         self.link = EngineLink(session, self._on_result, self._has_room, held=held)
+        self._feeder = UnitFeeder(config, self.link, self._warn_behind, tap.unit_frame if tap else None)
         self.event("welcome", self._welcome(False), secret=SECRETS)
 
     # ---------------------------------------------------------------------------------------------------- inputs
@@ -114,15 +120,24 @@ class Call:
     def push_frame(self, jpeg: bytes) -> None:
         """The newest camera picture; it goes with the next unit. Ignored while the camera is off."""
         if not self._closed:
-            self._camera.push(self._t, jpeg)
+            self._feeder.camera.push(self._t, jpeg)
 
     def receive(self, raw: str) -> None:
-        """One message of the client. The peer limits their rate."""
+        """One message of the client. The peer limits their rate. One that cannot be understood gets an ``error`` that
+        names it, one of an unknown type a ``warning``; neither changes anything else."""
         if self._closed:
             return
         if self._tap:
             self._tap.command(self._t, raw)
-        self._commands.receive(raw)
+        seq: int | None = None
+        try:
+            message = parse_message(raw)
+            seq = message.seq
+            self._apply(command_of(message), seq)
+        except ProtocolError as error:
+            self._refuse(error.code, error.message, seq if error.ref_seq is None else error.ref_seq)
+        except OptionError as error:
+            self._refuse("bad_options", str(error), seq)
 
     def microphone_paused(self) -> None:
         """No audio packet for more than a second; the next one ends the pause."""
@@ -141,7 +156,7 @@ class Call:
         self._t += FRAME_SAMPLES
         if self._tap:
             self._tap.audio(frame)
-        self._cutter.push(frame)
+        self._feeder.push(frame)
         match self._speech.push(self._detector.push(frame)):
             case SpeechStarted(onset):
                 self.step(turn.SpeechStarted(onset))
@@ -171,7 +186,7 @@ class Call:
             case UnitPrefilled():
                 self._unit_prefilled(result)
             case UnitRefused(index, error):
-                self._prefilled_unit = index
+                self._feeder.settled(index)
                 if self._response is not None:
                     self._response.unit_prefilled(index, self._t)
                 self._engine_error(error)
@@ -192,10 +207,6 @@ class Call:
     def detach(self) -> None:
         """There is no connection; events are kept for the next one."""
         self._outbox.detach()
-
-    def hello(self, last_seq: int | None) -> None:
-        """The client of the connection saw event ``last_seq`` last."""
-        self._outbox.hello(last_seq)
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
         """Send the connection's figures to the client (not recorded), and how often an answer's speech ran dry."""
@@ -231,12 +242,49 @@ class Call:
                 secret=secret,
             )
 
-    # ----------------------------------------------------------------------------------- what commands can change
-    def set_camera(self, off: bool) -> None:
-        """While the camera is off, units go without a picture."""
-        self._camera.switch(off)
+    # ---------------------------------------------------------------------------------------- what the client asks
+    def _apply(self, command: Command, seq: int | None) -> None:
+        match command:
+            case Hello(last_seq, version):
+                self._outbox.hello(last_seq)
+                if version != VERSION:
+                    message = f"This server speaks version {VERSION} of the protocol."
+                    raise ProtocolError("unsupported_version", message)
+            case UpdateOptions(values):
+                self._update_options(values)
+            case SwitchCamera(off):
+                self._feeder.camera.switch(off)
+            case ReportPlayback(epoch, buffered_ms):
+                if self._response is not None and self._response.epoch == epoch:
+                    self._response.reported_buffer_ms = buffered_ms
+            case Ping(nonce):
+                self.event("pong", {"nonce": nonce})
+            case Bye():
+                self.end("bye")
+            case Remark():
+                pass
+            case Unknown(kind):
+                message = f"Messages of type {kind!r} are unknown to this server and were ignored."
+                self.event("warning", {"code": "unknown_type", "message": message} | _about(seq))
+            case _:
+                self.step(command)
 
-    def set_config(self, config: CallConfig) -> None:
+    def _refuse(self, code: str, message: str, seq: int | None) -> None:
+        data = {"code": code, "message": message, "retryable": False, "fatal": False}
+        self.event("error", data | _about(seq))
+
+    def _update_options(self, values: Mapping[str, Any]) -> None:
+        """Raises OptionError. What is fixed at the start stays as it is, and the client is told."""
+        config = self.config.updated(values)
+        fixed = {name: getattr(self.config, name) for name in FIXED_AT_START}
+        refused = [name for name, value in fixed.items() if value != getattr(config, name)]
+        self._set_config(config.updated(fixed))
+        self.event("session.updated", {"config": self.config.as_mapping()})
+        if refused:
+            message = f"{', '.join(refused)} cannot change during a call; choose before the next one."
+            self.event("warning", {"code": "fixed_at_start", "message": message})
+
+    def _set_config(self, config: CallConfig) -> None:
         """New options take effect at once; a changed VAD begins anew."""
         if config.vad != self.config.vad:
             if self._speech.speaking:
@@ -251,13 +299,7 @@ class Call:
             if self.phase != shown:
                 self.event("turn.state", {"state": self.phase, "reason": "detection"})
         self.config = config
-        self._cutter.preroll = _samples(config.turn.preroll_ms)
-        self._cutter.hangover = _samples(config.turn.hangover_ms)
-
-    def report_buffer(self, epoch: int, buffered_ms: float) -> None:
-        """The listener has that much of the answer of ``epoch`` in its own buffer."""
-        if self._response is not None and self._response.epoch == epoch:
-            self._response.reported_buffer_ms = buffered_ms
+        self._feeder.configure(config)
 
     def end(self, reason: str) -> None:
         """End the call by itself: say so and tell the owner."""
@@ -299,18 +341,17 @@ class Call:
     def _do(self, action: turn.Action) -> None:
         match action:
             case turn.OpenTurn(onset):
-                self._units_of_turn = 0
-                self._cutter.open(onset)
+                self._feeder.open(onset)
             case turn.CloseTurn(end):
                 push_to_talk = self.config.turn.detection == "push_to_talk"
                 last_voiced = end if end is not None or push_to_talk else self._speech.last_voiced
-                self._prefill_turn(self._cutter.close(last_voiced))
+                self._feeder.close(last_voiced)
             case turn.DropTurn(reason):
-                self._cutter.drop()
-                if reason == "discarded" and self._units_of_turn:
+                self._feeder.drop()
+                if reason == "discarded" and self._feeder.units_of_turn:
                     self._warn_discarded()
             case turn.PrefillText(text):
-                self._prefill(Unit(frame=self._camera.take(), text=text, hd=self.config.hd_video))
+                self._feeder.feed_text(text)
             case turn.Generate():
                 self._generate(action)
             case turn.Play(chunk):
@@ -330,25 +371,12 @@ class Call:
         if self._state.opened is None:
             return
         if self.config.turn.detection == "push_to_talk":
-            self._prefill_turn(self._cutter.cut(self._t), final=False)
+            self._feeder.cut(self._t)
         elif self._speech.voiced_ms >= self.config.turn.min_speech_ms:
-            self._prefill_turn(self._cutter.cut(self._speech.last_voiced), final=False)
-
-    def _prefill_turn(self, units: list[NDArray[np.int16]], final: bool = True) -> None:
-        for i, audio in enumerate(units):
-            hd = self.config.hd_video and final and i == len(units) - 1
-            if self.link.pending_units >= self.config.media.max_pending_units:
-                self._warn_behind(len(audio))
-            else:
-                self._behind = False
-                self._prefill(Unit(audio, frame=self._camera.take(), hd=hd))
-
-    def _prefill(self, unit: Unit) -> None:
-        self._units_of_turn += 1
-        self._last_unit = self.link.prefill(unit)
+            self._feeder.cut(self._speech.last_voiced)
 
     def _generate(self, action: turn.Generate) -> None:
-        waits = self._last_unit if self._last_unit > self._prefilled_unit else 0
+        waits = self._feeder.awaited
         self._response = Response(action.turn, action.epoch, action.speak, self._t, action.speech_end, waits)
         if not waits:
             self._response.prefilled = self._t
@@ -389,7 +417,7 @@ class Call:
 
     def _unit_prefilled(self, result: UnitPrefilled) -> None:
         unit, prefilled = result.unit, result.prefilled
-        self._prefilled_unit = result.index
+        self._feeder.settled(result.index)
         if self._response is not None:
             self._response.unit_prefilled(result.index, self._t)
         if result.frame_error is not None:
@@ -418,23 +446,21 @@ class Call:
             if fatal:
                 self.end("engine_lost")
 
-    def _warn_behind(self, samples: int) -> None:
-        if not self._behind:
-            self._behind = True
-            message = (
-                f"The model is {self.link.pending_units} units behind and does not hear what is said now. "
-                "Wait for its answer, or run it on a faster machine."
-            )
-            self.event("warning", {"code": "engine_behind", "message": message})
-        log.warning("call %s: %d samples were not given to the engine, which is behind", self.call_id, samples)
+    def _warn_behind(self, units: int) -> None:
+        message = (
+            f"The model is {units} units behind and does not hear what is said now. "
+            "Wait for its answer, or run it on a faster machine."
+        )
+        self.event("warning", {"code": "engine_behind", "message": message})
 
     def _warn_discarded(self) -> None:
-        message = f"The model had already heard {self._units_of_turn} seconds of what was discarded."
+        message = f"The model had already heard {self._feeder.units_of_turn} seconds of what was discarded."
         self.event("warning", {"code": "discarded_late", "message": message})
 
     def _welcome(self, resumed: bool) -> dict[str, Any]:
         return self._greeting.data(self.config, resumed)
 
 
-def _samples(milliseconds: float) -> int:
-    return round(milliseconds * INPUT_RATE / 1000)
+def _about(seq: int | None) -> dict[str, Any]:
+    """The member that names the message which an error or a warning is about."""
+    return {} if seq is None else {"ref_seq": seq}

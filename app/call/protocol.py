@@ -48,7 +48,7 @@ class ProtocolError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Message:
     """A client's message that is well formed. ``known`` is False for a type that this version does not have."""
 
     type: str
@@ -57,7 +57,7 @@ class Command:
     known: bool
 
 
-def parse_command(raw: str) -> Command:
+def parse_message(raw: str) -> Message:
     """Read one message of the client. Raises :class:`ProtocolError` ``message_too_large``, ``bad_json``,
     ``unsupported_version`` or ``invalid_message``."""
     if len(raw) > MAX_MESSAGE_BYTES or len(raw.encode(errors="replace")) > MAX_MESSAGE_BYTES:
@@ -78,7 +78,7 @@ def parse_command(raw: str) -> Command:
     known = kind in SCHEMA["$defs"]["client"]["properties"]
     if known:
         _check(_validator("client", kind), data, f"{kind} message", seq)
-    return Command(kind, data, seq, known)
+    return Message(kind, data, seq, known)
 
 
 def make_event(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from app.call.protocol import ProtocolError, encode, parse_command
+from app.call.protocol import ProtocolError, encode, parse_message
 from app.replay.bundle_media import MAX_AUDIO_S, BundleError
 
 TIMED_INPUTS: Mapping[str, str | None] = {
@@ -75,7 +75,7 @@ def read_commands(path: Path) -> tuple[TimedCommand, ...]:
             continue
         raw = _as_message(line, len(commands) + 1)
         try:
-            known = parse_command(raw).known
+            known = parse_message(raw).known
         except ProtocolError as error:
             fault = f"line {number} is no client event: {error.message.rstrip('.')}"
             raise BundleError(path, fault, "correct that line") from None
@@ -89,9 +89,9 @@ def command_line(time_s: float, raw: str, number: int) -> dict[str, Any]:
     """The line with which ``commands.jsonl`` holds message ``raw`` as its line ``number``: what
     :func:`read_commands` reads has the same effect on a call. Readable where the message is a client event."""
     try:
-        command, message = parse_command(raw), json.loads(raw)
+        command, message = parse_message(raw), json.loads(raw)
         line = {"t": time_s} | message | {"t": time_s}
-        if command.known and "raw" not in line and parse_command(_as_message(line, number)) == command:
+        if command.known and "raw" not in line and parse_message(_as_message(line, number)) == command:
             return line
     except ProtocolError:
         pass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from app.call.protocol import check_event, parse_command
+from app.call.protocol import check_event, parse_message
 from tests.browser.caller import PATIENCE_MS, Browsers
 from tests.browser.server import LONG_ANSWER, Server
 
@@ -63,7 +63,7 @@ async def test_both_directions_of_the_data_channel_keep_to_the_protocol(
             check_event(event)
         assert [event["seq"] for event in events] == list(range(len(events)))
         sent = await person.page.evaluate("window.observed.sent.map((message) => JSON.stringify(message))")
-        commands = [parse_command(raw) for raw in sent]
+        commands = [parse_message(raw) for raw in sent]
         assert all(command.known for command in commands)
         assert [command.seq for command in commands] == list(range(len(commands)))
         assert (commands[0].type, commands[-1].type) == ("hello", "bye")

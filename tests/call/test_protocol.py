@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from app.call.config import CallConfig, OptionError
-from app.call.protocol import SCHEMA, ProtocolError, check_event, encode, make_event, parse_command
+from app.call.protocol import SCHEMA, ProtocolError, check_event, encode, make_event, parse_message
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -25,9 +25,9 @@ def test_the_schema_is_one() -> None:
 
 
 def test_a_command_is_read() -> None:
-    command = parse_command('{"v":1,"type":"input.text","seq":4,"t":1.5,"new":0,"data":{"text":"hi","more":1}}')
+    command = parse_message('{"v":1,"type":"input.text","seq":4,"t":1.5,"new":0,"data":{"text":"hi","more":1}}')
     assert (command.type, command.seq, command.data["text"], command.known) == ("input.text", 4, "hi", True)
-    assert not parse_command('{"v":1,"type":"later"}').known
+    assert not parse_message('{"v":1,"type":"later"}').known
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_command_is_read() -> None:
 )  # fmt: skip
 def test_what_is_no_command_is_refused(raw: str, code: str) -> None:
     with pytest.raises(ProtocolError) as refusal:
-        parse_command(raw)
+        parse_message(raw)
     assert refusal.value.code == code
     assert len(refusal.value.message) < 400
 
@@ -55,7 +55,7 @@ def test_what_is_no_command_is_refused(raw: str, code: str) -> None:
 def test_nothing_but_protocol_errors(data: object, kind: str) -> None:
     for message in (data, {"v": 1, "type": kind, "data": data}):
         with contextlib.suppress(ProtocolError):
-            parse_command(json.dumps(message))
+            parse_message(json.dumps(message))
 
 
 def test_events_are_checked() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.call.protocol import ProtocolError, encode, parse_command
+from app.call.protocol import ProtocolError, encode, parse_message
 from app.replay.bundle import read_bundle, write_bundle
 from app.replay.bundle_lines import command_line, read_commands
 from app.replay.bundle_media import BundleError
@@ -38,7 +38,7 @@ def test_a_whole_bundle_is_read(make_bundle: MakeBundle) -> None:
     assert bundle.audio.seconds == pytest.approx(2.7)
     assert [p.time_s for p in bundle.pictures()] == [0.5, 1.5]
     assert all(p.jpeg.startswith(b"\xff\xd8") for p in bundle.pictures())
-    assert [parse_command(bundle.commands[0].raw).data, bundle.commands[1].raw] == [{"text": "hello"}, "{nonsense"]
+    assert [parse_message(bundle.commands[0].raw).data, bundle.commands[1].raw] == [{"text": "hello"}, "{nonsense"]
     assert [e.line for e in bundle.expectations] == [1, 2, 2]
     assert bundle.timing is None
 
@@ -313,7 +313,7 @@ def test_whatever_a_client_sent_is_written_down_with_the_same_effect(
 
 def effect(raw: str) -> object:
     try:
-        return parse_command(raw)
+        return parse_message(raw)
     except ProtocolError as error:
         return error.code, error.message, error.ref_seq
 
