@@ -53,7 +53,7 @@ from app.call.playout import SpeechQueue
 from app.call.protocol import MAX_DELTA_CHARS, VERSION, ProtocolError, parse_message
 from app.call.response import Response
 from app.call.tap import CallTap
-from app.call.vad import SpeechEnded, SpeechStarted, create_detector, create_tracker, level_dbfs
+from app.call.vad import create_detector, create_tracker, level_dbfs
 from app.call.vad.meter import LevelMeter
 from engine.client import OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession
 
@@ -157,11 +157,8 @@ class Call:
         if self._tap:
             self._tap.audio(frame)
         self._feeder.push(frame)
-        match self._speech.push(self._detector.push(frame)):
-            case SpeechStarted(onset):
-                self.step(turn.SpeechStarted(onset))
-            case SpeechEnded(end, voiced_ms):
-                self.step(turn.SpeechEnded(end, voiced_ms))
+        if (change := self._speech.push(self._detector.push(frame))) is not None:
+            self.step(change)
         self.step(turn.Tick(self._speech.voiced_ms))
         self._cut_units()
         self._tell_vad(level_dbfs(frame))

@@ -124,4 +124,5 @@ class StreamResampler:
     @staticmethod
     def _collect(frames: list[av.AudioFrame]) -> NDArray[np.int16]:
         wave = np.concatenate([np.zeros(0, np.float32), *(frame.to_ndarray()[0] for frame in frames)])
-        return np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)
+        out: NDArray[np.int16] = np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)
+        return out

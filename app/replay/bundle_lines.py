@@ -90,7 +90,7 @@ def command_line(time_s: float, raw: str, number: int) -> dict[str, Any]:
     :func:`read_commands` reads has the same effect on a call. Readable where the message is a client event."""
     try:
         command, message = parse_message(raw), json.loads(raw)
-        line = {"t": time_s} | message | {"t": time_s}
+        line: dict[str, Any] = {"t": time_s} | message | {"t": time_s}
         if command.known and "raw" not in line and parse_message(_as_message(line, number)) == command:
             return line
     except ProtocolError:

@@ -176,7 +176,8 @@ def _to_mono(path: Path, block: NDArray[np.float32]) -> NDArray[np.int16]:
     if not np.isfinite(block).all():
         raise BundleError(path, "holds samples that are not numbers", "export it again as 16-bit sound")
     mono = block.mean(axis=1, dtype=np.float32) * 32_768
-    return np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
+    out: NDArray[np.int16] = np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
+    return out
 
 
 def _wav_lacks_data(path: Path) -> bool:

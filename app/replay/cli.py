@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from app.call.protocol import encode
-from app.replay.bundle import BundleError, read_bundle, read_expectations
+from app.replay.bundle import read_bundle, read_expectations
+from app.replay.bundle_media import BundleError
 from app.replay.expect import Outcome, Verdict, check
 from app.replay.replay_call import MAX_TAIL_S, Replayed, replay_call
 from engine.client import Engine, EngineError

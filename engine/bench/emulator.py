@@ -234,7 +234,8 @@ class Emulator:
     @torch.inference_mode()
     def wave(self, codes: Tensor) -> Tensor:
         """Codes int64 [N, num_vq] -> wave [512 N] on the CPU."""
-        return self.vocos(self.model.tts.dvae.decode(codes.T[None]))[0].cpu()
+        out: Tensor = self.vocos(self.model.tts.dvae.decode(codes.T[None]))[0].cpu()
+        return out
 
 
 def _twin(cache: Any) -> Any:

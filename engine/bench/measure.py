@@ -39,7 +39,7 @@ class Stopwatch:
 
     def __init__(self, clock: Clock, device: torch.device) -> None:
         self._read = time.perf_counter if clock == "wall" else time.process_time
-        self._wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self._wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def __call__(self, work: Callable[[], object]) -> float:
         self._wait()

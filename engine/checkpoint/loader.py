@@ -276,15 +276,15 @@ def _not_vocoding(key: str) -> bool:
 def _checked_pickle(path: Path, expected: dict[str, torch.Size]) -> dict[str, Tensor]:
     """Tensors of a torch file, read without running anything in it. Raises CheckpointError."""
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         problem = "holds more than plain tensors, or is damaged"
         raise CheckpointError(path, problem, "download the official Vocos.pt again") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(path, "is truncated or no torch file", AGAIN) from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(held, dict) or not all(isinstance(tensor, Tensor) for tensor in held.values()):
         raise CheckpointError(path, "is not a dictionary of tensors", "download the official Vocos.pt again")
-    state = {key: tensor for key, tensor in state.items() if not _not_vocoding(key)}
+    state: dict[str, Tensor] = {key: tensor for key, tensor in held.items() if not _not_vocoding(key)}
     remedy = f"use Vocos.pt and {CONFIG_FILE} of the same checkpoint"
     for key in [*state, *expected]:
         if key not in expected or key not in state:

@@ -77,7 +77,7 @@ class SpeechTokens:
         self.head = (self.begin, *[config.spk_emb_token_id] * config.num_spk_embs)
 
     def _special(self, token: str) -> int:
-        found = self.tokenizer.convert_tokens_to_ids(token)
+        found: int | None = self.tokenizer.convert_tokens_to_ids(token)
         if found is None or self.tokenizer.convert_ids_to_tokens(found) != token:
             remedy = "use assets/chattts_tokenizer of MiniCPM-o 2.6"
             raise TokenizerError("chattts_tokenizer", "is not in the vocabulary", remedy, key=token)
@@ -87,7 +87,8 @@ class SpeechTokens:
         return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(ids))
+        out: str = self.tokenizer.decode(list(ids))
+        return out
 
     def row(self, ids: Sequence[int]) -> tuple[int, ...]:
         """All slots of a sequence for text ``ids``; what exceeds the reserved slots is cut off."""

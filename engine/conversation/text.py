@@ -87,7 +87,8 @@ class ExactText:
             del kept[0]
         if kept and kept[-1] in self.stop_ids:
             del kept[-1]
-        return self.tokenizer.decode(kept)
+        out: str = self.tokenizer.decode(kept)
+        return out
 
 
 class LiveText:
@@ -149,7 +150,8 @@ class LiveText:
         ids = (*self._held, *drawn[:end])
         if not self.over and not self._said:
             ids, self._held = split_complete(ids, self.tokenizer)
-        return self.tokenizer.decode(ids)
+        out: str = self.tokenizer.decode(ids)
+        return out
 
 
 def note_prompt(state: SessionState, tokens: int, closing: int) -> None:

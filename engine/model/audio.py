@@ -60,7 +60,8 @@ class AudioAttention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             mixed = cache.attend(layer, q, k, v)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
+        return out
 
 
 class AudioLayer(nn.Module):
@@ -76,7 +77,8 @@ class AudioLayer(nn.Module):
 
     def forward(self, x: Tensor, layer: int, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
         x = x + self.self_attn(self.self_attn_layer_norm(x), layer, mask, cache)
-        return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+        return out
 
 
 class AudioEncoder(nn.Module):
@@ -127,7 +129,8 @@ class AudioEncoder(nn.Module):
     def _transform(self, x: Tensor, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
         for index, layer in enumerate(self.layers):
             x = layer(x, index, mask, cache)
-        return self.layer_norm(x)
+        out: Tensor = self.layer_norm(x)
+        return out
 
     def _clip_mask(self, frames: int, mel_lens: Sequence[int], chunk: int, device: torch.device) -> Tensor | None:
         """Bool ``[B or 1, 1, C or 1, C]``, True where a query frame may look; None where it may look everywhere.
@@ -155,4 +158,5 @@ class AudioProjector(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``[..., input_dim]`` → ``[..., output_dim]``, per frame; see :func:`pool` for what comes after."""
-        return self.linear2(F.relu(self.linear1(hidden)))
+        out: Tensor = self.linear2(F.relu(self.linear1(hidden)))
+        return out

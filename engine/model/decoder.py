@@ -77,7 +77,8 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
             )
-        return self.o_proj(mixed.transpose(1, 2).flatten(-2))
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(-2))
+        return out
 
 
 class MLP(nn.Module):
@@ -88,7 +89,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(sizes.intermediate_size, sizes.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class DecoderLayer(nn.Module):
@@ -103,7 +105,8 @@ class DecoderLayer(nn.Module):
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVBatch | None, mask: Tensor | None
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), turn, layer, cache, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Decoder(nn.Module):
@@ -139,7 +142,8 @@ class Decoder(nn.Module):
         turn = self._turn(embeds, cache, positions)
         for index, layer in enumerate(self.layers):
             embeds = layer(embeds, turn, index, cache, mask)
-        return self.norm(embeds)
+        out: Tensor = self.norm(embeds)
+        return out
 
     def _turn(self, embeds: Tensor, cache: KVBatch | None, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B or 1, 1, T, head_dim] in the dtype of ``embeds`` [B, T, hidden]."""

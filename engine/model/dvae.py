@@ -29,7 +29,8 @@ class DVAEBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x).transpose(1, 2))
-        return x + (self.coef * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
+        out: Tensor = x + (self.coef * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
+        return out
 
 
 class ConvStack(nn.Module):
@@ -49,7 +50,8 @@ class ConvStack(nn.Module):
         x = self.conv_in(x)
         for block in self.decoder_block:
             x = block(x)
-        return self.conv_out(x)
+        out: Tensor = self.conv_out(x)
+        return out
 
 
 class ResidualFSQ(nn.Module):
@@ -83,7 +85,8 @@ class ResidualFSQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes int64 [B, residuals, T] -> features [B, T, width]."""
-        return self.project_out(self.values(codes))
+        out: Tensor = self.project_out(self.values(codes))
+        return out
 
     def encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, T, width] -> (codes int64 [B, residuals, T], features [B, T, width] as the decoder sees them).
@@ -173,7 +176,8 @@ class DVAE(nn.Module):
         """Quantised features [B, vq_dim, T] -> log-mel [B, mel bins, 2T]: each half of the channels is one frame."""
         size, width, length = features.shape
         frames = features.view(size, 2, width // 2, length).permute(0, 2, 3, 1).flatten(2)
-        return self.out_conv(self.decoder(frames)) * self.coef
+        out: Tensor = self.out_conv(self.decoder(frames)) * self.coef
+        return out
 
     def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel [B, mel bins, 2T] -> (codes int64 [B, num_vq, T], quantised features [B, vq_dim, T])."""

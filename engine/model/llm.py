@@ -39,7 +39,8 @@ class QwenDecoder(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids int64 [...] -> embeddings [..., hidden]."""
-        return self.model.embed_tokens(ids)
+        out: Tensor = self.model.embed_tokens(ids)
+        return out
 
     def forward(
         self,
@@ -50,8 +51,10 @@ class QwenDecoder(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Embeddings [B, T, hidden] -> states after the final norm [B, T, hidden]; see :meth:`Decoder.forward`."""
-        return self.model(embeds, cache=cache, attention_mask=attention_mask, positions=positions)
+        out: Tensor = self.model(embeds, cache=cache, attention_mask=attention_mask, positions=positions)
+        return out
 
     def logits(self, states: Tensor) -> Tensor:
         """States [..., hidden] -> float32 logits [..., vocab]."""
-        return self.lm_head(states).float()
+        out: Tensor = self.lm_head(states).float()
+        return out

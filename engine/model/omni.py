@@ -39,4 +39,5 @@ class OmniModel(nn.Module):
 
     def see(self, patches: Tensor, sizes: Sequence[GridSize]) -> Tensor:
         """Patches of S slices and their grids (rows, columns) -> [S, query_num, hidden]."""
-        return self.resampler(self.vpm(patches, sizes), sizes)
+        out: Tensor = self.resampler(self.vpm(patches, sizes), sizes)
+        return out

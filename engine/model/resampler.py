@@ -59,7 +59,8 @@ class CrossAttention(nn.Module):
         )
         q = q.expand(key.shape[0], -1, -1, -1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
 
 
 class Resampler(nn.Module):
@@ -90,7 +91,8 @@ class Resampler(nn.Module):
         x = self.ln_kv(self.kv_proj(features))
         mask = patch_mask(sizes, x.shape[1], x.device)
         out = self.attn(self.ln_q(self.query), x + self._positions(sizes, x), x, mask)
-        return self.ln_post(out) @ self.proj
+        result: Tensor = self.ln_post(out) @ self.proj
+        return result
 
     def _positions(self, sizes: tuple[GridSize, ...], x: Tensor) -> Tensor:
         """2-D positions ``[B, L, dim]``: the first half of the channels tells the column, the second the row."""

@@ -73,7 +73,8 @@ class Projector(nn.Module):
         self.linear2 = nn.Linear(width_out, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear2(F.relu(self.linear1(x)))
+        out: Tensor = self.linear2(F.relu(self.linear1(x)))
+        return out
 
 
 class ConditionalChatTTS(nn.Module):
@@ -134,7 +135,8 @@ class ConditionalChatTTS(nn.Module):
     def logits(self, states: Tensor, tables: CodeTables | None = None) -> Tensor:
         """States [..., hidden] -> float32 [..., num_vq, num_audio_tokens]."""
         scores = F.linear(states, self._heads() if tables is None else tables.heads)
-        return scores.float().unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
+        out: Tensor = scores.float().unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
+        return out
 
     def forward(self, embeds: Tensor, *, cache: KVBatch | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Embeddings [B, T, hidden] -> states after the final norm; see :meth:`Decoder.forward`.
@@ -142,7 +144,8 @@ class ConditionalChatTTS(nn.Module):
         Text is fed with a causal cache at its slots, codes with one whose sight is :meth:`sight`. For training on whole
         sequences leave the cache out and give :meth:`training_mask`.
         """
-        return self.model(embeds, cache=cache, attention_mask=attention_mask)
+        out: Tensor = self.model(embeds, cache=cache, attention_mask=attention_mask)
+        return out
 
     def step(self, embeds: Tensor, cache: KVBatch, tables: CodeTables | None = None) -> Tensor:
         """One audio step of a batch: embedded previous codes [B, 1, hidden] -> logits of the next [B, num_vq, V]."""

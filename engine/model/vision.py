@@ -73,7 +73,8 @@ class VisionEmbeddings(nn.Module):
         # The patches do not overlap, so that the convolution is one matrix product over flattened patches.
         hidden = F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
         ids = position_ids(sizes, patches.shape[1], self.grid, patches.device)
-        return hidden + self.position_embedding(ids)
+        out: Tensor = hidden + self.position_embedding(ids)
+        return out
 
 
 class VisionAttention(nn.Module):
@@ -93,7 +94,8 @@ class VisionAttention(nn.Module):
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out
 
 
 class VisionMLP(nn.Module):
@@ -103,7 +105,8 @@ class VisionMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return out
 
 
 class VisionLayer(nn.Module):
@@ -118,7 +121,8 @@ class VisionLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), mask)
-        return x + self.mlp(self.layer_norm2(x))
+        out: Tensor = x + self.mlp(self.layer_norm2(x))
+        return out
 
 
 class VisionEncoder(nn.Module):

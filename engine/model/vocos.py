@@ -25,7 +25,8 @@ class VocosBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x).transpose(1, 2))
-        return x + (self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
+        out: Tensor = x + (self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
+        return out
 
 
 class Backbone(nn.Module):
@@ -40,7 +41,8 @@ class Backbone(nn.Module):
         x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
             x = block(x)
-        return self.final_layer_norm(x.transpose(1, 2))
+        out: Tensor = self.final_layer_norm(x.transpose(1, 2))
+        return out
 
 
 def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
@@ -87,7 +89,8 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         magnitude, phase = self.out(x).chunk(2, dim=-1)
-        return self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase))
+        out: Tensor = self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase))
+        return out
 
 
 class Vocos(nn.Module):
@@ -101,7 +104,8 @@ class Vocos(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel [B, mel bins, T] -> wave float32 [B, T * hop], 24 kHz."""
-        return self.head(self.backbone(mel.float()))
+        out: Tensor = self.head(self.backbone(mel.float()))
+        return out
 
     @property
     def receptive_field(self) -> int:

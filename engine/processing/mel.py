@@ -44,7 +44,8 @@ def mel_filters(bins: int, n_fft: int, rate: int) -> NDArray[np.float64]:
     bands = np.linspace(0, nyquist, n_fft // 2 + 1)[:, None]
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     triangles = np.minimum((bands - low) / (centre - low), (high - bands) / (high - centre)).clip(min=0)
-    return triangles * (2 / (high - low))
+    out: NDArray[np.float64] = triangles * (2 / (high - low))
+    return out
 
 
 class MelExtractor:

@@ -188,7 +188,7 @@ def _directory(spec: EngineSpec) -> Path:
     return Path(spec.model) if spec.model else MINI
 
 
-def _finish(stream: StreamingModel, task: Task, outputs: int | None = None) -> None:
+def _finish(stream: StreamingModel, task: Task[object], outputs: int | None = None) -> None:
     """Drive a task to its end, or until it has given so many outputs."""
     for count, _ in enumerate(stream.executor.drive(task), 1):
         if count == outputs:

@@ -19,7 +19,8 @@ def speech(name: str) -> NDArray[np.float32]:
     """A recorded person at 48 kHz, float32 in −1 … 1, brought to a peak of 0.5."""
     samples, rate = soundfile.read(SPEECH / f"{name}.flac", dtype="float32")
     audio = librosa.resample(samples, orig_sr=rate, target_sr=RATE)
-    return (audio * (0.5 / np.abs(audio).max())).astype(np.float32)
+    out: NDArray[np.float32] = (audio * (0.5 / np.abs(audio).max())).astype(np.float32)
+    return out
 
 
 def silence(seconds: float) -> NDArray[np.float32]:

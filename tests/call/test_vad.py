@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from app.call.config import CallConfig, VadConfig
-from app.call.vad import SpeechEnded, SpeechStarted, SpeechTracker, create_detector, create_tracker, level_dbfs
+from app.call.turn import SpeechEnded, SpeechStarted
+from app.call.vad import SpeechTracker, create_detector, create_tracker, level_dbfs
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").rglob("*.flac"))
 KINDS = ["webrtc", "silero"]

@@ -31,15 +31,18 @@ class GoldenSet:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        return json.loads((self.folder / "manifest.json").read_text())
+        out: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return out
 
     @cached_property
     def expected(self) -> dict[str, Tensor]:
-        return load_file(self.folder / "expected.safetensors")
+        out: dict[str, Tensor] = load_file(self.folder / "expected.safetensors")
+        return out
 
     @cached_property
     def sounds(self) -> dict[str, Tensor]:
-        return load_file(self.folder / "inputs.safetensors")
+        out: dict[str, Tensor] = load_file(self.folder / "inputs.safetensors")
+        return out
 
     def image(self, name: str) -> Image.Image:
         return Image.open(self.folder / "images" / f"{name}.png")
@@ -57,7 +60,8 @@ def golden() -> GoldenSet:
 
 @pytest.fixture(scope="session")
 def tables() -> dict[str, Any]:
-    return json.loads((GOLDENS / "tables.json").read_text())
+    out: dict[str, Any] = json.loads((GOLDENS / "tables.json").read_text())
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,8 @@ def official_layout(folder: Path, weights: dict[str, Tensor], shards: int = 3) -
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    return load_file(PUBLIC / "weights.safetensors")
+    out: dict[str, Tensor] = load_file(PUBLIC / "weights.safetensors")
+    return out
 
 
 @pytest.fixture(scope="module")

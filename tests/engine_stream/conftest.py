@@ -74,7 +74,8 @@ def begin(stream: StreamingModel, seed: int = 0) -> SessionState:
 
 
 def feed(stream: StreamingModel, state: SessionState, message: Message) -> Fed:
-    return list(stream.executor.drive(stream.prefill(state, message)))[-1]
+    out: Fed = list(stream.executor.drive(stream.prefill(state, message)))[-1]
+    return out
 
 
 def logits(stream: StreamingModel, fed: Fed) -> Tensor:

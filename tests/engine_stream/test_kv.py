@@ -23,7 +23,8 @@ def arena(
 
 
 def plain(model: Decoder, embeds: Tensor) -> Tensor:
-    return model(embeds[None])[0]
+    out: Tensor = model(embeds[None])[0]
+    return out
 
 
 @torch.inference_mode()

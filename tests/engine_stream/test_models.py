@@ -108,7 +108,8 @@ def test_receptive_fields_are_measured(loaded: LoadedModel) -> None:
 
     class Frames(DVAE):
         def spread(self, x: Tensor) -> Tensor:
-            return self.out_conv(self.decoder(x)) * self.coef
+            out: Tensor = self.out_conv(self.decoder(x)) * self.coef
+            return out
 
     dvae = Frames(config.dvae)
     for weight in dvae.parameters():
@@ -117,7 +118,8 @@ def test_receptive_fields_are_measured(loaded: LoadedModel) -> None:
 
     class Double(Vocos):
         def spread(self, mel: Tensor) -> Tensor:
-            return self.head(self.backbone(mel))
+            out: Tensor = self.head(self.backbone(mel))
+            return out
 
     vocos = Double(config.vocos)
     assert reach(vocos, 61, "spread", config.vocos.hop_length, config.vocos.input_channels) == vocos.receptive_field

@@ -27,7 +27,8 @@ def pairs(batch: DialogueBatch) -> list[tuple[str, str]]:
     """Each word that is said next, and the one that is looked at."""
 
     def word(token: Tensor) -> str:
-        return builder.tokenizer.decode([int(token)]).strip()  # type: ignore[attr-defined]
+        out: str = builder.tokenizer.decode([int(token)]).strip()  # type: ignore[attr-defined]
+        return out
 
     return [(word(batch.targets[row, at]), word(batch.ids[row, place])) for row, at, place in batch.looks]
 

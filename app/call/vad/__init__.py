@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from app.call.config import VadConfig
 from app.call.vad.detector import VoiceDetector, level_dbfs
-from app.call.vad.speech import SpeechEnded, SpeechStarted, SpeechTracker
+from app.call.vad.speech import SpeechTracker
 from app.call.vad.webrtc import WebrtcDetector
 
 __all__ = [
-    "SpeechEnded",
-    "SpeechStarted",
     "SpeechTracker",
     "VoiceDetector",
     "create_detector",

@@ -96,7 +96,8 @@ def mu_law(x: Audio) -> Audio:
     peak = float(np.abs(x).max()) + 1e-9
     companded = np.sign(x) * np.log1p(255 * np.abs(x) / peak) / np.log(256)
     quantised = np.round(companded * 127) / 127
-    return (np.sign(quantised) * np.expm1(np.abs(quantised) * np.log(256)) / 255 * peak).astype(np.float32)
+    out: Audio = (np.sign(quantised) * np.expm1(np.abs(quantised) * np.log(256)) / 255 * peak).astype(np.float32)
+    return out
 
 
 def opus(x: Audio, rng: np.random.Generator) -> Audio:

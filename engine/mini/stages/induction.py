@@ -133,7 +133,8 @@ def _look_at(attention: Attention, head: int, back: int, theta: float) -> None:
 def _reader(wordless: Tensor) -> Tensor:
     """The vector whose product with each of ``wordless`` is 1."""
     ones = torch.ones(len(wordless), dtype=torch.float64)
-    return torch.linalg.lstsq(wordless.double(), ones).solution.float()
+    out: Tensor = torch.linalg.lstsq(wordless.double(), ones).solution.float()
+    return out
 
 
 def _find_the_follower(

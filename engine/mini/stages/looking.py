@@ -69,4 +69,5 @@ def looking_loss(attention: Attention, x: Tensor, turn: tuple[Tensor, Tensor], l
     scores = scores.masked_fill(position > at[:, None], -1e4)
     allowed = torch.zeros_like(scores, dtype=torch.bool)
     allowed[which, looks[:, 2]] = True
-    return (scores.logsumexp(1) - scores.masked_fill(~allowed, -1e9).logsumexp(1)).mean()
+    out: Tensor = (scores.logsumexp(1) - scores.masked_fill(~allowed, -1e9).logsumexp(1)).mean()
+    return out

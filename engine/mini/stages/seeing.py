@@ -88,7 +88,8 @@ class Eyes(nn.Module):
 
     def forward(self, images: list[ImageSlices]) -> Tensor:
         """Pictures, one slice each → picture tokens [B, queries, hidden]."""
-        return self.resampler(*self.features(images))
+        out: Tensor = self.resampler(*self.features(images))
+        return out
 
     def meant(self, log: Tensor) -> Tensor:
         """Mean embedding that each picture token claims, with its place where it claims a shape: [B, queries, hidden]

@@ -161,7 +161,8 @@ def orthogonal(rows: int, columns: int, generator: torch.Generator | None = None
     """
     tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator).double()
     basis = torch.linalg.qr(tall)[0].float()
-    return basis if rows > columns else basis.T
+    out: Tensor = basis if rows > columns else basis.T
+    return out
 
 
 def make_optimizers(modules: nn.Module, budget: Budget) -> list[torch.optim.Optimizer]:

@@ -82,7 +82,8 @@ def _fit(seen: Tensor, aims: Sequence[Tensor]) -> Tensor:
     x, aim = seen.double(), torch.cat([a.flatten() for a in aims]).double()
     square = x.T @ x
     ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
-    return torch.linalg.solve(square + ridge, x.T @ aim).float()
+    out: Tensor = torch.linalg.solve(square + ridge, x.T @ aim).float()
+    return out
 
 
 def _write(llm: QwenDecoder, place: tuple[int, int], key: Tensor, value: Tensor, written: Tensor) -> None:

@@ -34,7 +34,8 @@ def embedding_table(rows: int, width: int) -> Tensor:
 def voice_direction(width: int) -> Tensor:
     """The unit vector along which sound tokens say whose voice it is, a woman's being positive. Words do not use it."""
     direction = torch.randn(width, generator=torch.Generator().manual_seed(21))
-    return direction / direction.norm()
+    out: Tensor = direction / direction.norm()
+    return out
 
 
 def random_tone(rng: np.random.Generator, high: bool) -> float:
@@ -92,7 +93,8 @@ class HeardWords:
     def text(self, classes: list[int]) -> str:
         """Best path of CTC to words: repeats and blanks removed."""
         kept = [c for i, c in enumerate(classes) if c and (i == 0 or c != classes[i - 1])]
-        return self.builder.tokenizer.decode([self.vocabulary[c] for c in kept]).strip()  # type: ignore[attr-defined]
+        out: str = self.builder.tokenizer.decode([self.vocabulary[c] for c in kept]).strip()  # type: ignore[attr-defined]
+        return out
 
 
 class WordHead(nn.Module):
