@@ -60,6 +60,8 @@ class EngineInfo:
     """False for an engine that does not listen to the audio (the scripted one)."""
     note: str = ""
     """One sentence for the caller about what this model can and cannot do."""
+    examples: tuple[str, ...] = ()
+    """Sentences that a caller can begin with, because this model is good at them."""
 
 
 @dataclass(frozen=True, slots=True)

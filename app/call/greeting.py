@@ -44,6 +44,7 @@ class Greeting:
                 "trained": engine.trained if engine else False,
                 "hears": engine.hears if engine else False,
                 "note": engine.note if engine else "",
+                "examples": list(engine.examples) if engine else [],
             },
             "caps": list(CAPS),
             "limits": limits,

@@ -56,11 +56,24 @@ async def open_call(request: web.Request) -> web.Response:
     options = body.get("options", {})
     if not isinstance(options, dict):
         raise RequestError("bad_options", "options must be a JSON object.")
-    ticket = body.get("ticket")
-    if ticket is not None and not isinstance(ticket, str):
-        raise RequestError("bad_request", "ticket must be the text that came with the 503.")
-    answered = await request.app[REGISTRY].open(offer_of(body), options, ticket)
+    answered = await request.app[REGISTRY].open(offer_of(body), options, _ticket(body))
     return _answer(answered, 201)
+
+
+@routes.post("/api/line")
+async def ask_for_a_place(request: web.Request) -> web.Response:
+    """Whether a call could begin now: ``{"ticket"?}``. A caller asks before the microphone is opened, and goes on asking
+    with the ticket of the 503; once there is a place, asking keeps it for the holder of the ticket."""
+    limit_rate(request)
+    request.app[REGISTRY].ask(_ticket(await json_body(request)))
+    return web.Response(status=204)
+
+
+@routes.delete("/api/line/{ticket}")
+async def leave_the_line(request: web.Request) -> web.Response:
+    """Give up a place in the line; a ticket that is unknown, or has been used, is no error."""
+    request.app[REGISTRY].leave(request.match_info["ticket"])
+    return web.Response(status=204)
 
 
 @routes.patch("/api/calls/{call_id}")
@@ -135,6 +148,14 @@ def offer_of(body: dict[str, Any]) -> str:
     if not isinstance(body.get("sdp"), str):
         raise RequestError("bad_sdp", "The offer has no sdp text.")
     return str(body["sdp"])
+
+
+def _ticket(body: dict[str, Any]) -> str | None:
+    """The caller's ticket, if there is one. Raises RequestError ``bad_request``."""
+    ticket = body.get("ticket")
+    if ticket is not None and not isinstance(ticket, str):
+        raise RequestError("bad_request", "ticket must be the text that came with the 503.")
+    return ticket
 
 
 def error_response(error: RequestError) -> web.Response:

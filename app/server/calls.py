@@ -92,6 +92,19 @@ class CallRegistry:
         """Places that are taken."""
         return self._taken
 
+    def ask(self, ticket: str | None = None) -> None:
+        """Whether a call could begin now, for the holder of ``ticket``. Raises RequestError ``not_ready``, ``full`` or
+        ``shutting_down``. Asking keeps a ticket alive, also while its holder opens the microphone."""
+        self._require_running()
+        self._require_engine()
+        if not self._is_next(ticket):
+            raise self._full(ticket)
+        self._line.keep(ticket)
+
+    def leave(self, ticket: str) -> None:
+        """The holder of this ticket waits no longer."""
+        self._line.leave(ticket)
+
     async def open(self, offer: str, options: Mapping[str, Any], ticket: str | None = None) -> AnsweredOffer:
         """Begin a call. Raises RequestError ``bad_sdp``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``,
         ``engine_failed`` or ``shutting_down``; the place is then free again."""
@@ -182,10 +195,14 @@ class CallRegistry:
             )
 
     def _take_place(self, ticket: str | None) -> None:
-        if self._line.position(ticket) >= self._max_calls - self._taken:
+        if not self._is_next(ticket):
             raise self._full(ticket)
         self._line.leave(ticket)
         self._taken += 1
+
+    def _is_next(self, ticket: str | None) -> bool:
+        """Whether there is a place for the holder of this ticket, after all who came before."""
+        return self._line.position(ticket) < self._max_calls - self._taken
 
     def _full(self, ticket: str | None) -> RequestError:
         place = self._line.wait(ticket)

@@ -77,6 +77,12 @@ class WaitingLine:
         ticket.asked_at = self._clock()
         return ticket.number, position + 1
 
+    def keep(self, number: str | None) -> None:
+        """The holder of this ticket is still there."""
+        for ticket in self._line:
+            if ticket.number == number:
+                ticket.asked_at = self._clock()
+
     def leave(self, number: str | None) -> None:
         """The holder of this ticket was served, or gave up."""
         self._line = deque(ticket for ticket in self._line if ticket.number != number)

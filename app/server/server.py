@@ -136,6 +136,7 @@ class Server:
                 "hears": info.hears,
                 "voices": list(info.voices),
                 "note": info.note,
+                "examples": list(info.examples),
             }
         if self._was_ready:
             message = "The model stopped unexpectedly and is being started again."

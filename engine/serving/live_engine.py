@@ -77,6 +77,7 @@ class LiveEngine:
             max_sessions=self._spec.max_sessions,
             voices=(DEFAULT_VOICE, *self._voices),
             note=read_notice(directory) if loaded.trained else UNTRAINED,
+            examples=read_examples(directory) if loaded.trained else (),
         )
         return self._info
 
@@ -153,6 +154,15 @@ def read_notice(directory: Path) -> str:
     """What the makers of a checkpoint tell its callers, from ``notice.txt``: at most 500 characters of one line."""
     path = directory / "notice.txt"
     return " ".join(path.read_text(encoding="utf-8", errors="replace").split())[:500] if path.is_file() else ""
+
+
+def read_examples(directory: Path) -> tuple[str, ...]:
+    """What a caller can say to a checkpoint, in its makers' words, from ``examples.txt``: a sentence a line, at most six
+    of at most 80 characters."""
+    path = directory / "examples.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    sentences = [" ".join(line.split())[:80] for line in lines]
+    return tuple(sentence for sentence in sentences if sentence)[:6]
 
 
 def read_sampling(directory: Path) -> TextSampling:

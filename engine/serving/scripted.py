@@ -41,6 +41,7 @@ VOICED_RMS = 300.0
 """A 20 ms frame whose int16 RMS is above this counts as voiced."""
 
 DEFAULT_ANSWERS = ("I heard {voiced} seconds of sound in {units} units.", 'You typed "{typed}".')
+EXAMPLES = ("Hello, how are you?", "What is three plus four?", "What do you see?", "Tell me a joke.")
 PENTATONIC_HZ = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0)
 
 
@@ -104,6 +105,7 @@ class ScriptedEngine:
             max_sessions=self._max_sessions,
             hears=False,
             note="Scripted answers and tones for tests: there is no model here, and nobody listens.",
+            examples=EXAMPLES,
         )
         return self._info
 

@@ -92,7 +92,7 @@ def revive(kind: type[T], message: Any) -> T:
         for name in {Unit: ("audio",), Chunk: ("pcm",)}.get(kind, ()):
             values[name] = np.frombuffer(values[name], "<i2").astype(np.int16)
         if kind is EngineInfo:
-            values["voices"] = tuple(values["voices"])
+            values |= {name: tuple(values[name]) for name in ("voices", "examples")}
         return kind(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"{kind.__name__} is damaged: {error}") from None

@@ -13,7 +13,7 @@ import soundfile
 
 from engine.client import Chunk, EngineError, EngineSession, SessionOptions, Unit
 from engine.serving.factory import create_engine
-from engine.serving.live_engine import MINI, LiveEngine, read_notice, read_sampling, read_voice
+from engine.serving.live_engine import MINI, LiveEngine, read_examples, read_notice, read_sampling, read_voice
 from engine.spec import EngineSpec
 from tests.engine_runtime.conftest import unit
 
@@ -138,3 +138,9 @@ async def test_a_checkpoint_can_tell_its_callers_something(tmp_path: Path) -> No
     (tmp_path / "notice.txt").write_text("It knows\n  twelve words.\n" + "x" * 600, encoding="utf-8")
     assert read_notice(tmp_path).startswith("It knows twelve words. xxx")
     assert len(read_notice(tmp_path)) == 500
+
+
+async def test_a_checkpoint_can_tell_its_callers_what_to_say(tmp_path: Path) -> None:
+    assert read_examples(tmp_path) == ()
+    (tmp_path / "examples.txt").write_text("\n  Count   to three. \n\n" + "x" * 100 + "\n" + "More.\n" * 8)
+    assert read_examples(tmp_path) == ("Count to three.", "x" * 80, *["More."] * 4)

@@ -25,7 +25,12 @@ def test_units_and_chunks_survive(pcm: bytes, text: str, frame: bytes | None) ->
 
 
 @pytest.mark.parametrize(
-    "value", [SessionOptions(seed=4), EngineSpec(kind="scripted"), EngineInfo("a", True, "cpu", 1, 2, 3, ("x", "y"))]
+    "value",
+    [
+        SessionOptions(seed=4),
+        EngineSpec(kind="scripted"),
+        EngineInfo("a", True, "cpu", 1, 2, 3, ("x", "y"), note="It counts.", examples=("Count to three.",)),
+    ],
 )
 def test_plain_dataclasses_survive(value: object) -> None:
     assert revive(type(value), unpack(pack(plain(value))[4:])) == value

@@ -53,6 +53,7 @@ TABLE = [
     Row("wrong option", "POST", "/api/calls", offer(options={"preset": "opera"}), JSON, 400, "bad_options"),
     Row("unknown voice", "POST", "/api/calls", offer(options={"voice": "Callas"}), JSON, 400, "bad_options"),
     Row("ticket no text", "POST", "/api/calls", offer(ticket=1), JSON, 400, "bad_request"),
+    Row("line, ticket no text", "POST", "/api/line", '{"ticket": 1}', JSON, 400, "bad_request"),
     Row("too large", "POST", "/api/calls", offer(sdp="v=0" + "x" * 70_000), JSON, 413, "too_large"),
     Row("a form", "POST", "/api/calls", "sdp=1", FORM, 415, "wrong_content_type"),
     Row("plain text", "POST", "/api/calls", offer(), "text/plain", 415, "wrong_content_type"),

@@ -97,6 +97,30 @@ async def test_callers_queue_for_a_place_in_order(start: StartServer) -> None:
     assert (status, body["position"], body["ticket"]) == (503, 1, tickets[1])
 
 
+async def test_a_place_can_be_asked_for_before_there_is_an_offer(start: StartServer) -> None:
+    site = await start("--max-calls", "1")
+    async with site.http.post("/api/line", json={}) as free:
+        assert free.status == 204
+    _, first = await site.call()
+    status, body, response = await site.post("/api/line", {})
+    assert (status, body["error"]["code"], body["position"]) == (503, "full", 1)
+    assert int(response.headers["Retry-After"]) >= 1
+    _, behind, _ = await site.post("/api/line", {})
+    assert behind["position"] == 2
+
+    await site.hang_up(first["call_id"])
+    async with site.http.post("/api/line", json={"ticket": body["ticket"]}) as free:
+        assert free.status == 204
+    assert len(site.server.registry) == 0  # asking takes no place, but nobody overtakes
+    status, still, _ = await site.post("/api/line", {"ticket": behind["ticket"]})
+    assert (status, still["position"]) == (503, 2)
+
+    for _ in range(2):
+        async with site.http.delete(f"/api/line/{body['ticket']}") as left:
+            assert left.status == 204
+    await site.call(ticket=behind["ticket"])
+
+
 async def test_a_call_is_resumed_with_its_token_and_keeps_its_memory(site: Site) -> None:
     caller, answer = await site.call()
     await caller.receive("welcome")

@@ -83,6 +83,9 @@ def test_who_stops_asking_loses_the_place() -> None:
     line.wait(patient[0])
     clock.now += WaitingLine.PATIENCE_S / 2 + 1
     assert line.position(patient[0]) == 0
+    line.keep(patient[0])
+    clock.now += WaitingLine.PATIENCE_S
+    assert line.position(patient[0]) == 0
     assert line.wait(gone[0]) not in (None, gone)
 
 

@@ -16,6 +16,7 @@ from engine.mini.world.conversations import shown_conversation, spoken_conversat
 from engine.mini.world.rendering import render
 from engine.mini.world.scenes import Scene, Thing, ask, describe, random_scene
 from engine.mini.world.vocabulary import TENS, UNITS, number
+from engine.serving.live_engine import MINI, read_examples
 
 KNOWN = set(grammar.lexicon_words())
 HEARD = set(grammar.heard_words())
@@ -169,6 +170,12 @@ def test_every_word_of_a_question_can_be_heard(seed: int, shown: bool) -> None:
     turns = shown_conversation(source) if shown else spoken_conversation(source)
     asked = {word for turn, _ in turns if turn.skill != "ood" for word in turn.heard.split()}
     assert asked <= HEARD
+
+
+def test_the_first_screen_suggests_what_can_be_understood() -> None:
+    examples = read_examples(MINI)
+    assert 3 <= len(examples) <= 6
+    assert {word for example in examples for word in grammar.plain(example).split()} <= HEARD
 
 
 def test_strange_words_are_not_told_from_each_other() -> None:
