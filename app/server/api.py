@@ -62,7 +62,7 @@ async def open_call(request: web.Request) -> web.Response:
 
 @routes.post("/api/line")
 async def ask_for_a_place(request: web.Request) -> web.Response:
-    """Whether a call could begin now: ``{"ticket"?}``. A caller asks before the microphone is opened, and goes on asking
+    """Whether a call could begin now: ``{"ticket"?}``. A caller asks before opening the microphone, and goes on asking
     with the ticket of the 503; once there is a place, asking keeps it for the holder of the ticket."""
     limit_rate(request)
     request.app[REGISTRY].ask(_ticket(await json_body(request)))

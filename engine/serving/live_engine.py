@@ -157,8 +157,8 @@ def read_notice(directory: Path) -> str:
 
 
 def read_examples(directory: Path) -> tuple[str, ...]:
-    """What a caller can say to a checkpoint, in its makers' words, from ``examples.txt``: a sentence a line, at most six
-    of at most 80 characters."""
+    """What a caller can say to a checkpoint, in its makers' words, from ``examples.txt``: a sentence a line, at most
+    six of at most 80 characters."""
     path = directory / "examples.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     sentences = [" ".join(line.split())[:80] for line in lines]
