@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
+PAGE_TOOLS := tests/js/node_modules
 
 # Debian's names. The call itself needs none of them: the wheels bring their own libraries.
 TEST_PACKAGES  := chromium firefox-esr iproute2
@@ -51,9 +52,25 @@ run: $(VENV)/.ready  ## set up and run the call; ends with "ready https://localh
 test: setup-test  ## set up and run the tests
 	$(PY) -m pytest
 
-check: $(VENV)/.ready-test  ## ruff and mypy
+check: $(VENV)/.ready-test check-js  ## ruff, mypy --strict, and the page's types and lint
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
+
+# The page needs no Node.js to run, only to be checked.
+$(PAGE_TOOLS)/.ready: tests/js/package-lock.json
+	cd tests/js && npm ci --silent
+	@touch $@
+
+.PHONY: check-js
+check-js:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-js-with-npm; \
+	else echo "Not checked: static/js, for want of npm (Debian: apt-get install npm)."; fi
+
+.PHONY: check-js-with-npm
+check-js-with-npm: $(PAGE_TOOLS)/.ready
+	$(PAGE_TOOLS)/.bin/tsc -p tests/js
+	$(PAGE_TOOLS)/.bin/eslint --config tests/js/eslint.config.js static/js
 
 train-mini: $(VENV)/.ready-test  ## train mini, or go on with it; TRAIN="--device cuda --batch 256 --workers 12"
 	$(call system-packages,$(TRAIN_PACKAGES),Mini then trains only from speech packed elsewhere: python -m engine.mini --pack N.)

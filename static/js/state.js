@@ -38,6 +38,7 @@
  * @property {string} [name]
  * @property {boolean} [trained]
  * @property {string} [note]
+ * @property {string[]} [voices] that the model can answer in
  * @property {boolean} [recording]
  * @property {number|null} [progress] 0 to 1
  * @property {string} [message]
