@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 PAGE_TOOLS := tests/js/node_modules
+CONSTRAINTS ?= constraints.txt
+PINNED := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 # Debian's names. The call itself needs none of them: the wheels bring their own libraries.
 TEST_PACKAGES  := chromium firefox-esr iproute2
@@ -17,14 +19,14 @@ MORE_VOICES    := rhvoice rhvoice-english libttspico-utils  # in Debian's contri
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
 
-$(VENV)/.ready: requirements.txt
+$(VENV)/.ready: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "Creating $(VENV) failed. On Debian: apt-get install python3-venv"; exit 1; }
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt $(PINNED)
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready tests/requirements.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt $(PINNED)
 	@touch $@
 
 # Installs Debian packages when that is possible, and otherwise names them: $(call system-packages,names,what for)
