@@ -15,7 +15,7 @@ from engine.checkpoint.quantize import QUANTIZATIONS
 from engine.client import OUTPUT_RATE, EngineError
 from engine.errors import ModelError
 from engine.processing.image import open_image
-from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, get_sys_prompt
+from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.live_engine import MINI, read_sampling
 
 VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
@@ -135,11 +135,12 @@ def _missing(options: argparse.Namespace) -> str | None:
 def conversation(options: argparse.Namespace) -> tuple[list[Message], ChatOptions]:
     """The messages and settings that the command's options stand for. Raises InputError for unreadable files."""
     voice = load_sound(options.voice) if options.voice else None
-    messages: list[Message] = [Message("system", [options.system])] if options.system else []
+    messages: list[Message] = [Message("system", [TypedText(options.system)])] if options.system else []
     if options.mode in VOICED:
         messages.append(get_sys_prompt(voice, VOICED[options.mode], options.language))
     for picture, question, solution in options.example:
-        messages += [Message("user", [open_image(Path(picture)), question]), Message("assistant", [solution])]
+        messages.append(Message("user", [open_image(Path(picture)), TypedText(question)]))
+        messages.append(Message("assistant", [TypedText(solution)]))
     messages.append(Message("user", _question(options)))
     return messages, _settings(options)
 
@@ -147,7 +148,7 @@ def conversation(options: argparse.Namespace) -> tuple[list[Message], ChatOption
 def _question(options: argparse.Namespace) -> list[Part]:
     images: list[Part] = [open_image(Path(name)) for name in options.image]
     sounds: list[Part] = [load_sound(name) for name in options.audio]
-    words: list[Part] = [options.question] if options.question else []
+    words: list[Part] = [TypedText(options.question)] if options.question else []
     if options.mode == "cloning":
         return [READ_PROMPT[options.language], *words]
     if options.mode in TASK_PROMPTS:

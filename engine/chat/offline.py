@@ -128,7 +128,7 @@ class Chat:
         """``context`` bounds the tokens of a conversation, its answer included; None is the model's own limit."""
         self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
         self.stream = StreamingModel(loaded, sessions=1, context=context)
-        self.prompts = PromptMaker(loaded)
+        self.prompts = PromptMaker(loaded, self.stream.builder)
         self.stop_ids = self.stream.builder.specials.stop
 
     def prepare(self, messages: Sequence[Message], options: ChatOptions) -> ChatPrompt:

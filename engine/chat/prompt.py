@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices, open_image
 from engine.processing.mel import MelExtractor, split_clips
-from engine.processing.prompts import SPEECH_PROMPT, Message, Part, TypedText, closed_turn
+from engine.processing.prompts import SPEECH_PROMPT, UNIT, Message, Part, TypedText, closed_turn
 from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
 
-IMAGE_MARK, AUDIO_MARK = "(<image>./</image>)", "(<audio>./</audio>)"
-"""Stand for a picture and a sound in a text template."""
-_MARKS = re.compile(f"({re.escape(IMAGE_MARK)}|{re.escape(AUDIO_MARK)})")
+MARK = "\ue000"
+"""Stands for a picture or typed text in a text template: a private-use character, which no template has of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +37,8 @@ class ChatPrompt:
 class PromptMaker:
     """Makes prompts for one model."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.config, self.tokenizer = loaded.config, loaded.tokenizer
+    def __init__(self, loaded: LoadedModel, build: TokenBuilder) -> None:
+        self.config, self.tokenizer, self.build = loaded.config, loaded.tokenizer, build
         self.images = ImageProcessor(loaded.config.image)
         self.mel = MelExtractor(loaded.config.mel)
 
@@ -66,9 +65,7 @@ class PromptMaker:
             for part in message.content:
                 if pieces and joint:
                     pieces.append(joint)
-                if isinstance(part, TypedText):
-                    raise InputError("typed text belongs to a live call; give the text itself")
-                if isinstance(part, str):
+                if isinstance(part, str | TypedText):
                     pieces.append(part)
                 elif isinstance(part, Image.Image):
                     images.append(self.images(part, max_slices))
@@ -79,30 +76,27 @@ class PromptMaker:
             if sounds:
                 mels += [self.mel(clip) for clip in split_clips(np.concatenate(sounds), self.config.mel)]
             turns.append((message.role, pieces))
-        config = self.config if chunk_input is None else replace(self.config, chunk_input=chunk_input)
-        build = TokenBuilder(self.tokenizer, config)
         pieces = _speech_template(turns) if speech or mels else self._text_template(turns)
         numbered = self.config.image.use_image_id if use_image_id is None else use_image_id
-        row = build(pieces, use_image_id=numbered)
-        if max_length is not None and len(row) > max_length:
-            row = build.row(row.ids[:max_length])
-        return ChatPrompt(row, tuple(images), tuple(mels))
+        row = self.build(pieces, use_image_id=numbered, chunk_input=chunk_input)
+        return ChatPrompt(row if max_length is None else row.cut(max_length), tuple(images), tuple(mels))
 
     def _text_template(self, turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
         """The tokenizer's own chat template, for answers that are only written."""
-        slots = [piece for _, pieces in turns for piece in pieces if isinstance(piece, ImageSlot)]
+        apart = [piece for _, pieces in turns for piece in pieces if not isinstance(piece, str)]
         plain = [{"role": role, "content": "".join(map(_marked, pieces))} for role, pieces in turns]
         if not self.tokenizer.chat_template:
             raise InputError("the tokenizer has no chat template; ask with use_tts_template=True")
         text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-        parts = _MARKS.split(text)
-        assert len(parts) == 2 * len(slots) + 1
-        media = iter(slots)
-        return [next(media) if part == IMAGE_MARK else part for part in parts]
+        parts = re.split(f"({MARK})", text)
+        if parts.count(MARK) != len(apart):
+            raise InputError("the tokenizer's chat template repeats or drops messages; ask with use_tts_template=True")
+        rest = iter(apart)
+        return [next(rest) if part == MARK else part for part in parts]
 
 
 def _marked(piece: Piece) -> str:
-    return piece if isinstance(piece, str) else IMAGE_MARK
+    return piece if isinstance(piece, str) else MARK
 
 
 def _speech_template(turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
@@ -129,13 +123,14 @@ def _check(messages: Sequence[Message]) -> None:
         if message.role not in ("system", "user", "assistant"):
             raise InputError(f"the role is {message.role!r}; use system, user or assistant")
         for part in message.content:
-            if isinstance(part, str) and _MARKS.search(part):
-                raise InputError(f"a text holds {IMAGE_MARK} or {AUDIO_MARK}; give pictures and sounds as parts")
+            if isinstance(part, str) and MARK in part:
+                raise InputError(f"a text of control tokens holds {MARK!r}; give it as TypedText")
 
 
 def messages_of(conversation: Iterable[Message | Mapping[str, Any]]) -> list[Message]:
     """Messages from ``{"role", "content"}`` mappings. A content may be one part or a list of them; a part is text, a
-    picture (also a path), or sound. Raises InputError."""
+    picture (also a path), or sound. A text that is no more than the mark of a unit is that mark; any other counts as
+    typed, so that no control token can be spelled in it. Raises InputError."""
     messages = []
     for entry in conversation:
         if isinstance(entry, Message):
@@ -150,7 +145,9 @@ def messages_of(conversation: Iterable[Message | Mapping[str, Any]]) -> list[Mes
 
 
 def _part(part: Any) -> Part:
-    if isinstance(part, str | np.ndarray | Image.Image):
+    if isinstance(part, str):
+        return part if part == UNIT else TypedText(part)
+    if isinstance(part, TypedText | np.ndarray | Image.Image):
         return part
     if isinstance(part, Path | bytes):
         return open_image(part)

@@ -2,17 +2,23 @@
 
 A picture or a second of sound takes a fixed row of placeholders whose embeddings are replaced later. Such rows are
 made once per shape, and repeated texts are looked up, so that a unit of a call costs no tokenizer run.
+
+Where the placeholders are follows from what was put there, never from ids that were found: no text can move them. What
+a person typed is encoded by :class:`TypedEncoder`, which knows no added token.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from itertools import groupby
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer as Backend
 
 from engine.config import OmniConfig
 from engine.errors import TokenizerError
@@ -48,6 +54,9 @@ MEL_FRAMES_PER_SECOND = 100
 
 class Tokenizer(Protocol):
     """What is used of a Hugging Face tokenizer."""
+
+    @property
+    def backend_tokenizer(self) -> Backend: ...
 
     def encode(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
@@ -129,6 +138,63 @@ class TokenRow:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def cut(self, length: int) -> TokenRow:
+        """The first ``length`` ids; a pair of which the end is cut off is left out."""
+
+        def whole(bounds: Bounds) -> Bounds:
+            return bounds[bounds[:, 1] < length]
+
+        ids = self.ids[:length]
+        return TokenRow(ids, whole(self.image_bounds), whole(self.audio_bounds), whole(self.spk_bounds))
+
+
+class TypedEncoder:
+    """Encodes what a person typed: the tokenizer's own model without its added tokens, whatever their flags say.
+
+    ``split_special_tokens`` of transformers is not enough: it spells out only those added tokens that are flagged as
+    special, and it is a switch on the one tokenizer that all threads share.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        document = json.loads(backend.to_str())
+        added = {token["content"]: token["id"] for token in document["added_tokens"]}
+        self._backend = backend
+        self._added = frozenset(added.values())
+        document |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        _forget(document["model"], added.keys() - {document["model"].get("unk_token")})
+        self._plain = Backend.from_str(json.dumps(document))
+
+    def __call__(self, parts: Sequence[str | TypedText]) -> list[int]:
+        """Ids of neighbouring texts, as of one text in which only what a ``str`` spells can be an added token."""
+        ids: list[int] = []
+        plain = ""
+        for part in parts:
+            if isinstance(part, TypedText):
+                plain += part.text
+                continue
+            found, end = self._backend.encode(part, add_special_tokens=False), 0
+            for token, (first, last) in zip(found.ids, found.offsets, strict=True):
+                if token in self._added:
+                    ids += [*self._encode(plain + part[end:first]), token]
+                    plain, end = "", last
+            plain += part[end:]
+        return ids + self._encode(plain)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+
+
+def _forget(model: dict[str, Any], added: Iterable[str]) -> None:
+    """Take ``added`` out of a tokenizer model, so that it cannot come upon them by itself either."""
+    added = set(added)
+    if isinstance(model["vocab"], list):  # Unigram: an id is a place in the list, and a low score is never chosen
+        model["vocab"] = [[text, -1e9 if text in added else score] for text, score in model["vocab"]]
+        return
+    model["vocab"] = {text: number for text, number in model["vocab"].items() if text not in added}
+    if "merges" in model:
+        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [[a, b] for a, b in pairs if not added & {a, b, a + b}]
+
 
 class TokenBuilder:
     """Builds token rows with one tokenizer."""
@@ -139,15 +205,18 @@ class TokenBuilder:
         self._queries = config.query_num
         self._hop = config.mel.hop_length
         self._pool_step = config.audio.pool_step
-        self._group = int(config.audio.chunk_length * MEL_FRAMES_PER_SECOND) if config.chunk_input else 0
+        self._group = int(config.audio.chunk_length * MEL_FRAMES_PER_SECOND)
+        self._chunk_input = config.chunk_input
+        self._typed = TypedEncoder(tokenizer.backend_tokenizer)
         self._cached = lru_cache(maxsize=128)(self._build)
 
     def text(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """A text in which the string of an added token is that token."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False)
 
     def typed(self, text: str) -> list[int]:
-        """A text in which even the string of a control token is only text."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        """A text in which even the string of an added token is only text."""
+        return self._typed([TypedText(text)])
 
     def image(self, grid: Grid | None, image_id: int | None) -> list[int]:
         """Placeholders of one picture: the whole, then the cells of its grid, rows separated by a line break."""
@@ -161,10 +230,11 @@ class TokenBuilder:
             ids += row + (self.text("\n") + row) * (rows - 1)
         return ids
 
-    def audio(self, tokens: int) -> list[int]:
-        """Placeholders of a sound, cut into groups of one second where the model was trained so."""
+    def audio(self, tokens: int, *, chunk_input: bool | None = None) -> list[int]:
+        """Placeholders of a sound, cut into groups of one second where the model was trained so, or as asked."""
         special = self.specials
-        group = token_length(self._group, self._pool_step) if self._group else tokens
+        grouped = (self._chunk_input if chunk_input is None else chunk_input) and self._group
+        group = token_length(self._group, self._pool_step) if grouped else tokens
         ids: list[int] = []
         for start in range(0, tokens, max(group, 1)):
             count = min(group, tokens - start)
@@ -175,48 +245,47 @@ class TokenBuilder:
         """Vectors that a sound of so many samples takes in the context."""
         return token_length(mel_length(samples, self._hop), self._pool_step)
 
-    def __call__(self, pieces: Iterable[Piece], *, use_image_id: bool = False) -> TokenRow:
-        """Token ids of texts, pictures and sounds in order. Neighbouring texts are tokenised as one, typed text by
-        itself; pictures are numbered from 0 with ``use_image_id``. The same pieces give the same (read-only) row."""
-        return self._cached(tuple(pieces), use_image_id)
+    def __call__(
+        self, pieces: Iterable[Piece], *, use_image_id: bool = False, chunk_input: bool | None = None
+    ) -> TokenRow:
+        """Token ids of texts, pictures and sounds in order. Neighbouring texts are tokenised as one; pictures are
+        numbered from 0 with ``use_image_id``; ``chunk_input`` None takes the model's setting. The same pieces give the
+        same (read-only) row."""
+        return self._cached(tuple(pieces), use_image_id, chunk_input)
 
-    def _build(self, pieces: tuple[Piece, ...], use_image_id: bool) -> TokenRow:
+    def _build(self, pieces: tuple[Piece, ...], use_image_id: bool, chunk_input: bool | None) -> TokenRow:
+        special = self.specials
         ids: list[int] = []
-        text, images = "", 0
-        for piece in pieces:
-            if isinstance(piece, str):
-                text += piece
+        pictures, sounds = [NO_BOUNDS], [NO_BOUNDS]
+        for textual, group in groupby(pieces, lambda piece: isinstance(piece, str | TypedText)):
+            if textual:
+                ids += self._texts([piece for piece in group if isinstance(piece, str | TypedText)])
                 continue
-            if text:
-                ids.extend(self.text(text))
-                text = ""
-            if isinstance(piece, TypedText):
-                ids.extend(self.typed(piece.text))
-            elif isinstance(piece, ImageSlot):
-                ids.extend(self.image(piece.grid, images if use_image_id else None))
-                images += 1
-            else:
-                ids.extend(self.audio(self.audio_tokens(piece.samples)))
-        if text:
-            ids.extend(self.text(text))
-        return self.row(ids)
-
-    def row(self, ids: Sequence[int] | NDArray[np.int64]) -> TokenRow:
-        """Ids with the bounds that their special tokens mark; a pair that was cut off at the end is left out."""
+            for piece in group:
+                if isinstance(piece, ImageSlot):
+                    slot = self.image(piece.grid, len(pictures) - 1 if use_image_id else None)
+                    marks = (special.image_start, special.slice_start), (special.image_end, special.slice_end)
+                    pictures.append(_bounds(slot, *marks) + len(ids))
+                else:
+                    assert isinstance(piece, AudioSlot)
+                    slot = self.audio(self.audio_tokens(piece.samples), chunk_input=chunk_input)
+                    sounds.append(_bounds(slot, (special.audio_start,), (special.audio_end,)) + len(ids))
+                ids += slot
         row = np.array(ids, np.int64)
         row.flags.writeable = False
-        special = self.specials
-        images = (special.image_start, special.slice_start), (special.image_end, special.slice_end)
-        return TokenRow(
-            ids=row,
-            image_bounds=_bounds(row, *images),
-            audio_bounds=_bounds(row, (special.audio_start,), (special.audio_end,)),
-            spk_bounds=_bounds(row, (special.spk_start,), (special.spk_end,)),
-        )
+        speakers = _bounds(row, (special.spk_start,), (special.spk_end,))
+        return TokenRow(row, np.concatenate(pictures), np.concatenate(sounds), speakers)
+
+    def _texts(self, parts: Sequence[str | TypedText]) -> list[int]:
+        own = [part for part in parts if isinstance(part, str)]
+        return self.text("".join(own)) if len(own) == len(parts) else self._typed(parts)
 
 
-def _bounds(ids: NDArray[np.int64], starts: tuple[int, ...], ends: tuple[int, ...]) -> Bounds:
+NO_BOUNDS: Bounds = np.zeros((0, 2), np.int64)
+
+
+def _bounds(ids: Sequence[int] | NDArray[np.int64], starts: tuple[int, ...], ends: tuple[int, ...]) -> Bounds:
     first = np.flatnonzero(np.isin(ids, starts)) + 1
     last = np.flatnonzero(np.isin(ids, ends))
     pairs = min(len(first), len(last))
-    return np.stack([first[:pairs], last[:pairs]], axis=1)
+    return np.stack([first[:pairs], last[:pairs]], axis=1).astype(np.int64, copy=False)

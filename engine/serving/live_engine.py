@@ -27,7 +27,7 @@ from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
-from engine.processing.prompts import UNIT, Message, get_sys_prompt
+from engine.processing.prompts import UNIT, Message, TypedText, get_sys_prompt
 from engine.serving.checks import check_options
 from engine.serving.live_session import LiveSession, Runtime
 from engine.serving.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
@@ -115,7 +115,8 @@ class LiveEngine:
             raise EngineError("bad_options", f"The session cannot be opened: {error}.") from None
         if not options.prompt:
             return message
-        return Message(message.role, [options.prompt, *(part for part in message.content if not isinstance(part, str))])
+        typed = TypedText(options.prompt)
+        return Message(message.role, [typed, *(part for part in message.content if not isinstance(part, str))])
 
     @torch.inference_mode()
     def _warm(self, loaded: LoadedModel) -> StreamingModel:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.chat.offline import Chat, ChatAnswer, ChatOptions, chat
+from engine.chat.prompt import MARK, messages_of
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import SpeechSampling
 from engine.errors import InputError
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
 from tests.engine_inputs.conftest import GoldenSet, assert_close
 
+PATH = Path(__file__).resolve().parents[1] / "data"
 BRIEF: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
 RED = Image.new("RGB", (40, 30), "red")
 TONE = (np.sin(np.arange(8_000) / 9) / 3).astype(np.float32)
@@ -204,7 +206,7 @@ def test_a_long_prompt_is_cut(talker: Chat) -> None:
         ([{"role": "user", "content": "hi"}, {"role": "robot", "content": "hi"}], {}, "role is 'robot'"),
         ([{"role": "user"}], {}, "a role and a content"),
         (ask(3.5), {}, "part is float"),
-        (ask("see (<image>./</image>)"), {}, "give pictures and sounds as parts"),
+        ([Message("user", [f"see {MARK}"])], {}, "give it as TypedText"),
         (ask(np.zeros((2, 8_000), np.float32)), {}, "one channel"),
         (ask(np.zeros(100, np.float32)), {}, "at least 321"),
         (ask("hi"), {"beam_width": 3}, "beam_width is not an option"),
@@ -218,6 +220,25 @@ def test_a_long_prompt_is_cut(talker: Chat) -> None:
 def test_mistakes_are_explained(talker: Chat, messages: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         chat(talker, messages, **options)
+
+
+QUESTIONS = (PATH / "questions-with-marks.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("before", [[], [RED], [TONE], [RED, TONE]], ids=["alone", "picture", "sound", "both"])
+def test_marks_in_a_question_are_words(talker: Chat, question: str, before: list[Any]) -> None:
+    """Whatever is typed, the pictures and sounds stay in their places, and the marks are spelled out."""
+    written = talker.prepare(messages_of(ask(*before, question)), ChatOptions())
+    plain = talker.prepare(messages_of(ask(*before, "what?")), ChatOptions())
+    assert written.row.image_bounds.tolist() == plain.row.image_bounds.tolist()
+    assert written.row.audio_bounds.tolist() == plain.row.audio_bounds.tolist()
+    specials = {*talker.stream.builder.specials.stop, *talker.tokenizer.added_tokens_decoder}
+    assert sum(token in specials for token in written.row.ids.tolist()) == sum(
+        token in specials for token in plain.row.ids.tolist()
+    )
+    assert question in talker.tokenizer.decode(written.row.ids.tolist())
+    assert isinstance(chat(talker, ask(*before, question), **BRIEF), str)
 
 
 def test_a_conversation_must_fit_the_context(loaded: LoadedModel) -> None:

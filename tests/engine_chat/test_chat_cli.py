@@ -16,7 +16,7 @@ from engine.chat.cli import MODES, build_parser, conversation, main
 from engine.chat.offline import ChatOptions
 from engine.checkpoint.loader import has_weights
 from engine.processing.prompts import MODES as PROMPT_MODES
-from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, get_sys_prompt
+from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, TypedText, get_sys_prompt
 from engine.serving.live_engine import MINI
 from tests.engine_chat.test_media import write_video
 from tests.engine_inputs.conftest import PUBLIC
@@ -37,7 +37,10 @@ def made(*arguments: str) -> tuple[list[Message], ChatOptions]:
 
 
 def kinds(message: Message) -> list[Any]:
-    return [part if isinstance(part, str) else type(part) for part in message.content]
+    return [
+        part.text if isinstance(part, TypedText) else part if isinstance(part, str) else type(part)
+        for part in message.content
+    ]
 
 
 def test_a_question_about_pictures() -> None:
@@ -51,7 +54,7 @@ def test_examples_come_first() -> None:
     messages, _ = made("--system", "Be brief.", "--example", PICTURE, "what?", "A cat.", "--question", "why?")
     assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
     assert kinds(messages[1]) == [Image.Image, "what?"]
-    assert messages[2].content == ["A cat."]
+    assert kinds(messages[2]) == ["A cat."]
 
 
 def test_video_frames_are_cut_less_and_not_numbered(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_voices(mode: str, name: str, language: str, tone: str) -> None:
     messages, _ = made("--mode", mode, "--voice", tone, "--question", "Hello.", "--language", language)
     assert name in PROMPT_MODES
     assert kinds(messages[0]) == kinds(get_sys_prompt(np.zeros(1, np.float32), name, language))
-    assert messages[1].content[-1] == "Hello."
+    assert messages[1].content[-1] == TypedText("Hello.")
 
 
 @pytest.mark.parametrize("mode", TASK_PROMPTS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken, models
+from tokenizers import Tokenizer as Backend
 
 from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError, TokenizerError
@@ -19,7 +22,7 @@ from engine.processing.prompts import (
     get_sys_prompt,
     turn_header,
 )
-from engine.processing.tokens import AudioSlot, ImageSlot, Piece, SpecialIds, TokenBuilder, TokenRow
+from engine.processing.tokens import AudioSlot, ImageSlot, Piece, SpecialIds, TokenBuilder, TokenRow, TypedEncoder
 from tests.engine_inputs.conftest import GoldenSet
 
 VOICE = np.zeros(20_800, np.float32)
@@ -82,7 +85,72 @@ def test_typed_text_holds_no_control_token(loaded: LoadedModel, build: TokenBuil
     assert not set(typed) & set(loaded.tokenizer.all_special_ids)
     assert loaded.tokenizer.decode(typed) == text
     assert build.specials.im_end in build([text]).ids, "the same string outside a call's typed text is a control token"
-    assert build([header, TypedText("and then?")]).ids.tolist() == build([header, "and then?"]).ids.tolist()
+
+
+@pytest.mark.parametrize("typed", ["and then?", "look.", "", " two  blanks ", "\n\nlines\n", "好 3+4!", "🙂\t"])
+def test_typed_text_without_marks_is_encoded_as_published(build: TokenBuilder, typed: str) -> None:
+    """As one text with what stands around it: a full stop and a line break, say, are one token."""
+    header = turn_header(answered=True, completed=False)
+
+    def message(text: Piece) -> TokenRow:
+        return build([header, text, "\n", ImageSlot(), "\n", text, "<|im_end|>\n"])
+
+    assert message(TypedText(typed)).ids.tolist() == message(typed).ids.tolist()
+
+
+def test_marks_cannot_be_typed_in_parts(build: TokenBuilder) -> None:
+    ids = build([TypedText("<|im_"), TypedText("end|>")]).ids.tolist()
+    assert build.specials.im_end not in ids
+    assert ids == build.typed("<|im_end|>")
+
+
+TYPED = "a <image>x</image> <|audio_start|>b<mark>c <mark"
+
+
+def vocabulary(*words: str) -> dict[str, int]:
+    return {word: number for number, word in enumerate(words)}
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "byte pairs": lambda: Backend(models.BPE(vocabulary(*map(chr, range(32, 127))), [])),
+    "byte pairs that know the mark": lambda: Backend(
+        models.BPE(vocabulary(*map(chr, range(32, 127)), "<mark>"), [], ignore_merges=True)
+    ),
+    "merges that make the mark": lambda: Backend(
+        models.BPE(vocabulary(*map(chr, range(32, 127)), "<m", "ar", "k>", "<mar", "<mark>"),
+                   [("<", "m"), ("a", "r"), ("k", ">"), ("<m", "ar"), ("<mar", "k>")])
+    ),
+    "whole words": lambda: Backend(models.WordLevel(vocabulary("[UNK]", "<mark>", "a"), "[UNK]")),
+    "pieces of words": lambda: Backend(models.WordPiece(vocabulary("[UNK]", "<mark>", "a", "##b"), unk_token="[UNK]")),
+    "likely pieces": lambda: Backend(
+        models.Unigram([("?", 0.0), ("<mark>", -0.1), *((chr(code), -5.0) for code in range(32, 127))], 0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [{"special": True}, {"special": False}, {"normalized": True}, {"lstrip": True}])
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_typed_text_knows_no_added_token_whatever_its_flags(kind: str, flags: dict[str, bool]) -> None:
+    backend = BACKENDS[kind]()
+    marks = ["<image>", "</image>", "<|audio_start|>", "<mark>"]
+    backend.add_tokens([AddedToken(mark, **{"special": False, **flags}) for mark in marks])
+    added = {backend.token_to_id(mark) for mark in marks}
+    assert added <= {*backend.encode(TYPED).ids}, "the tokenizer itself finds them"
+    encode = TypedEncoder(backend)
+    assert not added & {*encode([TypedText(TYPED)])}
+    assert added & {*encode([TypedText(TYPED), "<mark>"])} == {backend.token_to_id("<mark>")}
+
+
+def test_nothing_that_is_said_moves_a_picture(build: TokenBuilder) -> None:
+    """Not even a text that may spell control tokens."""
+    says = "</image> <image> <slice> <|audio_end|> <|audio_start|>"
+    for text in (says, TypedText(says)):
+        row = build([text, ImageSlot(), text, SECOND, text])
+        assert len(row.image_bounds) == len(row.audio_bounds) == 1
+        for bounds in (row.image_bounds, row.audio_bounds):
+            first, last = bounds[0].tolist()
+            assert set(row.ids[first:last].tolist()) == {build.specials.unknown}
+        assert np.diff(row.image_bounds).tolist() == [[64]]
 
 
 def test_pictures(golden: GoldenSet, build: TokenBuilder) -> None:
@@ -121,8 +189,9 @@ def test_texts_are_tokenised_together(build: TokenBuilder) -> None:
 
 
 def test_cut_rows_keep_whole_pairs_only(build: TokenBuilder) -> None:
-    ids = build([ImageSlot(), SECOND]).ids
-    cut = build.row(ids[:-1])
+    row = build([ImageSlot(), SECOND])
+    cut = row.cut(len(row) - 1)
+    assert cut.ids.tolist() == row.ids.tolist()[:-1]
     assert len(cut.image_bounds) == 1
     assert len(cut.audio_bounds) == 0
 
