@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from app.text import is_unicode
 from engine.client import SessionOptions
 
 Preset = Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"]
@@ -186,6 +187,8 @@ def _checked(value: object, kind: Any, bounds: Mapping[str, float], name: str) -
         if not isinstance(value, kind):
             wanted = "true or false" if kind is bool else "a text"
             raise OptionError(f"{name} must be {wanted}, not {_json_kind(value)}.")
+        if isinstance(value, str) and not is_unicode(value):
+            raise OptionError(f"{name} must be Unicode text, and this has half of a surrogate pair.")
         return value
     low, high = bounds["low"], bounds["high"]
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from app.text import JsonError, read_json
 from engine.client import INPUT_RATE
 
 VERSION = 1
@@ -63,10 +64,9 @@ def parse_message(raw: str) -> Message:
     if len(raw) > MAX_MESSAGE_BYTES or len(raw.encode(errors="replace")) > MAX_MESSAGE_BYTES:
         raise ProtocolError("message_too_large", f"A message may have {MAX_MESSAGE_BYTES} bytes; send it in parts.")
     try:
-        message = json.loads(raw, parse_constant=_no_constant)
-        encode(message).encode()  # half a surrogate pair (\ud800) passes as JSON but cannot be sent anywhere
-    except (ValueError, RecursionError):
-        raise ProtocolError("bad_json", "The message is not JSON; send one JSON object per message.") from None
+        message = read_json(raw)
+    except JsonError as error:
+        raise ProtocolError("bad_json", f"The message is not JSON: {error}. Send one JSON object each time.") from None
     if not isinstance(message, dict):
         raise ProtocolError("bad_json", "The message is not a JSON object; send one JSON object per message.")
     seq = message.get("seq")
@@ -115,7 +115,3 @@ def _check(validator: Draft202012Validator, value: object, what: str, seq: int |
         fault = error.message if len(error.message) <= 200 else f"it does not satisfy {error.validator!r}"
         at = f" at {where}" if where else ""
         raise ProtocolError("invalid_message", f"The {what} is not valid{at}: {fault}.", seq)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")

@@ -51,6 +51,7 @@ from app.replay.bundle_media import (
     video_pictures,
 )
 from app.replay.expect import Expectation, ExpectError, parse_expectations
+from app.text import is_unicode
 
 FORMAT = 1
 """Version of the folder's layout, ``format`` in call.json."""
@@ -153,7 +154,7 @@ def write_bundle(
         raise BundleError(folder, "exists already", "choose a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     call = {"format": FORMAT, "options": dict(options or {})}
-    (folder / "call.json").write_text(encode(call) + "\n", encoding="utf-8")
+    _write_text(folder / "call.json", encode(call) + "\n")
     soundfile.write(folder / "audio.wav", audio, rate, subtype="PCM_16")
     for milliseconds, picture in sorted((frames or {}).items()):
         (folder / "frames").mkdir(exist_ok=True)
@@ -161,7 +162,7 @@ def write_bundle(
         (folder / "frames" / f"{milliseconds}.{ending}").write_bytes(picture)
     for name, lines in (("commands.jsonl", commands), ("expect.jsonl", expect)):
         if text := "".join(encode(line) + "\n" for line in lines):
-            (folder / name).write_text(text, encoding="utf-8")
+            _write_text(folder / name, text)
     read_bundle(folder)
     return folder
 
@@ -203,6 +204,12 @@ def _read_call(path: Path) -> _Call:
         engine=engine.get("name") if isinstance(engine, dict) else None,
         call_id=call_id if isinstance(call_id, str) else "replay",
     )
+
+
+def _write_text(path: Path, text: str) -> None:
+    if not is_unicode(text):
+        raise BundleError(path, "would have half of a surrogate pair", "give whole characters")
+    path.write_text(text, encoding="utf-8")
 
 
 def _only_one(folder: Path, names: Sequence[str]) -> Path | None:

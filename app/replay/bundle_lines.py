@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from app.call.protocol import ProtocolError, encode, parse_message
 from app.replay.bundle_media import MAX_AUDIO_S, BundleError
+from app.text import JsonError, read_json
 
 TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",
@@ -143,10 +144,9 @@ def read_text(path: Path) -> str:
 
 def parse_json(path: Path, text: str, where: str, remedy: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise BundleError(path, f"{where}is not JSON ({reason})", remedy) from None
+        return read_json(text)
+    except JsonError as error:
+        raise BundleError(path, f"{where}is not JSON ({error})", remedy) from None
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -6,6 +6,7 @@ Whatever is wrong with a file ends as one :class:`BundleError` that names the fi
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from app.call.frames import MAX_SIDE, FrameSampler, encode_jpeg
+from app.text import printable
 
 AUDIO_NAMES = ("audio.wav", "audio.flac", "audio.ogg", "audio.opus", "audio.mp3")
 VIDEO_NAMES = ("video.mp4", "video.mkv", "video.webm", "video.y4m")
@@ -35,7 +37,7 @@ class BundleError(Exception):
     """A bundle that cannot be replayed. The message is one sentence: the file, the fault and the remedy."""
 
     def __init__(self, path: Path, fault: str, remedy: str) -> None:
-        super().__init__(f"{path} {fault}; {remedy}.")
+        super().__init__(f"{printable(path)} {printable(fault)}; {remedy}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def read_audio(path: Path) -> Audio:
     """Decode a sound file to mono. Stereo is averaged. Raises BundleError."""
     remedy = "save the microphone as a WAV, FLAC or Ogg file with one or two channels"
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, channels, promised = file.samplerate, file.channels, file.frames
             if channels > 2:
                 raise BundleError(path, f"has {channels} channels", remedy)

@@ -28,6 +28,7 @@ from app.replay.bundle import read_bundle, read_expectations
 from app.replay.bundle_media import BundleError
 from app.replay.expect import Outcome, Verdict, check
 from app.replay.replay_call import MAX_TAIL_S, Replayed, replay_call
+from app.text import printable
 from engine.client import Engine, EngineError
 from engine.serving.factory import create_engine
 from engine.spec import EngineSpec
@@ -107,7 +108,7 @@ async def _replay_bundle(name: str, path: Path, engine: Engine, options: ReplayO
     except BundleError as error:
         result.fault = str(error)
     except EngineError as error:
-        result.fault = f"{path} could not be replayed: {error.message}"
+        result.fault = f"{printable(path)} could not be replayed: {error.message}"
     if result.fault is not None:
         result.verdicts = _all_failed(path)
     if folder is not None and result.fault is None:
@@ -247,7 +248,7 @@ def _named(paths: Sequence[str]) -> list[tuple[str, Path]]:
     """A name of its own for each bundle: its folder's, with a number where two folders are called the same."""
     named: dict[str, Path] = {}
     for text in paths:
-        base = name = Path(text).resolve().name
+        base = name = printable(Path(text).resolve().name)
         number = 2
         while name in named:
             name, number = f"{base}-{number}", number + 1

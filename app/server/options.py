@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from app.errors import StartError
+from app.text import is_unicode, printable
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -114,6 +115,8 @@ class ServerOptions:
             text, where = flags[option.name], _flag(option)
             if text is None:
                 text, where = environment.get(option.name.upper(), "").strip(), option.name.upper()
+            if not is_unicode(text):
+                raise StartError(f"{where}={printable(text)}: {where} must be UTF-8 text.")
             if text:
                 try:
                     values[option.name] = option.metadata["parse"](text)

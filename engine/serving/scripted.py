@@ -67,7 +67,8 @@ class Script:
         """
         try:
             raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            json.dumps(raw, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate pair cannot be sent
+        except (OSError, ValueError, RecursionError) as error:
             raise EngineError("load_failed", f"The script {path} cannot be read as JSON: {error}.") from None
         if not isinstance(raw, dict) or (unknown := set(raw) - set(cls.__slots__)):
             found = f"unknown keys {sorted(unknown)}" if isinstance(raw, dict) else type(raw).__name__

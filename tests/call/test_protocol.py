@@ -36,6 +36,8 @@ def test_a_command_is_read() -> None:
         ("", "bad_json"), ("{", "bad_json"), ("[]", "bad_json"), ("[" * 16_000, "bad_json"),
         ('{"v":1,"type":"ping","data":{"nonce":NaN}}', "bad_json"),
         ('{"v":1,"type":"ping","data":{"nonce":"\\ud800"}}', "bad_json"),
+        ('{"v":1,"type":"ping","data":{"nonce":1e999}}', "bad_json"),
+        ('{"v":1,"type":"session.update","data":{"\\udc00":1}}', "bad_json"),
         ('"' + "x" * 16_400, "message_too_large"), ("ä" * 9_000, "message_too_large"),
         ('{"type":"ping"}', "unsupported_version"), ('{"v":2,"type":"ping"}', "unsupported_version"),
         ('{"v":1}', "invalid_message"), ('{"v":1,"type":3}', "invalid_message"),
@@ -79,6 +81,7 @@ def test_options_are_read_back_as_they_were() -> None:
         ({"vda": {}}, "vda"), ({"vad": 3}, "vad"), ({"vad": {"kind": "best"}}, "vad.kind"), ({"seed": True}, "seed"),
         ({"vad": {"onset_ms": 1e9}}, "vad.onset_ms"), ({"vad": {"onset_ms": 20.5}}, "vad.onset_ms"),
         ({"vad": {"onset_ms": 500}}, "onset_window_ms"), ({"turn": {"hangover_ms": 4000}}, "hangover_ms"),
+        ({"prompt": "\ud83d"}, "prompt"), ({"voice": "\udcff"}, "voice"), ({"\ud83d": 1}, "no option"),
         ({"prompt": None}, "prompt"), ({"speak": 1}, "speak"), ({"turn": {"max_turn_s": float("nan")}}, "max_turn_s"),
     ],
 )  # fmt: skip

@@ -60,6 +60,7 @@ def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
         (["--turn-url", "turn:example"], "TURN_URL needs TURN_USERNAME and TURN_PASSWORD"),
         (["--model", "/no/such/folder"], "there is no such folder"),
         (["--model", "/", "--engine", "scripted"], "exclude each other"),
+        (["--turn-password", "caf\udce9"], "--turn-password=caf�: --turn-password must be UTF-8 text"),
         (["--script", "a.json"], "SCRIPT needs ENGINE=scripted"),
     ],
 )

@@ -182,6 +182,16 @@ def test_an_engine_that_does_not_start_is_a_sentence(make_bundle: MakeBundle, tm
     assert b"Traceback" not in result.stderr
 
 
+def test_a_name_that_is_no_unicode_is_printed_all_the_same(make_bundle: MakeBundle, tmp_path: Path) -> None:
+    folder = tmp_path / "caf\udce9"  # the byte E9, which is no UTF-8
+    make_bundle().rename(folder)
+    for path in (folder, folder / "missing"):
+        result = call_replay(path, "--json", "--out", tmp_path / "out")
+        assert result.returncode == (0 if path == folder else 2), result.stderr
+        assert b"Traceback" not in result.stderr
+        assert json.loads(result.stdout)["bundles"][0]["bundle"] == ("caf�" if path == folder else "missing")
+
+
 @pytest.mark.parametrize("arguments", [[], ["x", "--speed", "2"], ["x", "--jobs", "0"], ["x", "--tail", "-1"]])
 def test_a_wrong_command_line_is_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCPeerConnection, rtcsctptransport
 from aiortc.codecs.opus import OpusDecoder, OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -16,6 +16,8 @@ from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from av import AudioFrame
 
 from app.webrtc.patches import host_addresses, jitter_buffers, opus_encoder
+from tests.webrtc.caller import until
+from tests.webrtc.conftest import Connect
 from tests.webrtc.test_jitter import packet
 
 
@@ -87,3 +89,25 @@ async def test_pictures_are_dropped_while_the_decoder_is_far_behind() -> None:
     await feed(100, 102)
     assert asked == [0]  # a key frame, once, as soon as the decoder has caught up
     assert waiting.qsize() == 1
+
+
+async def test_a_bad_message_on_a_data_channel_is_dropped_alone(connect: Connect) -> None:
+    line = await connect()
+    sctp, stream = line.caller.connection.sctp, line.caller.channel.id
+    assert sctp is not None
+    assert stream is not None
+    opening = bytes.fromhex("03000000000000000001000078")
+    for stream_id, kind, data in (
+        (stream, rtcsctptransport.WEBRTC_STRING, b"\xff\xfe no UTF-8"),
+        (stream, rtcsctptransport.WEBRTC_STRING, b'"\xed\xa0\xbd"'),
+        (stream, rtcsctptransport.WEBRTC_DCEP, opening),
+        (99, rtcsctptransport.WEBRTC_DCEP, b"\x02"),
+        (101, rtcsctptransport.WEBRTC_DCEP, opening[:-1] + b"\xff"),
+        (stream, rtcsctptransport.WEBRTC_DCEP, b"\x03"),
+        (stream, 77, b"of a kind that there is not"),
+    ):
+        await sctp._send(stream_id, kind, data)
+    line.caller.channel.send("after all this")
+    await until(lambda: "after all this" in line.call.received, "the message after them")
+    assert line.call.received[:-1] == ["\ufffd\ufffd no UTF-8", '"\ufffd\ufffd\ufffd"']
+    assert not line.lost

@@ -4,11 +4,12 @@ They hold for the whole process and for the pinned versions; each has a regressi
 when an upgrade moves the name.
 """
 
-from app.webrtc.patches import host_addresses, jitter_buffers, opus_encoder
+from app.webrtc.patches import channel_messages, host_addresses, jitter_buffers, opus_encoder
 
 
 def apply() -> None:
     """Put all patches in place. Applying them again changes nothing."""
+    channel_messages.apply()
     host_addresses.apply()
     jitter_buffers.apply()
     opus_encoder.apply()
