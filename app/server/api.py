@@ -7,21 +7,23 @@ code to. There is no CORS: pages of other origins cannot make calls.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMethod
 
 from app.errors import RequestError
 from app.server.calls import AnsweredOffer, CallRegistry
 from app.server.limits import RateLimiter
+from app.text import JsonError, printable, read_json
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -129,13 +131,15 @@ async def json_body(request: web.Request) -> dict[str, Any]:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             raw = await request.read()
-        body = json.loads(raw)
+        body = read_json(raw)
     except TimeoutError:
         raise RequestError("too_slow", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
     except web.HTTPRequestEntityTooLarge:
         raise RequestError("too_large", f"The body is larger than {MAX_BODY_BYTES // 1024} KB.") from None
-    except (ValueError, RecursionError):
-        raise RequestError("bad_json", "The body is not valid JSON.") from None
+    except web.RequestPayloadError:
+        raise RequestError("bad_request", "The body is not what its Content-Encoding or chunks say.") from None
+    except JsonError as error:
+        raise RequestError("bad_json", f"The body is not valid JSON: {error}.") from None
     if not isinstance(body, dict):
         raise RequestError("bad_request", "The body must be a JSON object.")
     return body
@@ -165,6 +169,19 @@ def error_response(error: RequestError) -> web.Response:
     return web.json_response(body, status=error.status, headers=headers)
 
 
+def refused(cause: BaseException | None, path: str = "") -> web.Response:
+    """The answer where aiohttp, not a handler, refuses: what it could not read, or has no handler for."""
+    if isinstance(cause, web.HTTPNotFound):
+        return error_response(RequestError("not_found", f"There is nothing at {printable(path[:200])}."))
+    if not isinstance(cause, web.HTTPMethodNotAllowed | BadHttpMethod):
+        return error_response(RequestError("bad_request", "This is not an HTTP request that the server can read."))
+    known = cause.allowed_methods if isinstance(cause, web.HTTPMethodNotAllowed) else METHODS
+    allowed = ", ".join(sorted(known))
+    response = error_response(RequestError("method_not_allowed", f"This method is not possible here; {allowed} is."))
+    response.headers["Allow"] = allowed
+    return response
+
+
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Whatever goes wrong in a handler is answered in the one form."""
@@ -172,18 +189,9 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except RequestError as error:
         return error_response(error)
-    except web.HTTPNotFound:
-        return error_response(RequestError("not_found", f"There is nothing at {request.path[:200]}."))
-    except web.HTTPForbidden:  # aiohttp's answer to a folder and to a path out of static/
-        return error_response(RequestError("not_found", f"There is nothing at {request.path[:200]}."))
-    except web.HTTPMethodNotAllowed as refused:
-        allowed = ", ".join(sorted(refused.allowed_methods))
-        response = error_response(
-            RequestError("method_not_allowed", f"{request.method} is not possible here; {allowed} is.")
-        )
-        response.headers["Allow"] = allowed
-        return response
-    except (web.HTTPException, asyncio.CancelledError):
+    except web.HTTPException as refusal:
+        return refused(refusal, request.path)
+    except (ConnectionError, asyncio.CancelledError):  # the client is gone
         raise
     except Exception:
         log.exception("%s %s failed", request.method, request.path)

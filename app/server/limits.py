@@ -10,14 +10,27 @@ import secrets
 import time
 from collections import deque
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from app.token_bucket import Clock, TokenBucket
 
 MAX_ADDRESSES = 10_000
 
 
+def client_of(address: str) -> str:
+    """Whom an IP address stands for where clients are counted: itself, or the /64 network of an IPv6 address, in which
+    one machine has as many addresses as it likes (RFC 8981)."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, IPv6Address):
+        return str(ip.ipv4_mapped or ip_network((ip, 64), strict=False))
+    return str(ip)
+
+
 class RateLimiter:
-    """A token bucket for each address: half a minute's worth at once, ``per_minute`` in the long run."""
+    """A token bucket for each client: half a minute's worth at once, ``per_minute`` in the long run."""
 
     def __init__(self, per_minute: int, clock: Clock = time.monotonic) -> None:
         self._per_minute = per_minute
@@ -28,6 +41,7 @@ class RateLimiter:
         """Count one request of ``address``. 0 if it is allowed, else the seconds after which one is."""
         if not self._per_minute:
             return 0.0
+        address = client_of(address)
         if address not in self._buckets:
             self._make_room()
             self._buckets[address] = TokenBucket(self._per_minute / 60, max(1, self._per_minute / 2), self._clock)

@@ -20,7 +20,7 @@ from aiortc import RTCIceServer
 from app.call.config import CallConfig
 from app.errors import StartError
 from app.replay.record import Recordings
-from app.server import api, pages
+from app.server import api, connections, pages
 from app.server.calls import CallRegistry
 from app.server.certs import Certificates, ensure_certificates, local_addresses, own_certificates
 from app.server.limits import RateLimiter
@@ -66,6 +66,7 @@ class Server:
             recordings=self._recordings,
         )
         self._runner: web.AppRunner | None = None
+        self._listening: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Server:
         patches.apply()
@@ -83,15 +84,15 @@ class Server:
         app[api.READY] = self.readiness
         app.add_routes(api.routes)
         pages.add_pages(app, certificates.ca if certificates else None)
-        access_log = logging.getLogger("app.access") if log.isEnabledFor(logging.DEBUG) else None
-        self._runner = web.AppRunner(app, access_log=access_log, shutdown_timeout=0.2)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
         tls = certificates.ssl_context() if certificates else None
         try:
-            await web.TCPSite(self._runner, self.options.host, self.options.port, ssl_context=tls).start()
+            self._listening, self.port = await connections.listen(
+                self._runner, self.options.host, self.options.port, tls
+            )
         except OSError as error:
             raise StartError(_why_not_listening(self.options, error)) from error
-        self.port = self._runner.addresses[0][1]
 
     async def start_engine(self) -> None:
         """Load the engine and warm it up, telling how long it takes. Raises StartError."""
@@ -150,6 +151,8 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(begin + CALLS_CLOSE_S):
                 await self.registry.close()
+                for listening in self._listening:
+                    listening.close()
                 if self._runner is not None:
                     await self._runner.cleanup()
         with contextlib.suppress(TimeoutError):

@@ -15,6 +15,7 @@ from tests.webrtc.test_sdp import OFFER, SESSION, VIDEO
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+HALF = "half of a pair: \ud83d"
 UNKNOWN = "/api/calls/there-is-no-such-call"
 
 
@@ -39,6 +40,15 @@ TABLE = [
     Row("empty body", "POST", "/api/calls", "", JSON, 400, "bad_json"),
     Row("wrong encoding", "POST", "/api/calls", b"\xff\xfe{", JSON, 400, "bad_json"),
     Row("nested too deep", "POST", "/api/calls", "[" * 30_000, JSON, 400, "bad_json"),
+    Row("NaN", "POST", "/api/calls", '{"type": "offer", "sdp": NaN}', JSON, 400, "bad_json"),
+    Row("infinite", "POST", "/api/calls", offer(options={"seed": 0}).replace("0", "1e999"), JSON, 400, "bad_json"),
+    Row("half a pair: sdp", "POST", "/api/calls", offer(sdp=OFFER + HALF), JSON, 400, "bad_json"),
+    Row("half a pair: option", "POST", "/api/calls", offer(options={"prompt": HALF}), JSON, 400, "bad_json"),
+    Row("half a pair: option's name", "POST", "/api/calls", offer(options={HALF: 1}), JSON, 400, "bad_json"),
+    Row("half a pair: ticket", "POST", "/api/calls", offer(ticket=HALF), JSON, 400, "bad_json"),
+    Row("half a pair: token", "POST", UNKNOWN + "/restart", offer(resume_token=HALF), JSON, 400, "bad_json"),
+    Row("half a pair: candidate", "PATCH", UNKNOWN, json.dumps({"candidate": HALF}), JSON, 400, "bad_json"),
+    Row("half a pair, as bytes", "POST", "/api/calls", b'{"sdp": "\xed\xa0\x80"}', JSON, 400, "bad_json"),
     Row("a list", "POST", "/api/calls", "[]", JSON, 400, "bad_request"),
     Row("no type", "POST", "/api/calls", json.dumps({"sdp": OFFER}), JSON, 400, "bad_request"),
     Row("an answer", "POST", "/api/calls", offer(type="answer"), JSON, 400, "bad_request"),

@@ -57,7 +57,7 @@ async def test_every_answer_carries_the_security_headers(site: Site, path: str) 
     async with site.http.get(path) as response:
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
-        assert response.headers["X-Content-Type-ServerOptions"] == "nosniff"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert "camera=(self)" in response.headers["Permissions-Policy"]
         assert "Access-Control-Allow-Origin" not in response.headers
         assert response.headers["Cache-Control"] in ("no-store", "no-cache")
