@@ -26,6 +26,9 @@ UNIT_SAMPLES = INPUT_RATE
 OUTPUT_RATE = 24_000
 """Rate of answer audio, Hz."""
 
+MAX_REWIND_UNITS = 4
+"""How many units a session can forget again."""
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -143,6 +146,15 @@ class EngineSession(Protocol):
 
     async def heard(self, epoch: int, samples: int) -> None:
         """Tell how much of the answer of ``epoch`` was played (24 kHz samples). Sent once, when it ends."""
+        ...
+
+    async def rewind(self, units: int) -> None:
+        """Forget the last ``units`` units and an answer that came after them, as if none of it had ever been asked for:
+        what was prepared in a pause that turned out to be one. An answer that still runs is to be cancelled first.
+
+        Raises EngineError ``bad_rewind`` beyond :data:`MAX_REWIND_UNITS` or what was fed since the last answer that was
+        kept.
+        """
         ...
 
     async def close(self) -> None:

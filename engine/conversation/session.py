@@ -126,8 +126,8 @@ class SessionPool:
     the storages start small and grow; elsewhere they are made at full size: captured graphs need them to stay put.
     """
 
-    kept_resets = 1
-    """Resets of the audio cache that marks can reach back over."""
+    kept_resets = 2
+    """Resets of the audio cache that marks can reach back over: a full cache's, and an answer's after it."""
 
     def __init__(self, model: OmniModel, *, sessions: int = 1, context: int | None = None) -> None:
         config = model.config

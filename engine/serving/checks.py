@@ -37,6 +37,12 @@ def check_options(options: SessionOptions, info: EngineInfo) -> None:
         )
 
 
+def check_rewind(units: int, fed: int) -> None:
+    """Raise EngineError ``bad_rewind`` if a session cannot forget so many units, of which it remembers ``fed``."""
+    if not 0 < units <= fed:
+        raise EngineError("bad_rewind", f"{units} units cannot be taken back; the session could forget {fed}.")
+
+
 def check_unit(unit: Unit) -> None:
     """Raise EngineError ``bad_unit`` if the unit's audio or text is not what :class:`Unit` says, or if all is empty.
 

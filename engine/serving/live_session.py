@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.client import Chunk, EngineError, FinishReason, Prefilled, SessionOptions, Unit
+from engine.client import MAX_REWIND_UNITS, Chunk, EngineError, FinishReason, Prefilled, SessionOptions, Unit
 from engine.config import OmniConfig
 from engine.conversation.sampling import Noise, TextSampling
-from engine.conversation.session import SessionState
+from engine.conversation.session import Mark, SessionState
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.speech_live import LiveOptions
 from engine.conversation.streaming import Fed, Prepared, StreamingModel
@@ -23,7 +24,7 @@ from engine.conversation.text import AnswerOptions
 from engine.errors import InputError
 from engine.processing.prompts import UNIT, Message, Part, TypedText
 from engine.serving.answer import AnswerStream
-from engine.serving.checks import check_unit, decode_frame
+from engine.serving.checks import check_rewind, check_unit, decode_frame
 from engine.serving.live_answer import ServedAnswer
 from engine.serving.scheduler import Cancelled, Job, Scheduler, Urgency
 
@@ -66,11 +67,13 @@ class LiveSession:
         self._lane = self._scheduler.open()
         self._answers: list[ServedAnswer] = []
         self._asked = 0
+        self._asked_before: deque[int] = deque(maxlen=MAX_REWIND_UNITS)  # answers asked for before the last units
         self._closed = False
         # Only the scheduler's thread touches these:
         self._state: SessionState | None = None
         self._failed: Exception | None = None
         self._last: ServedAnswer | None = None  # the answer after which nothing was fed yet
+        self._marks: deque[Mark] = deque(maxlen=MAX_REWIND_UNITS)  # before each of the last units
         self._submit(partial(self._begin, prompt), done=self._begun)
 
     async def prefill(self, unit: Unit) -> Prefilled:
@@ -83,6 +86,7 @@ class LiveSession:
         def finish(error: Exception | None) -> None:
             self._loop.call_soon_threadsafe(_resolve, done, fed, error)
 
+        asked = self._asked
         # The units before an answer that is asked for already are part of the wait for it.
         self._submit(
             partial(self._feed, unit),
@@ -90,7 +94,9 @@ class LiveSession:
             done=finish,
             urgency=lambda: Urgency.FIRST_AUDIO if self._answers else Urgency.UNIT,
         )
-        return await done
+        prefilled = await done
+        self._asked_before.append(asked)
+        return prefilled
 
     def generate(self, epoch: int) -> AsyncIterator[Chunk]:
         self._asked += 1
@@ -116,6 +122,14 @@ class LiveSession:
     async def heard(self, epoch: int, samples: int) -> None:
         if not self._closed:
             self._submit(partial(self._settle, epoch, samples), urgency=lambda: Urgency.FIRST_AUDIO)
+
+    async def rewind(self, units: int) -> None:
+        if self._closed:
+            return
+        check_rewind(units, len(self._asked_before))
+        for _ in range(units):
+            self._asked = self._asked_before.pop()
+        self._submit(partial(self._rewind, units), urgency=lambda: Urgency.FIRST_AUDIO)
 
     async def close(self) -> None:
         if not self._closed:
@@ -166,8 +180,9 @@ class LiveSession:
         content = yield self._runtime.threads.submit(_content, unit, least_samples(self._stream.config))
         message, slices = Message("user", content.result()), HD_SLICES if unit.hd else 1
         prepared = yield self._prepare(state, message, slices)
-        self._last = None
+        self._last, mark = None, state.mark()
         yield from self._stream.feed(state, prepared.result())
+        self._marks.append(mark)
 
     def _prepare(self, state: SessionState, message: Message, slices: int) -> Future[Prepared]:
         return self._runtime.threads.submit(self._stream.prepare, state, message, max_slices=slices)
@@ -207,6 +222,14 @@ class LiveSession:
         if answer is not None and answer.epoch == epoch:
             self._last = None
             yield from answer.settle(samples)
+
+    def _rewind(self, units: int) -> Generator[Any, Any, None]:
+        """Cut the context back to where it was before the last units."""
+        for _ in range(units):
+            mark = self._marks.pop()
+        self._last = None
+        self._stream.pool.truncate(self._memory(), mark)
+        yield from ()
 
     def _drop(self) -> Generator[Any, Any, None]:
         if self._state is not None:

@@ -144,6 +144,9 @@ class ProcessSession:
     async def heard(self, epoch: int, samples: int) -> None:
         await self._tell("heard", epoch=epoch, samples=samples)
 
+    async def rewind(self, units: int) -> None:
+        await self._tell("rewind", units=units)
+
     async def close(self) -> None:
         if not self._closed:
             await self._tell("close")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from engine.client import (
     INPUT_RATE,
+    MAX_REWIND_UNITS,
     OUTPUT_RATE,
     Chunk,
     EngineError,
@@ -29,7 +31,7 @@ from engine.client import (
     Unit,
 )
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
-from engine.serving.checks import check_options, check_unit, decode_frame
+from engine.serving.checks import check_options, check_rewind, check_unit, decode_frame
 
 CHUNK_SAMPLES = 12_000
 """Speech per chunk: 0.5 s at 24 kHz."""
@@ -208,6 +210,7 @@ class ScriptedSession:
         self._heard = _Fed()
         self._turn = 0
         self._context = 0
+        self._before: deque[tuple[_Fed, int, int]] = deque(maxlen=MAX_REWIND_UNITS)
 
     async def prefill(self, unit: Unit) -> Prefilled:
         check_unit(unit)
@@ -245,6 +248,17 @@ class ScriptedSession:
     async def heard(self, epoch: int, samples: int) -> None:
         self._heard.before_s = samples / OUTPUT_RATE
 
+    async def rewind(self, units: int) -> None:
+        if self._closed:
+            return
+        check_rewind(units, len(self._before))
+
+        async def carry_out() -> None:
+            for _ in range(units):
+                self._heard, self._turn, self._context = self._before.pop()
+
+        self._requests.put_nowait(carry_out)
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -264,6 +278,7 @@ class ScriptedSession:
         if self._closed:
             raise _closed()
         heard = self._heard
+        self._before.append((replace(heard, typed=list(heard.typed)), self._turn, self._context))
         heard.units += 1
         heard.samples += len(unit.audio)
         heard.voiced_frames += _voiced_frames(unit.audio)

@@ -25,7 +25,7 @@ from engine.spec import EngineSpec
 NICENESS = 5
 """Media in the parent goes first."""
 
-OPS = ("start", "open", "prefill", "generate", "credit", "leave", "cancel", "heard", "close")
+OPS = ("start", "open", "prefill", "generate", "credit", "leave", "cancel", "heard", "rewind", "close")
 
 log = logging.getLogger("engine.serving.worker")
 
@@ -84,6 +84,8 @@ class EngineHost:
             self._reply(number, session.cancel(message["epoch"]))
         elif op == "heard":
             self._reply(number, session.heard(message["epoch"], message["samples"]))
+        elif op == "rewind":
+            self._reply(number, session.rewind(message["units"]))
         elif op == "generate":
             stream = session.generate(message["epoch"])
             assert isinstance(stream, AnswerStream)

@@ -251,6 +251,39 @@ async def test_the_same_inputs_give_the_same_chunks(opened: Opener) -> None:
     assert same(await call(), await call())
 
 
+async def test_what_was_rewound_leaves_no_trace(opened: Opener) -> None:
+    """A pause was taken for an end: the tail of the turn and the answer to it are forgotten, and the turn goes on."""
+
+    async def call(pause: bool) -> tuple[list[Chunk], int]:
+        session = await opened(seed=5, max_new_tokens=16)
+        await session.prefill(Unit(text="my name is"))
+        if pause:
+            await session.prefill(unit(0.4))
+            stream = session.generate(1)
+            await anext(stream)
+            await session.cancel(1)
+            _ = [chunk async for chunk in stream]
+            await session.heard(1, 0)
+            await session.rewind(1)
+        used = (await session.prefill(unit(0.7))).context_used
+        chunks = await beginning(session, 4, epoch=2)
+        await session.close()
+        return chunks, used
+
+    with_pause, without = await call(True), await call(False)
+    assert with_pause[1] == without[1]
+    assert same(with_pause[0], without[0])
+
+
+@pytest.mark.parametrize("units", [0, 3])
+async def test_no_more_can_be_taken_back_than_was_fed(session: EngineSession, units: int) -> None:
+    await session.prefill(unit())
+    await session.prefill(unit())
+    with pytest.raises(EngineError) as refused:
+        await session.rewind(units)
+    assert refused.value.code == "bad_rewind"
+
+
 async def test_stop_ends_everything_and_start_begins_anew(spec: EngineSpec) -> None:
     engine = create_engine(spec)
     assert engine.info is None
