@@ -7,16 +7,21 @@ block overrides them for smaller models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.config_reader import Reader, check_architecture, read_json
+from engine.config_sizes import MOST_PARAMETERS, parameters_by_part
 from engine.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+LONGEST_S = 3_600.0
+MOST_CODES = 1 << 20
+"""Codes that one quantiser of the DVAE may tell apart; the published one has 625."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +207,11 @@ class OmniConfig:
     def resampler_heads(self) -> int:
         return max(1, self.llm.hidden_size // 128)
 
+    @property
+    def parameters(self) -> int:
+        """Weights of all parts, to about one per cent."""
+        return sum(parameters_by_part(self).values())
+
     @classmethod
     def from_dir(cls, directory: str | Path) -> OmniConfig:
         """Read both files of a model directory. Raises ConfigError."""
@@ -238,6 +248,7 @@ class OmniConfig:
             quantization=root.block("quantization_config").data or None,
         )
         _check_consistency(built, root, pre)
+        _check_size(built, root)
         return built
 
 
@@ -269,6 +280,18 @@ def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     if config.image.patch_size != vision.patch_size:
         problem = f"is {config.image.patch_size}, but the vision tower has patches of {vision.patch_size} pixels"
         raise pre.error("patch_size", problem, remedy)
+
+
+def _check_size(config: OmniConfig, root: Reader) -> None:
+    """Refuse sizes each of which may be plausible, but not all together."""
+    total = config.parameters
+    if total > MOST_PARAMETERS:
+        sizes = parameters_by_part(config)
+        part = max(sizes, key=sizes.__getitem__)
+        problem = (
+            f"describes a model of {total:.1e} parameters, mostly here, where {MOST_PARAMETERS:.0e} fill a machine"
+        )
+        raise root.error(part or "hidden_size", problem, "restore the official configuration")
 
 
 def _mel(pre: Reader, audio: Reader) -> MelConfig:
@@ -322,8 +345,17 @@ def _audio(audio: Reader, root: Reader) -> AudioConfig:
         num_mel_bins=audio.positive("num_mel_bins", 80),
         max_positions=audio.positive("max_source_positions", 1500),
         pool_step=root.positive("audio_pool_step", 2),
-        chunk_length=root.get("audio_chunk_length", 1.0),
+        chunk_length=_seconds(root, "audio_chunk_length", 1.0),
     )
+
+
+def _seconds(reader: Reader, key: str, default: float) -> float:
+    value = reader.get(key, default)
+    if abs(value) > LONGEST_S:
+        raise reader.error(
+            key, f"is {value:g} seconds, which is more than an hour", "restore the official configuration"
+        )
+    return value
 
 
 def _tts(tts: Reader) -> TTSConfig:
@@ -373,10 +405,18 @@ def _dvae(block: Reader) -> DVAEConfig:
         n_layer=block.positive("n_layer", base.n_layer),
         vq_dim=block.positive("vq_dim", base.vq_dim),
         num_mel_bins=block.positive("num_mel_bins", base.num_mel_bins),
-        levels=tuple(block.get("levels", list(base.levels))),
+        levels=_levels(block, base.levels),
         groups=block.positive("G", base.groups),
         residuals=block.positive("R", base.residuals),
     )
+
+
+def _levels(block: Reader, default: tuple[int, ...]) -> tuple[int, ...]:
+    levels = block.get("levels", list(default))
+    if not levels or not all(type(level) is int and level >= 2 for level in levels) or math.prod(levels) > MOST_CODES:
+        problem = f"is {levels!r:.100}, not a few whole numbers from 2 on with a product of at most {MOST_CODES}"
+        raise block.error("levels", problem, "restore the official configuration")
+    return tuple(levels)
 
 
 def _vocos(block: Reader) -> VocosConfig:
@@ -394,7 +434,7 @@ def _vocos(block: Reader) -> VocosConfig:
 def _image(pre: Reader, root: Reader) -> ImageConfig:
     return ImageConfig(
         max_slice_nums=pre.positive("max_slice_nums", 9),
-        scale_resolution=pre.positive("scale_resolution", 448),
+        scale_resolution=pre.positive("scale_resolution", 448, most=4_096),
         patch_size=pre.positive("patch_size", root.block("vision_config").positive("patch_size", 14)),
         use_image_id=pre.get("use_image_id", root.get("use_image_id", True)),
         query_num=pre.positive("image_feature_size", root.positive("query_num", 64)),

@@ -13,6 +13,9 @@ from engine.errors import ConfigError
 ARCHITECTURE = "MiniCPMO"
 MODEL_TYPE = "minicpmo"
 
+PLAUSIBLE = 64
+"""A size may be so many times the published one; what is larger is a mistake, or made to exhaust a machine."""
+
 T = TypeVar("T")
 
 
@@ -66,10 +69,15 @@ class Reader:
             raise self.error(key, problem, "restore the official configuration")
         return value
 
-    def positive(self, key: str, default: int) -> int:
+    def positive(self, key: str, default: int, most: int | None = None) -> int:
+        """A size: from 1 to ``most``, or to :data:`PLAUSIBLE` times the published ``default``."""
         value = self.get(key, default)
+        most = PLAUSIBLE * default if most is None else most
         if value < 1:
             raise self.error(key, f"is {value}, which must be at least 1", "restore the official configuration")
+        if value > most:
+            problem = f"is {value}, where more than {most} is beyond what any machine holds"
+            raise self.error(key, problem, "restore the official configuration")
         return value
 
     def expect(self, key: str, *allowed: object) -> None:

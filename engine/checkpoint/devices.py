@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from engine.errors import LoadError
 from engine.model.kv import KVBatch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CGROUP = Path("/sys/fs/cgroup")
 HEADROOM = 0.85
 """Share of a device's free memory that weights may take; caches and activations need the rest."""
 
@@ -53,8 +55,22 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes free on a CUDA device; None where the question has no answer."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """Bytes that can be had on a device: CUDA's own count; on the CPU what Linux can give, within the limit of this
+    control group (cgroup v2). None where the question has no answer."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+    try:
+        limit, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no control group, or "max": no limit
+        return available
+    return max(0, min(available, limit - used))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,8 @@ def plan_devices(
     total = other_bytes + sum(layer_bytes)
     if len(devices) == 1 and free[0] is not None and total > free[0] * HEADROOM:
         problem = f"has {free[0] / 1e9:.1f} GB free where the weights take {total / 1e9:.1f} GB"
-        raise LoadError(str(home), problem, "use quantize=int8 or int4, or several devices (cuda:0,cuda:1)")
+        remedy = "use dtype=bfloat16, quantize=int8 or int4, or several devices (cuda:0,cuda:1)"
+        raise LoadError(str(home), problem, remedy)
     if len(devices) == 1 or free[0] is None or total <= free[0] * HEADROOM:
         return DeviceMap(home, (home,) * len(layer_bytes))
     room = [(total if size is None else size) * HEADROOM for size in free]

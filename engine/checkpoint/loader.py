@@ -134,6 +134,8 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
     config = OmniConfig.from_dir(directory)
     tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
     home = resolve_devices(device)[0]
+    made = torch.device("cpu")  # wherever it goes, so that a seed means the same
+    plan_devices([made], [free_memory(made)], [], config.parameters * torch.float32.itemsize)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, vocos = OmniModel(config), Vocos(config.vocos)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.checkpoint.loader import LoadedModel
 from engine.config import OmniConfig
 from engine.errors import ConfigError
 from tests.engine_inputs.conftest import PUBLIC, GoldenSet
@@ -71,6 +72,71 @@ def test_foreign_or_impossible_configurations_are_refused(change: dict[str, Any]
     assert caught.value.key == key
     assert "config.json" in str(caught.value)
     assert caught.value.remedy in str(caught.value)
+
+
+SIZES = [
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    "head_dim",
+    *("vocab_size", "max_position_embeddings", "query_num", "vision_batch_size", "audio_pool_step"),
+    *(f"vision_config.{name}" for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size")),
+    *(f"vision_config.{name}" for name in ("num_attention_heads", "num_channels", "image_size")),
+    *(f"audio_config.{name}" for name in ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")),
+    *(f"audio_config.{name}" for name in ("num_mel_bins", "max_source_positions")),
+    *(f"tts_config.{name}" for name in ("llm_dim", "hidden_size", "intermediate_size", "num_hidden_layers")),
+    *(f"tts_config.{name}" for name in ("num_attention_heads", "max_position_embeddings", "vocab_size", "num_vq")),
+    *(f"tts_config.{name}" for name in ("num_audio_tokens", "num_text_tokens", "num_mel_bins", "num_spk_embs")),
+    "tts_config.top_k",
+    *(f"tts_config.streaming_{name}" for name in ("text_chunk_size", "text_reserved_len", "audio_chunk_size")),
+    *(f"dvae_config.{name}" for name in ("idim", "hidden", "bn_dim", "n_layer", "vq_dim", "num_mel_bins", "G", "R")),
+    *(f"vocos_config.{name}" for name in ("input_channels", "dim", "intermediate_dim", "num_layers", "n_fft")),
+    "vocos_config.hop_length",
+]  # fmt: skip
+PREPROCESSOR_SIZES = (
+    *("max_slice_nums", "scale_resolution", "patch_size", "image_feature_size", "feature_size", "sampling_rate"),
+    *("hop_length", "n_fft", "chunk_length"),
+)
+
+
+@pytest.mark.parametrize("value", [10_000_000, 10**30])
+@pytest.mark.parametrize("key", SIZES)
+def test_no_size_may_be_larger_than_any_machine(key: str, value: int) -> None:
+    block, _, name = key.rpartition(".")
+    change = {block: {**OFFICIAL.get(block, {}), name: value}} if block else {name: value}
+    with pytest.raises(ConfigError, match="beyond what any machine holds") as caught:
+        OmniConfig.from_dicts(OFFICIAL | change)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("key", PREPROCESSOR_SIZES)
+def test_no_size_of_the_preprocessor_either(key: str) -> None:
+    with pytest.raises(ConfigError, match="beyond what any machine holds") as caught:
+        OmniConfig.from_dicts(OFFICIAL, {key: 10_000_000})
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"dvae_config": {"levels": [10_000] * 4}}, "dvae_config.levels"),
+        ({"dvae_config": {"levels": [5, "5"]}}, "dvae_config.levels"),
+        ({"dvae_config": {"levels": []}}, "dvae_config.levels"),
+        ({"audio_chunk_length": 1e300}, "audio_chunk_length"),
+        # Each plausible, all together not:
+        ({"num_hidden_layers": 1_500, "intermediate_size": 1_000_000}, "hidden_size"),
+        ({"vision_config": {"num_hidden_layers": 1_000, "hidden_size": 64_000}}, "vision_config"),
+        ({"dvae_config": {"n_layer": 700, "hidden": 16_000}}, "dvae_config"),
+    ],
+)
+def test_sizes_are_looked_at_together(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        OmniConfig.from_dicts(OFFICIAL | change)
+    assert caught.value.key == key
+
+
+def test_parameters_are_known_before_anything_is_built(loaded: LoadedModel) -> None:
+    weights = [*loaded.model.parameters(), *loaded.vocos.parameters()]
+    assert loaded.config.parameters == pytest.approx(sum(weight.numel() for weight in weights), rel=0.02)
+    assert OmniConfig.from_dicts(OFFICIAL).parameters == pytest.approx(8.7e9, rel=0.02)
 
 
 def test_preprocessor_must_agree_with_the_model() -> None:

@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.checkpoint.devices import DeviceMap, DistantCache, connect, plan_devices, resolve_devices, resolve_dtype
+from engine.checkpoint import devices
+from engine.checkpoint.devices import (
+    DeviceMap,
+    DistantCache,
+    connect,
+    free_memory,
+    plan_devices,
+    resolve_devices,
+    resolve_dtype,
+)
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.errors import LoadError
 from engine.model.decoder import Decoder
@@ -240,3 +249,17 @@ def test_keys_and_values_stay_at_home(loaded: LoadedModel) -> None:
     plain = decoder(x, cache=near)
     connect(decoder.layers, decoder.norm, DeviceMap(CPU, (CPU,) * len(decoder.layers)))
     assert torch.equal(decoder(x, cache=near), plain)
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_built(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("memory.max", "memory.current"):
+        (tmp_path / name).write_text("2000000\n" if name == "memory.max" else "1000000\n")
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    assert free_memory(CPU) == 1_000_000
+    for build in (load, lambda folder: build_untrained(folder, device="cpu")):
+        with pytest.raises(LoadError, match=r"cpu: has 0\.0 GB free where the weights take"):
+            build(official)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (free_memory(CPU) or 0) > 1_000_000
