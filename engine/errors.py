@@ -39,3 +39,31 @@ class TokenizerError(LoadError):
 
 class InputError(ModelError, ValueError):
     """What a caller handed in (picture, sound, message) cannot be processed."""
+
+
+class NotFiniteError(ModelError):
+    """The model computed values that are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model computed values that are not numbers (NaN or infinite); say it otherwise, or run the model in "
+            "another dtype (bfloat16 or float32)"
+        )
+
+
+class OutOfMemoryError(ModelError):
+    """The device has no memory left for a piece of work."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model ran out of memory; end another call and try again, or run it with fewer calls, a smaller "
+            "context or quantized weights"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch says that memory could not be had (torch has no one class for it)."""
+    if isinstance(error, MemoryError | OutOfMemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)

@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.conversation.sampling import pick, speech_probabilities, text_token
 from engine.conversation.session import Hearing, SessionPool
 from engine.conversation.work import Decode, Decoded, Feed, Hear, Read, Recall, Render, See, Speak, Spoken, Work
+from engine.errors import NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.model.audio import conv_length, pool, token_length
-from engine.model.kv import whole
+from engine.model.kv import KVArena, whole
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.image import pad_slices
@@ -47,8 +48,20 @@ class Executor:
     def run(self, works: Sequence[Work]) -> list[Any]:
         """The results of ``works``, in their order; work of one kind and shape runs together.
 
-        No two may belong to the same session.
+        No two may belong to the same session. Raises NotFiniteError or OutOfMemoryError; every session is then as it
+        was, and what the others asked for can be run again.
         """
+        try:
+            return self._run_groups(works)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler nothing holds the tensors of the frames that failed.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise OutOfMemoryError
+
+    def _run_groups(self, works: Sequence[Work]) -> list[Any]:
         groups: dict[object, list[int]] = {}
         for index, work in enumerate(works):
             groups.setdefault(_group(work), []).append(index)
@@ -58,6 +71,19 @@ class Executor:
             for index, result in zip(members, self._run[type(batch[0])](batch), strict=True):
                 results[index] = result
         return results
+
+    def _check(self, rows: Sequence[Tensor], arena: KVArena, slots: Sequence[int], starts: Sequence[int]) -> None:
+        """Raise NotFiniteError unless all that was computed for each session is finite.
+
+        What such a session wrote into ``arena`` from ``starts`` on is wiped: attention multiplies by what it masks out,
+        so that a NaN would go on in its slot, whoever has it next.
+        """
+        sound: list[bool] = torch.stack([row.isfinite().all() for row in rows]).tolist()
+        for is_sound, slot, start in zip(sound, slots, starts, strict=True):
+            if not is_sound:
+                arena.clear(slot, start, arena.capacity)
+        if not all(sound):
+            raise NotFiniteError
 
     def drive(self, task: Generator[Any, Any, Any]) -> Iterator[Any]:
         """Run one task alone and hand out what it gives. Leaving the iteration early cancels the task."""
@@ -87,31 +113,31 @@ class Executor:
             if work.state.hearing.length + count >= limit:
                 self.pool.reset_hearing(work.state)
         mel = pad_sequence([work.mel.T for work in works], batch_first=True).transpose(1, 2)
-        cache = self.pool.audio.place(
-            [work.state.audio_slot for work in works],
-            [work.state.hearing.length for work in works],
-            frames,
-            sight=whole,
-        )
+        slots, starts = [work.state.audio_slot for work in works], [work.state.hearing.length for work in works]
+        cache = self.pool.audio.place(slots, starts, frames, sight=whole)
         step = model.config.audio.pool_step
         heard = model.apm.stream(mel.to(model.device, model.dtype), lengths, cache)
         vectors = pool(model.audio_projection_layer(heard), step)
+        rows = [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
+        self._check(rows, self.pool.audio, slots, starts)
         for work, count in zip(works, frames, strict=True):
             work.state.hearing = Hearing(work.state.hearing.resets, work.state.hearing.length + count)
-        return [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
+        return rows
 
     def feed(self, works: Sequence[Feed]) -> list[Tensor]:
         lengths = [len(work.embeds) for work in works]
-        cache = self.pool.llm.place([work.state.slot for work in works], [work.state.length for work in works], lengths)
+        slots, starts = [work.state.slot for work in works], [work.state.length for work in works]
+        cache = self.pool.llm.place(slots, starts, lengths)
         states = self.model.llm(pad_sequence([work.embeds for work in works], batch_first=True), cache=cache)
-        return [row[:length] for row, length in zip(states, lengths, strict=True)]
+        rows = [row[:length] for row, length in zip(states, lengths, strict=True)]
+        self._check(rows, self.pool.llm, slots, starts)
+        return rows
 
     def decode(self, works: Sequence[Decode]) -> list[Decoded]:
         llm, steps, sampling = self.model.llm, works[0].steps, works[0].sampling
         lengths = [len(work.ids) for work in works]
-        cache = self.pool.llm.place(
-            [work.state.slot for work in works], [work.state.length for work in works], lengths, steps=steps
-        )
+        slots, starts = [work.state.slot for work in works], [work.state.length for work in works]
+        cache = self.pool.llm.place(slots, starts, lengths, steps=steps)
         device = self.model.device
         prompt = pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True).to(device)
         seen = torch.stack([work.seen for work in works])
@@ -121,11 +147,13 @@ class Executor:
         first = llm(llm.embed(prompt), cache=cache)
         last = torch.stack([row[length - 1] for row, length in zip(first, lengths, strict=True)])
         drawn: list[Tensor] = []
+        likely: list[Tensor] = []
         for step in range(steps):
             if step:
                 cache = cache.advance()
                 last = llm(llm.embed(drawn[-1])[:, None], cache=cache)[:, 0]
             scores = llm.logits(last)
+            likely.append(scores.amax(-1))  # NaN if any score is
             if step < banned:
                 scores[:, self._stops] = scores[:, self._stops].masked_fill((step < least)[:, None], float("-inf"))
             ids = text_token(scores, seen, sampling, None if uniform is None else uniform[:, step])
@@ -133,6 +161,7 @@ class Executor:
             drawn.append(ids)
             if device.type == "cpu" and all(self.stop_ids.intersection(row) for row in torch.stack(drawn, 1).tolist()):
                 break
+        self._check(torch.stack(likely, 1).unbind(), self.pool.llm, slots, starts)
         results = []
         for row, (work, ids, noise) in enumerate(zip(works, torch.stack(drawn, 1).tolist(), noises, strict=True)):
             end = next((i + 1 for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
@@ -144,35 +173,33 @@ class Executor:
     def read(self, works: Sequence[Read]) -> list[Tensor]:
         tts, device = self.model.tts, self.model.device
         lengths = [len(work.ids) for work in works]
-        cache = self.pool.speech.place([work.voice.slot for work in works], [work.start for work in works], lengths)
+        slots, starts = [work.voice.slot for work in works], [work.start for work in works]
+        cache = self.pool.speech.place(slots, starts, lengths)
         ids = pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True).to(device)
         speakers = torch.stack([work.voice.speaker for work in works])
         states = tts(tts.embed_text(ids, speakers), cache=cache)
-        return [row[:length] for row, length in zip(states, lengths, strict=True)]
+        rows = [row[:length] for row, length in zip(states, lengths, strict=True)]
+        self._check(rows, self.pool.speech, slots, starts)
+        return rows
 
     def recall(self, works: Sequence[Recall]) -> list[Tensor]:
         tts, device = self.model.tts, self.model.device
         codes = torch.stack([work.voice.codes[:-1] for work in works]).to(device)
         begin = torch.full_like(codes[:, :1], -1)
-        cache = self.pool.speech.place(
-            [work.voice.slot for work in works],
-            [tts.config.condition_length - 1] * len(works),
-            [1 + codes.shape[1]] * len(works),
-            sight=tts.sight(torch.tensor([work.text_length for work in works], device=device)),
-        )
-        return list(tts(tts.embed_codes(torch.cat([begin, codes], 1)), cache=cache))
+        slots, starts = [work.voice.slot for work in works], [tts.config.condition_length - 1] * len(works)
+        sight = tts.sight(torch.tensor([work.text_length for work in works], device=device))
+        cache = self.pool.speech.place(slots, starts, [1 + codes.shape[1]] * len(works), sight=sight)
+        rows = list(tts(tts.embed_codes(torch.cat([begin, codes], 1)), cache=cache))
+        self._check(rows, self.pool.speech, slots, starts)
+        return rows
 
     def speak(self, works: Sequence[Speak]) -> list[Spoken]:
         tts, device = self.model.tts, self.model.device
         steps, sampling, config = works[0].steps, works[0].sampling, tts.config
         before = [len(work.voice.codes) for work in works]
-        cache = self.pool.speech.place(
-            [work.voice.slot for work in works],
-            [config.condition_length - 1 + count for count in before],
-            [1] * len(works),
-            sight=tts.sight(torch.tensor([work.text_length for work in works], device=device)),
-            steps=steps,
-        )
+        slots, starts = [work.voice.slot for work in works], [config.condition_length - 1 + count for count in before]
+        sight = tts.sight(torch.tensor([work.text_length for work in works], device=device))
+        cache = self.pool.speech.place(slots, starts, [1] * len(works), sight=sight, steps=steps)
         past = [_recent(work.voice.codes, max(1, sampling.window)) for work in works]
         history = torch.stack(past).to(device).transpose(1, 2)
         shape = None if sampling.greedy else (steps, config.num_vq)
@@ -180,6 +207,7 @@ class Executor:
         guard = torch.tensor([work.guard for work in works], device=device)
         begun = torch.tensor([count > 0 for count in before], device=device)
         drawn: list[Tensor] = []
+        likely: list[Tensor] = []
         for step in range(steps):
             if step:
                 cache = cache.advance()
@@ -187,6 +215,7 @@ class Executor:
             else:
                 embeds = tts.embed_codes(history[:, None, :, -1])
             logits = tts.step(embeds, cache, self._codes)
+            likely.append(logits.amax(-1))
             warp = begun if step == 0 else torch.ones_like(begun)
             chances = speech_probabilities(logits, history, sampling, warp=warp, allow_end=guard <= step)
             codes = pick(chances, None if uniform is None else uniform[:, step])
@@ -194,6 +223,7 @@ class Executor:
             drawn.append(codes)
             if device.type == "cpu" and bool((torch.stack(drawn, 1) == config.audio_eos_id).any(2).any(1).all()):
                 break
+        self._check(torch.stack(likely, 1).unbind(), self.pool.speech, slots, starts)
         results = []
         for work, codes, noise in zip(works, torch.stack(drawn, 1).cpu(), noises, strict=True):
             ends = (codes == config.audio_eos_id).any(1).nonzero()
@@ -204,7 +234,10 @@ class Executor:
 
     def render(self, works: Sequence[Render]) -> list[Tensor]:
         codes = torch.stack([work.codes for work in works]).to(self.model.device)
-        return list(self.vocos(self.model.tts.dvae.decode(codes.transpose(1, 2))).cpu())
+        waves = self.vocos(self.model.tts.dvae.decode(codes.transpose(1, 2))).cpu()
+        if not waves.isfinite().all():
+            raise NotFiniteError
+        return list(waves)
 
 
 def _group(work: Work) -> object:

@@ -157,7 +157,12 @@ class SessionPool:
     def open(self, seed: int = 0) -> SessionState:
         """An empty session. Raises :class:`SessionError` when all are taken."""
         try:
-            return SessionState(self.llm.allocate(), self.audio.allocate(), Noise(seed))
+            slot = self.llm.allocate()
+            try:
+                return SessionState(slot, self.audio.allocate(), Noise(seed))
+            except BaseException:
+                self.llm.release(slot)
+                raise
         except KVFullError as error:
             raise SessionError(str(error)) from error
 

@@ -88,9 +88,9 @@ class KVArena:
         if not self._free:
             if self.slots >= self.max_slots:
                 raise KVFullError(f"all {self.max_slots} session slots are taken; close a session or raise the limit")
-            slots = min(2 * self.slots, self.max_slots)
-            self._free = list(range(slots - 1, self.slots - 1, -1))
+            before, slots = self.slots, min(2 * self.slots, self.max_slots)
             self._resize(slots, self.capacity)
+            self._free = list(range(slots - 1, before - 1, -1))
         self._free.sort(reverse=True)
         return self._free.pop()
 
@@ -108,11 +108,19 @@ class KVArena:
         self._resize(self.slots, min(max(2 * self.capacity, tokens), self.max_capacity))
 
     def _resize(self, slots: int, capacity: int) -> None:
-        for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):
-                new = old.new_zeros(slots, old.shape[1], capacity + 1, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2] - 1] = old[:, :, :-1]
-                tensors[layer] = new
+        """Layer by layer, so that never more than one is there twice. Where memory ends on the way, the layers that
+        have grown shrink again: the storage is then as it was."""
+        before = self.slots, self.capacity
+        try:
+            for tensors in (self.keys, self.values):
+                for layer, old in enumerate(tensors):
+                    new = old.new_zeros(slots, old.shape[1], capacity + 1, old.shape[3])
+                    new[: old.shape[0], :, : old.shape[2] - 1] = old[:, :, :-1]
+                    tensors[layer] = new
+        except (MemoryError, RuntimeError):
+            for tensors in (self.keys, self.values):
+                tensors[:] = [tensor[: before[0], :, : before[1] + 1] for tensor in tensors]
+            raise
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` tokens of one slot into another: the fork of a sequence."""

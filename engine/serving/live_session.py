@@ -21,7 +21,7 @@ from engine.conversation.speech import SpeechChunk
 from engine.conversation.speech_live import LiveOptions
 from engine.conversation.streaming import Fed, Prepared, StreamingModel
 from engine.conversation.text import AnswerOptions
-from engine.errors import InputError
+from engine.errors import InputError, NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.processing.prompts import UNIT, Message, Part, TypedText
 from engine.serving.answer import AnswerStream
 from engine.serving.checks import check_rewind, check_unit, decode_frame
@@ -71,7 +71,7 @@ class LiveSession:
         self._closed = False
         # Only the scheduler's thread touches these:
         self._state: SessionState | None = None
-        self._failed: Exception | None = None
+        self._failed: EngineError | None = None
         self._last: ServedAnswer | None = None  # the answer after which nothing was fed yet
         self._marks: deque[Mark] = deque(maxlen=MAX_REWIND_UNITS)  # before each of the last units
         self._submit(partial(self._begin, prompt), done=self._begun)
@@ -168,11 +168,12 @@ class LiveSession:
         yield from self._stream.feed(self._state, prepared.result())
 
     def _begun(self, error: Exception | None) -> None:
-        self._failed = error
+        self._failed = None if error is None else _refusal(error)
 
     def _memory(self) -> SessionState:
         if self._state is None or self._failed is not None:
-            raise EngineError("failed", f"The session could not begin ({self._failed}); open a new one.")
+            cause = "it was closed" if self._failed is None else self._failed.message
+            raise EngineError("session_closed", f"The session could not begin: {cause} Open a new one.")
         return self._state
 
     def _feed(self, unit: Unit) -> Generator[Any, Any, None]:
@@ -275,6 +276,10 @@ def _refusal(error: Exception) -> EngineError:
         return _closed()
     if isinstance(error, InputError):
         return EngineError("bad_unit", f"The unit is refused: {error}.")
+    if isinstance(error, NotFiniteError):
+        return EngineError("model_fault", f"This came to nothing: {error}.")
+    if is_out_of_memory(error):
+        return EngineError("out_of_memory", f"This came to nothing: {OutOfMemoryError()}.", retryable=True)
     return EngineError("failed", f"The model failed on this request ({type(error).__name__}: {error}).")
 
 

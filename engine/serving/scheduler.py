@@ -210,15 +210,19 @@ class Scheduler:
         kind = type(ready[0][1].work)
         most = self._batch_units if kind in UNIT_WORK else self._batch_answers
         batch = [pair for pair in ready if type(pair[1].work) is kind][:most]
+        fault: Exception | None = None
         try:
             results = self._executor.run([job.work for _, job in batch if job.work is not None])
         except Exception as error:
-            if len(batch) > 1:  # one of them is at fault: find out which, the others shall not pay for it
-                for pair in batch:
-                    self._step([pair])
+            if len(batch) == 1:
+                log.error("a piece of work failed", exc_info=error)
+            fault = error.with_traceback(None)  # whose frames would hold on to the memory that ran out
+        if fault is not None:
+            if len(batch) == 1:
+                batch[0][0].end(batch[0][1], fault)
                 return
-            log.exception("a piece of work failed")
-            batch[0][0].end(batch[0][1], error)
+            for pair in batch:  # one of them is at fault: find out which, the others shall not pay for it
+                self._step([pair])
             return
         for (lane, job), result in zip(batch, results, strict=True):
             lane.advance(job, result)

@@ -310,6 +310,8 @@ class FailingSession:
 
     async def heard(self, epoch: int, samples: int) -> None: ...
 
+    async def rewind(self, units: int) -> None: ...
+
     async def close(self) -> None:
         self.is_closed = True
 

@@ -135,3 +135,31 @@ def test_sights() -> None:
     queries, keys, ends = torch.tensor([[2, 3]]), torch.arange(5), torch.tensor([4])
     assert causal(queries, keys, ends).tolist() == [[[True] * 3 + [False] * 2, [True] * 4 + [False]]]
     assert whole(queries, keys, ends).tolist() == [[[True] * 4 + [False]]]
+
+
+def test_a_storage_that_cannot_grow_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory may end in the middle of the layers."""
+    store = arena(slots=1, capacity=4, max_slots=4, max_capacity=64)
+    slot = store.allocate()
+    for tensor in (*store.keys, *store.values):
+        tensor[slot, :, :4] = 7.0
+    honest, made = torch.Tensor.new_zeros, list[int]()
+
+    def full(tensor: Tensor, *shape: int) -> Tensor:
+        if len(made) == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        made.append(1)
+        return honest(tensor, *shape)
+
+    for grow in (lambda: store.reserve(40), lambda: store.allocate()):
+        made.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "new_zeros", full)
+            with pytest.raises(RuntimeError, match="allocate"):
+                grow()
+        assert (store.slots, store.capacity) == (1, 4)
+        assert {tuple(tensor.shape) for tensor in (*store.keys, *store.values)} == {(1, 2, 5, 8)}
+        assert all((tensor[slot, :, :4] == 7.0).all() for tensor in (*store.keys, *store.values))
+    assert store.allocate() == 1
+    store.reserve(40)
+    assert all((tensor[slot, :, :4] == 7.0).all() for tensor in (*store.keys, *store.values))
