@@ -4,7 +4,7 @@ They hold for the whole process and for the pinned versions; each has a regressi
 when an upgrade moves the name.
 """
 
-from app.webrtc.patches import channel_messages, host_addresses, jitter_buffers, opus_encoder
+from app.webrtc.patches import channel_messages, host_addresses, jitter_buffers, opus_decoder, opus_encoder
 
 
 def apply() -> None:
@@ -12,4 +12,5 @@ def apply() -> None:
     channel_messages.apply()
     host_addresses.apply()
     jitter_buffers.apply()
+    opus_decoder.apply()
     opus_encoder.apply()
