@@ -10,7 +10,7 @@ Nothing in this module imports torch: the call app imports it in the media proce
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -176,6 +176,11 @@ class Engine(Protocol):
 
     async def open(self, options: SessionOptions) -> EngineSession:
         """Begin a session. Raises EngineError ``full`` (retryable) or ``bad_options``."""
+        ...
+
+    async def sessions(self) -> Collection[EngineSession]:
+        """The sessions that are open now, each always as the same object, among them any whose ``open`` was left
+        before it returned. For whoever compares them with what should be open."""
         ...
 
     async def stop(self) -> None:

@@ -23,12 +23,16 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
+CANDIDATES_PER_MINUTE = 120
+"""Requests with candidates that one address may make: a browser makes some ten, all at the beginning."""
+
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REGISTRY: web.AppKey[CallRegistry] = web.AppKey("registry", CallRegistry)
 LIMITER: web.AppKey[RateLimiter] = web.AppKey("limiter", RateLimiter)
+CANDIDATE_LIMITER: web.AppKey[RateLimiter] = web.AppKey("candidate_limiter", RateLimiter)
 READY: web.AppKey[Callable[[], dict[str, Any]]] = web.AppKey("ready")
 """Gives the body of ``GET /ready``; its member ``ready`` decides the status."""
 
@@ -58,7 +62,7 @@ async def open_call(request: web.Request) -> web.Response:
     options = body.get("options", {})
     if not isinstance(options, dict):
         raise RequestError("bad_options", "options must be a JSON object.")
-    answered = await request.app[REGISTRY].open(offer_of(body), options, _ticket(body))
+    answered = await request.app[REGISTRY].open(offer_of(body), options, _ticket(body), request.remote or "")
     return _answer(answered, 201)
 
 
@@ -82,13 +86,15 @@ async def leave_the_line(request: web.Request) -> web.Response:
 async def add_candidates(request: web.Request) -> web.Response:
     """Trickled ICE: ``{"candidate": "candidate:…"}`` as from RTCIceCandidate.toJSON(), or a list ``candidates`` of
     such objects. Not needed where the browser can reach the server's addresses."""
+    limit_rate(request, CANDIDATE_LIMITER)
     body = await json_body(request)
     listed = body.get("candidates", [body])
     if not isinstance(listed, list) or not all(
         isinstance(item, dict) and isinstance(item.get("candidate"), str) for item in listed
     ):
         raise RequestError("bad_candidate", 'Send {"candidate": "candidate:…"} or {"candidates": [ such objects ]}.')
-    await request.app[REGISTRY].add_candidates(request.match_info["call_id"], [item["candidate"] for item in listed])
+    candidates = [item["candidate"] for item in listed]
+    await request.app[REGISTRY].add_candidates(request.match_info["call_id"], candidates, request.remote or "")
     return web.Response(status=204)
 
 
@@ -103,7 +109,7 @@ async def restart_call(request: web.Request) -> web.Response:
     # An offer may also come as {"offer": {"type", "sdp"}, …}, as RTCSessionDescription.toJSON() gives it.
     offer = body.get("offer")
     offer = offer_of(offer if isinstance(offer, dict) else body)
-    answered = await request.app[REGISTRY].restart(request.match_info["call_id"], offer, token)
+    answered = await request.app[REGISTRY].restart(request.match_info["call_id"], offer, token, request.remote or "")
     return _answer(answered, 200)
 
 
@@ -114,12 +120,12 @@ async def hang_up(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def limit_rate(request: web.Request) -> None:
-    """Raise RequestError ``rate_limited`` if this address makes too many offers."""
-    wait_s = request.app[LIMITER].take(request.remote or "")
+def limit_rate(request: web.Request, limiter: web.AppKey[RateLimiter] | None = None) -> None:
+    """Raise RequestError ``rate_limited`` if this address makes too many offers (or what ``limiter`` counts)."""
+    wait_s = request.app[limiter or LIMITER].take(request.remote or "")
     if wait_s:
         raise RequestError(
-            "rate_limited", f"Too many offers from this address; try again in {wait_s:.0f} s.", retry_after=wait_s
+            "rate_limited", f"Too many requests from this address; try again in {wait_s:.0f} s.", retry_after=wait_s
         )
 
 

@@ -1,8 +1,9 @@
 """The calls of a server: who gets a place, how a call outlives its connection, and how it ends.
 
-A call takes its place before anything is built for it and gives it back whatever goes wrong on the way. Its model
-session is freed exactly when it ends: by hanging up, by its own decision (``bye``, a fatal error), by a flood of
-messages, or when it was without a peer for the grace period.
+A call takes its place before anything is built for it and gives it back when all of it is closed, whatever goes wrong
+on the way. It ends by hanging up, by its own decision (``bye``, a fatal error), by a flood of messages, when it was
+without a peer for the grace period, or when its time is over. Ending is a task of its own, which nobody cancels; that
+the engine has a session for each call and for nothing else is looked at from time to time.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from app.call.call import Call
 from app.call.config import CallConfig, OptionError
 from app.errors import RequestError
 from app.replay.record import Recordings
-from app.server.limits import WaitingLine
+from app.server.certs import local_addresses
+from app.server.limits import WaitingLine, client_of
+from app.server.open_call import OpenCall
+from app.webrtc.candidates import Reachable, parse_candidate
 from app.webrtc.peer import Peer, PeerSettings
-from app.webrtc.sdp import check_offer, parse_candidate
-from app.webrtc.tracks import MicrophoneTimeline
-from engine.client import Engine, EngineError
+from app.webrtc.sdp import check_offer
+from engine.client import Engine, EngineError, EngineSession
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,14 @@ RETRY_FULL_S = 3.0
 RETRY_NOT_READY_S = 2.0
 TYPICAL_CALL_S = 120.0
 MAX_CANDIDATES = 64
-CLOSE_CALL_S = 0.5
+MAX_UNCONNECTED = 2
+"""Offers of one address that may wait for their connection at the same time, so that nobody takes all places."""
+
+RETRY_UNCONNECTED_S = 2.0
+HANG_UP_WAITS_S = 3.0
+COMPARE_EVERY_S = 10.0
+NOTICE_S = 60.0
+"""How long before its time is over a call is told; half of its time, if that is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +55,16 @@ class AnsweredOffer:
 
 
 @dataclass(eq=False, slots=True)
-class OpenCall:
-    """A call and what belongs to it while it lasts."""
+class Place:
+    """Taken from the beginning of an offer until all of its call is closed."""
 
-    call: Call
-    resume_token: str
-    timeline: MicrophoneTimeline = field(default_factory=MicrophoneTimeline)
-    since: float = field(default_factory=time.monotonic)
-    peer: Peer | None = None
-    grace: asyncio.TimerHandle | None = None
-    reached: bool = False
-    """Whether any of its peers was connected before the present one."""
-    candidates: int = 0
-    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a peer takes the place of another."""
+    client: str
+    entry: OpenCall | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its caller has not connected yet."""
+        return self.entry is None or not (self.entry.connected or self.entry.ending)
 
 
 class CallRegistry:
@@ -71,18 +77,21 @@ class CallRegistry:
         *,
         max_calls: int,
         grace_s: float,
+        max_call_s: float = 0.0,
         defaults: CallConfig,
         recordings: Recordings | None,
     ) -> None:
-        """``defaults`` holds for what a caller's options leave open. With ``recordings`` every call is recorded."""
+        """``defaults`` holds for what a caller's options leave open. With ``recordings`` every call is recorded. A call
+        ends after ``max_call_s``; 0 is no limit."""
         self._engine = engine
         self._peers = peers
         self._max_calls = max_calls
         self._grace_s = grace_s
+        self._max_call_s = max_call_s
         self._defaults = defaults
         self._recordings = recordings
         self._calls: dict[str, OpenCall] = {}
-        self._taken = 0
+        self._places: set[Place] = set()
         self._line = WaitingLine()
         self._mean_call_s = TYPICAL_CALL_S
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,7 +99,7 @@ class CallRegistry:
 
     def __len__(self) -> int:
         """Places that are taken."""
-        return self._taken
+        return len(self._places)
 
     def ask(self, ticket: str | None = None) -> None:
         """Whether a call could begin now, for the holder of ``ticket``. Raises RequestError ``not_ready``, ``full`` or
@@ -105,31 +114,32 @@ class CallRegistry:
         """The holder of this ticket waits no longer."""
         self._line.leave(ticket)
 
-    async def open(self, offer: str, options: Mapping[str, Any], ticket: str | None = None) -> AnsweredOffer:
-        """Begin a call. Raises RequestError ``bad_sdp``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``,
-        ``engine_failed`` or ``shutting_down``; the place is then free again."""
-        offer = self._check(offer)
+    async def open(
+        self, offer: str, options: Mapping[str, Any], ticket: str | None = None, address: str = ""
+    ) -> AnsweredOffer:
+        """Begin a call for a caller whose requests come from ``address``. Raises RequestError ``bad_sdp``,
+        ``bad_candidate``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``, ``rate_limited``, ``engine_failed``
+        or ``shutting_down``; the place is then free again."""
+        offer = self._check(offer, address)
         config = self._config(options)
         self._require_engine()
-        self._take_place(ticket)
+        place = self._take_place(ticket, address)
         try:
-            entry = await self._new_call(config)
-            try:
-                sdp = await self._connect(entry, offer)
-                self._require_running()
-            except BaseException:
-                await entry.call.close("not_connected")
-                if entry.peer is not None:
-                    await entry.peer.close()
-                raise
+            place.entry = entry = await self._new_call(config)
         except BaseException:
-            self._taken -= 1
+            self._places.discard(place)
             raise
         self._calls[entry.call.call_id] = entry
-        log.info("call %s: begun, %d of %d places taken", entry.call.call_id, self._taken, self._max_calls)
+        try:
+            sdp = await self._connect(entry, offer)
+            self._require_running()
+        except BaseException:
+            await self._ended(entry, "not_connected")
+            raise
+        log.info("call %s: begun, %d of %d places taken", entry.call.call_id, len(self), self._max_calls)
         return AnsweredOffer(entry.call.call_id, sdp, entry.resume_token)
 
-    async def restart(self, call_id: str, offer: str, resume_token: str | None) -> AnsweredOffer:
+    async def restart(self, call_id: str, offer: str, resume_token: str | None, address: str = "") -> AnsweredOffer:
         """Put a new peer in place of the old one; the call, and what the model remembers of it, goes on.
 
         Raises RequestError ``unknown_call``, ``token_missing``, ``token_wrong``, ``bad_sdp`` or ``no_audio``; the
@@ -140,43 +150,79 @@ class CallRegistry:
             raise RequestError("token_missing", "Send the resume_token that came with the call's first answer.")
         if not hmac.compare_digest(resume_token.encode(), entry.resume_token.encode()):
             raise RequestError("token_wrong", "This is not the call's resume_token.")
-        offer = self._check(offer)
+        offer = self._check(offer, address)
         async with entry.moving:
             sdp = await self._connect(entry, offer)
-        if call_id not in self._calls and entry.peer is not None:  # it ended meanwhile
-            await entry.peer.close()
-        self._find(call_id)
         log.info("call %s: has a new peer", call_id)
         return AnsweredOffer(call_id, sdp, entry.resume_token)
 
-    async def add_candidates(self, call_id: str, candidates: list[str]) -> None:
-        """Trickled candidates, as ``candidate:`` lines. Raises RequestError ``unknown_call`` or ``bad_candidate``."""
+    async def add_candidates(self, call_id: str, candidates: list[str], address: str = "") -> None:
+        """Trickled candidates, as ``candidate:`` lines, of a caller at ``address``; those that cannot be its own are
+        passed over. Raises RequestError ``unknown_call`` or ``bad_candidate``."""
         entry = self._find(call_id)
         parsed = [candidate for text in candidates if (candidate := parse_candidate(text))]
-        entry.candidates += len(parsed)
-        if entry.candidates > MAX_CANDIDATES:
+        reachable = self._reachable(address)
+        usable = [candidate for candidate in parsed if reachable.includes(candidate)]
+        entry.ignored += len(candidates) - len(usable)
+        if entry.candidates + entry.ignored + len(usable) > MAX_CANDIDATES:
             raise RequestError("bad_candidate", f"A call takes {MAX_CANDIDATES} candidates at most.")
-        for candidate in parsed:
+        entry.candidates += len(usable)
+        for candidate in usable:
             if entry.peer is not None:
                 await entry.peer.add_candidate(candidate)
 
     async def hang_up(self, call_id: str, reason: str = "hung_up") -> None:
-        """End a call and wait until its place is free. Raises RequestError ``unknown_call``."""
-        await self._end(self._find(call_id), reason)
+        """End a call and wait until its place is free (but not for long, if its end is held up). Raises RequestError
+        ``unknown_call``."""
+        await asyncio.wait([self._end(self._find(call_id), reason)], timeout=HANG_UP_WAITS_S)
 
     async def close(self, reason: str = "shutdown") -> None:
-        """End all calls; no more begin."""
+        """End all calls and wait until they are closed; no more begin."""
         self._closing = True
-        await asyncio.gather(*(self._end(entry, reason) for entry in list(self._calls.values())))
+        for entry in list(self._calls.values()):
+            self._end(entry, reason)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def keep_in_step(self) -> None:
+        """Compare calls and engine sessions again and again, until this is cancelled."""
+        suspects: frozenset[EngineSession] = frozenset()
+        while True:
+            await asyncio.sleep(COMPARE_EVERY_S)
+            try:
+                suspects = await self._compare(suspects)
+            except EngineError as error:
+                log.debug("the engine does not tell its sessions: %s", error)
+
+    async def _compare(self, suspects: frozenset[EngineSession]) -> frozenset[EngineSession]:
+        """Close sessions that no call has, and end calls whose session is gone, if they were among the suspects
+        before: what begins or ends just now is for a moment on one side only. Returns the suspects of this time."""
+        calls = {place.entry.session: place.entry for place in self._places if place.entry}
+        sessions = frozenset(await self._engine.sessions())
+        strays = sessions - calls.keys()
+        widowed = {session for session, entry in calls.items() if session not in sessions and not entry.ending}
+        for session in strays & suspects:
+            log.warning("a session of the engine belongs to no call; it is closed")
+            await session.close()
+        for session in widowed & suspects:
+            log.warning("call %s: the engine has lost its session", calls[session].call.call_id)
+            self._end(calls[session], "engine_lost")
+        return frozenset(strays | widowed)
+
     # Beginning
 
-    def _check(self, offer: str) -> str:
+    def _check(self, offer: str, address: str) -> str:
         self._require_running()
-        behind_turn = any("turn" in str(server.urls) for server in self._peers.ice_servers)
-        return check_offer(offer, keep_candidates=behind_turn)
+        if self._behind_turn:
+            offer = self._reachable(address).filter(offer)
+        return check_offer(offer, keep_candidates=self._behind_turn)
+
+    @property
+    def _behind_turn(self) -> bool:
+        return any("turn" in str(server.urls) for server in self._peers.ice_servers)
+
+    def _reachable(self, address: str) -> Reachable:
+        return Reachable(address, frozenset(local_addresses()), self._behind_turn)
 
     def _config(self, options: Mapping[str, Any]) -> CallConfig:
         try:
@@ -194,15 +240,23 @@ class CallRegistry:
                 "not_ready", "The model is not ready yet; GET /ready tells when.", retry_after=RETRY_NOT_READY_S
             )
 
-    def _take_place(self, ticket: str | None) -> None:
+    def _take_place(self, ticket: str | None, address: str) -> Place:
         if not self._is_next(ticket):
             raise self._full(ticket)
+        place = Place(client_of(address))
+        if sum(other.client == place.client and other.waits for other in self._places) >= MAX_UNCONNECTED:
+            raise RequestError(
+                "rate_limited",
+                f"{MAX_UNCONNECTED} offers from this address wait for their connection; connect or hang up first.",
+                retry_after=RETRY_UNCONNECTED_S,
+            )
         self._line.leave(ticket)
-        self._taken += 1
+        self._places.add(place)
+        return place
 
     def _is_next(self, ticket: str | None) -> bool:
         """Whether there is a place for the holder of this ticket, after all who came before."""
-        return self._line.position(ticket) < self._max_calls - self._taken
+        return self._line.position(ticket) < self._max_calls - len(self)
 
     def _full(self, ticket: str | None) -> RequestError:
         place = self._line.wait(ticket)
@@ -241,9 +295,20 @@ class CallRegistry:
             resume_token=resume_token,
             resume_s=self._grace_s,
             recorded=tap is not None,
-            on_end=lambda reason: self._soon(self._end_by_id(call_id, reason)),
+            on_end=lambda reason: self._end_by_id(call_id, reason),
         )
-        return OpenCall(call, resume_token)
+        entry = OpenCall(call, session, resume_token)
+        if self._max_call_s:
+            self._limit_time(entry)
+        return entry
+
+    def _limit_time(self, entry: OpenCall) -> None:
+        notice_s = min(NOTICE_S, self._max_call_s / 2)
+        loop = asyncio.get_running_loop()
+        entry.timers += [
+            loop.call_later(self._max_call_s - notice_s, entry.call.announce_end, notice_s, "time_limit"),
+            loop.call_later(self._max_call_s, self._end, entry, "time_limit"),
+        ]
 
     async def _connect(self, entry: OpenCall, offer: str) -> str:
         """Answer the offer with a new peer and put it in place of the old one."""
@@ -252,13 +317,14 @@ class CallRegistry:
             entry.timeline,
             self._peers,
             lambda peer, why: self._peer_lost(entry, peer, why),
-            lambda: self._soon(self._end(entry, "message_flood")),
+            lambda: self._end_by_id(entry.call.call_id, "message_flood"),
         )
         sdp = await peer.answer(offer)
+        if entry.ending is not None:
+            await peer.close()
+            raise RequestError("unknown_call", "The call has ended while its offer was being answered.")
         old, entry.peer = entry.peer, peer
-        if entry.grace is not None:
-            entry.grace.cancel()
-            entry.grace = None
+        entry.stop_grace()
         if old is not None:
             entry.call.detach()
             await old.close()
@@ -283,34 +349,38 @@ class CallRegistry:
         entry.reached = entry.reached or peer.reached
         grace_s = self._grace_s if entry.reached else 0.0  # nobody comes back who was never there
         loop = asyncio.get_running_loop()
-        entry.grace = loop.call_later(grace_s, lambda: self._soon(self._end(entry, "peer_lost")))
+        entry.grace = loop.call_later(grace_s, self._end, entry, "peer_lost")
 
-    async def _end_by_id(self, call_id: str, reason: str) -> None:
+    def _end_by_id(self, call_id: str, reason: str) -> None:
         if (entry := self._calls.get(call_id)) is not None:
-            await self._end(entry, reason)
+            self._end(entry, reason)
 
-    async def _end(self, entry: OpenCall, reason: str) -> None:
-        if self._calls.pop(entry.call.call_id, None) is None:
-            return
-        if entry.grace is not None:
-            entry.grace.cancel()
+    def _end(self, entry: OpenCall, reason: str) -> asyncio.Task[None]:
+        """Begin to end a call, once. The task frees its place, and always ends."""
+        if entry.ending is None:
+            self._calls.pop(entry.call.call_id, None)
+            entry.ending = self._soon(self._close(entry, reason))
+        return entry.ending
+
+    async def _ended(self, entry: OpenCall, reason: str) -> None:
+        """End a call and wait for it; who waits may be cancelled, the end goes on."""
+        await asyncio.shield(self._end(entry, reason))
+
+    async def _close(self, entry: OpenCall, reason: str) -> None:
         try:
-            async with asyncio.timeout(CLOSE_CALL_S):
-                await entry.call.close(reason)
-        except Exception:  # the place and the peer are freed whatever is wrong with the call
-            log.exception("call %s: did not close cleanly", entry.call.call_id)
+            await entry.close(reason)
         finally:
-            self._taken -= 1
-            if entry.peer is not None:
-                await entry.peer.close(flush=True)
+            self._places = {place for place in self._places if place.entry is not entry}
         length = time.monotonic() - entry.since
         self._mean_call_s += (length - self._mean_call_s) / 8
-        log.info("call %s: ended (%s) after %.0f s", entry.call.call_id, reason, length)
+        ignored = f"; {entry.ignored} of its candidates were not tried" if entry.ignored else ""
+        log.info("call %s: ended (%s) after %.0f s%s", entry.call.call_id, reason, length, ignored)
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -91,6 +91,7 @@ class ServerOptions:
     quantize: str = _option("none", str, "quantization of the weights: none, int8 or int4")
     script: str = _option("", str, "JSON file with the answers of the scripted engine")
     max_calls: int = _option(8, _whole(1, 1000), "calls at the same time; further callers queue")
+    max_call_s: int = _option(0, _whole(0, 604_800), "seconds after which a call ends, announced before; 0 is no limit")
     record: str = _option("", str, "folder that gets a bundle of every call (calls are not recorded when not set)")
     vad: str = _option("", _one_of("webrtc", "silero"), "voice activity detector of calls that do not choose one")
     grace_s: int = _option(30, _whole(0, 3600), "seconds for which a call without its peer can be resumed")

@@ -62,15 +62,18 @@ class Server:
             PeerSettings(self._ice_servers, self._workers),
             max_calls=options.max_calls,
             grace_s=options.grace_s,
+            max_call_s=options.max_call_s,
             defaults=defaults,
             recordings=self._recordings,
         )
         self._runner: web.AppRunner | None = None
+        self._in_step: asyncio.Task[None] | None = None
         self._listening: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Server:
         patches.apply()
         host_addresses.choose(self.options.ice_hosts)
+        self._in_step = asyncio.create_task(self.registry.keep_in_step())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -81,6 +84,7 @@ class Server:
         app = web.Application(client_max_size=api.MAX_BODY_BYTES, middlewares=[api.errors_as_json])
         app[api.REGISTRY] = self.registry
         app[api.LIMITER] = RateLimiter(self.options.offers_per_minute)
+        app[api.CANDIDATE_LIMITER] = RateLimiter(api.CANDIDATES_PER_MINUTE)
         app[api.READY] = self.readiness
         app.add_routes(api.routes)
         pages.add_pages(app, certificates.ca if certificates else None)
@@ -148,6 +152,8 @@ class Server:
     async def close(self) -> None:
         """End all calls, stop answering, stop the engine. Takes less than two seconds whatever happens."""
         begin = asyncio.get_running_loop().time()
+        if self._in_step is not None:
+            self._in_step.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(begin + CALLS_CLOSE_S):
                 await self.registry.close()

@@ -6,7 +6,6 @@ The call outlives it. When the peer is lost, another one can take its place; see
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -40,7 +39,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 TICKS_PER_HEARTBEAT = 4
-CONNECT_TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 10.0
 SILENT_S = 3.0
 """A peer from which nothing at all came for this long is lost. A live one answers each second's metrics event with a
@@ -48,6 +47,8 @@ receipt at least (SACK, RFC 9260 section 6.2). aiortc by itself takes half a min
 
 MICROPHONE_PAUSE_S = 1.0
 CLOSE_TIMEOUT_S = 1.0
+
+_closing: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,10 @@ class Peer:
             await self._channel.flush()
         for task in self._tasks:
             task.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._connection.close()
+        closing = asyncio.create_task(self._connection.close())
+        _closing.add(closing)  # it goes on where it takes longer: cancelled half way it would leave sockets and threads
+        closing.add_done_callback(_closing.discard)
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from aiortc import RTCIceCandidate
-from aiortc.sdp import SessionDescription, candidate_from_sdp
+from aiortc.sdp import SessionDescription
 
 from app.errors import RequestError
+from app.webrtc.candidates import parse_candidate
 
 OPUS_PARAMETERS = "minptime=10;useinbandfec=1;stereo=0;maxaveragebitrate=32000"
 """How the browser is to encode the microphone. No DTX: turn-taking wants every frame, silence included."""
@@ -87,24 +87,6 @@ def finish_answer(text: str) -> str:
         if found and extra and found[1] == "rtpmap" and found[2] not in with_parameters:
             answer.append(f"a=fmtp:{found[2]} {extra}")
     return "\r\n".join(answer) + "\r\n"
-
-
-def parse_candidate(text: str) -> RTCIceCandidate | None:
-    """One trickled candidate (RFC 8839 section 5.1), or None where there is nothing to add: the end of candidates,
-    TCP, which the server does not speak, or a ``.local`` name, which only its own network could resolve.
-
-    Raises RequestError ``bad_candidate``.
-    """
-    text = text.strip().removeprefix("a=").removeprefix("candidate:")
-    if not text or text == "end-of-candidates":
-        return None
-    try:
-        candidate = candidate_from_sdp(text)
-    except (AssertionError, IndexError, ValueError):
-        raise RequestError("bad_candidate", "A candidate cannot be read; it is like an a=candidate line.") from None
-    if candidate.protocol.lower() != "udp" or not re.fullmatch(r"[0-9a-fA-F.:]+", candidate.ip):
-        return None
-    return candidate
 
 
 def _parse(text: str) -> SessionDescription:

@@ -96,6 +96,9 @@ class LiveEngine:
         self._sessions.add(session)
         return session
 
+    async def sessions(self) -> tuple[LiveSession, ...]:
+        return tuple(self._sessions)
+
     async def stop(self) -> None:
         self._info = None
         for session in list(self._sessions):

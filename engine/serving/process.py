@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from engine.client import Chunk, EngineError, EngineInfo, Prefilled, SessionOptions, Unit
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
@@ -74,7 +75,12 @@ class ProcessEngine:
             if self._restarting:
                 raise EngineError("worker_lost", "The engine is being started again; try again soon.", retryable=True)
             raise EngineError("not_started", "The engine is not running; start it first.")
-        return ProcessSession(self._worker, await self._worker.request("open", options=plain(options)))
+        return self._worker.session(await self._worker.request("open", options=plain(options)))
+
+    async def sessions(self) -> tuple[ProcessSession, ...]:
+        if (worker := self._worker) is None:
+            return ()
+        return tuple(worker.session(number) for number in await worker.request("sessions"))
 
     async def stop(self) -> None:
         self._stopping = True
@@ -174,6 +180,7 @@ class _Worker:
         self._next = 0
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._answers: dict[int, AnswerPipe] = {}
+        self._sessions: WeakValueDictionary[int, ProcessSession] = WeakValueDictionary()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._read()), loop.create_task(self._log())]
 
@@ -195,6 +202,12 @@ class _Worker:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def session(self, number: int) -> ProcessSession:
+        """The one object for the worker's session of this number."""
+        if (session := self._sessions.get(number)) is None:
+            session = self._sessions[number] = ProcessSession(self, number)
+        return session
 
     async def request(self, op: str, **fields: Any) -> Any:
         """Send one request and wait for its reply. Raises the EngineError that comes back, or ``worker_lost``."""

@@ -128,6 +128,9 @@ class ScriptedEngine:
         self._sessions.add(session)
         return session
 
+    async def sessions(self) -> tuple[ScriptedSession, ...]:
+        return tuple(self._sessions)
+
     async def stop(self) -> None:
         for session in list(self._sessions):
             await session.close()

@@ -25,7 +25,7 @@ from engine.spec import EngineSpec
 NICENESS = 5
 """Media in the parent goes first."""
 
-OPS = ("start", "open", "prefill", "generate", "credit", "leave", "cancel", "heard", "rewind", "close")
+OPS = ("start", "open", "sessions", "prefill", "generate", "credit", "leave", "cancel", "heard", "rewind", "close")
 
 log = logging.getLogger("engine.serving.worker")
 
@@ -65,6 +65,8 @@ class EngineHost:
             self._reply(number, self._start(revive(EngineSpec, message["spec"])))
         elif op == "open":
             self._reply(number, self._open(number, revive(SessionOptions, message["options"])))
+        elif op == "sessions":
+            self._link.send({"id": number, "ok": list(self._sessions)})
         elif op == "credit":
             if answer := self._answers.get(number):
                 answer.credit.release()

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import ClientSession
+from aiortc import RTCIceCandidate
 
 from app.errors import STATUS, RequestError
+from app.server.api import CANDIDATES_PER_MINUTE
+from app.webrtc.peer import Peer
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller
 from tests.webrtc.test_sdp import OFFER, SESSION, VIDEO
@@ -108,10 +111,39 @@ async def test_a_call_s_own_addresses_check_what_they_get(site: Site) -> None:
         (fine, 204),
         ({"candidates": [fine, {"candidate": ""}]}, 204),
         ({"candidate": "candidate:nonsense"}, 400),
+        ({"candidate": "candidate:1 1 udp 2122260223 192.0.2.4 99999 typ host"}, 400),
+        ({"candidate": "candidate:1 1 udp 2122260223 999.1.1.1 5000 typ host"}, 400),
         ({"candidates": [fine] * 100}, 400),
     ):
         async with site.http.patch(path, json=body) as response:
             assert response.status == status, body
+
+
+async def test_only_candidates_of_the_caller_are_tried(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, tried = Caller(), []
+    site.callers.append(caller)
+
+    async def add(_: Peer, candidate: RTCIceCandidate) -> None:
+        tried.append(candidate.ip)
+
+    monkeypatch.setattr(Peer, "add_candidate", add)
+    _, answer, _ = await site.offer(await caller.offer())
+    path = f"/api/calls/{answer['call_id']}"
+    for ip in ("8.8.8.8", "127.0.0.1", "169.254.169.254", "10.255.255.1"):
+        body = {"candidate": f"candidate:1 1 udp 2122260223 {ip} 53 typ host"}
+        async with site.http.patch(path, json=body) as response:
+            assert response.status == 204
+    assert tried == ["127.0.0.1"]
+    await caller.accept(answer["sdp"])
+    await caller.connected()
+
+
+async def test_too_many_candidates_are_put_off(site: Site) -> None:
+    statuses = set()
+    for _ in range(CANDIDATES_PER_MINUTE):
+        async with site.http.patch(UNKNOWN, json={"candidate": ""}) as response:
+            statuses.add(response.status)
+    assert statuses == {404, 429}
 
 
 async def test_too_many_offers_are_put_off(start: StartServer) -> None:

@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.call.engine_link import EngineLink
+from app.server import calls, open_call
 from app.webrtc import channel, peer
-from engine.client import EngineError
+from engine.client import EngineError, SessionOptions
 from engine.serving.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller, Camera, until
@@ -211,6 +214,101 @@ async def test_a_caller_who_never_connects_keeps_no_place(site: Site, monkeypatc
     assert (await site.offer(OFFER))[0] == 201
     assert len(site.server.registry) == 1
     await site.free(0)  # without the grace period, which is longer than the test waits
+
+
+async def test_an_address_has_two_offers_that_wait_for_their_connection(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.call()
+    waiting = [(await site.offer(OFFER))[1] for _ in range(2)]
+    status, body, response = await site.offer(OFFER)
+    assert (status, body["error"]["code"]) == (429, "rate_limited")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert len(site.server.registry) == 3
+    await site.hang_up(waiting[0]["call_id"])
+    await site.call()  # connected calls do not count
+    assert (await site.offer(OFFER))[0] == 201
+    assert (await site.offer(OFFER))[0] == 429
+    monkeypatch.setattr(calls, "client_of", lambda address: f"not {address}")
+    assert (await site.offer(OFFER))[0] == 201
+
+
+async def test_a_call_ends_when_its_time_is_over_and_is_told_before(start: StartServer) -> None:
+    site = await start("--max-call-s", "2")
+    caller, _ = await site.call()
+    notice = await caller.receive("session.ending")
+    assert notice["data"] == {"in_s": 1.0, "reason": "time_limit"}
+    assert (await caller.receive("session.ending", 2))["data"] == {"in_s": 0, "reason": "time_limit"}
+    await site.free(0)
+
+
+async def test_a_stalled_loop_and_an_end_leave_no_session(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a call takes as long as it takes: what is late is not cancelled half way."""
+    monkeypatch.setattr(open_call, "PEER_WAITS_S", 0.05)
+    monkeypatch.setattr(peer, "CLOSE_TIMEOUT_S", 0.05)
+    close = EngineLink.close
+
+    async def close_late(link: EngineLink) -> None:
+        time.sleep(0.2)  # noqa: ASYNC251  the loop is held up on purpose
+        await close(link)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(EngineLink, "close", close_late)
+    for _ in range(3):
+        _, answer = await site.call()
+        assert await site.hang_up(answer["call_id"]) == 204
+    await site.free(0)
+    assert await site.server.engine.sessions() == ()
+    await until(lambda: not peer._closing, "the end of the connections")
+
+
+async def test_who_waits_for_an_end_can_leave_and_the_end_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, answer = await site.call()
+    waiting = asyncio.create_task(site.server.registry.hang_up(answer["call_id"]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await site.free(0)
+    assert await site.server.engine.sessions() == ()
+
+
+async def test_a_call_that_does_not_close_gives_its_place_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_call, "PEER_WAITS_S", 0.05)
+    monkeypatch.setattr(open_call, "GIVE_UP_S", 0.1)
+    never = asyncio.Event()
+    monkeypatch.setattr(EngineLink, "close", lambda link: never.wait())
+    _, answer = await site.call()
+    await site.hang_up(answer["call_id"])
+    await site.free(0)
+    (stray,) = await site.server.engine.sessions()
+    monkeypatch.undo()
+    registry = site.server.registry
+    suspects = await registry._compare(frozenset())
+    assert suspects == {stray}
+    assert await site.server.engine.sessions() == (stray,)  # it might be about to get its call
+    await registry._compare(suspects)
+    assert await site.server.engine.sessions() == ()
+    never.set()
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+async def test_engine_sessions_and_calls_are_brought_in_step(start: StartServer, in_process: bool) -> None:
+    site = await start(in_process=in_process)
+    registry, engine = site.server.registry, site.server.engine
+    kept, _ = await site.call()
+    robbed, answer = await site.call()
+    stray = await engine.open(SessionOptions())
+    await registry._calls[answer["call_id"]].session.close()
+    suspects = await registry._compare(frozenset())
+    assert len(suspects) == 2
+    assert len(registry) == 2
+    assert await registry._compare(suspects) == suspects
+    assert (await robbed.receive("session.ending"))["data"]["reason"] == "engine_lost"
+    await site.free(1)
+    assert stray not in await engine.sessions()
+    assert len(await engine.sessions()) == 1
+    assert await registry._compare(frozenset()) == frozenset()
+    kept.send("ping", nonce="untouched")
+    await kept.receive("pong")
 
 
 async def test_a_flood_ends_the_call_that_makes_it_and_no_other(site: Site) -> None:

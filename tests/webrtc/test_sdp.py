@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import RequestError
-from app.webrtc.sdp import OPUS_PARAMETERS, VIDEO_PARAMETERS, check_offer, finish_answer, parse_candidate
+from app.webrtc.sdp import OPUS_PARAMETERS, VIDEO_PARAMETERS, check_offer, finish_answer
 
 SESSION = """v=0
 o=- 4611731400430051336 2 IN IP4 127.0.0.1
@@ -147,37 +147,3 @@ async def test_the_answer_tells_the_browser_how_to_encode() -> None:
                 assert "x-google" not in given_
     fmtp = [line.split()[0] for line in text.splitlines() if line.startswith("a=fmtp:")]
     assert len(fmtp) == len(set(fmtp))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "candidate:1 1 udp 2122260223 192.168.0.4 46243 typ host generation 0 ufrag OyNc",
-        "a=candidate:1 1 UDP 2122260223 2001:db8::7 46243 typ srflx raddr 10.0.0.1 rport 5",
-    ],
-)
-def test_candidates_are_read(text: str) -> None:
-    candidate = parse_candidate(text)
-    assert candidate is not None
-    assert candidate.port == 46_243
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "end-of-candidates",
-        "candidate:",
-        "candidate:1 1 tcp 1518280447 192.168.0.4 9 typ host tcptype active",
-        "candidate:1 1 udp 2122260223 8ce5a2a3-0b7e-4f34-8f5f-4d3f5b0c7a11.local 46243 typ host",
-    ],
-)
-def test_candidates_that_lead_nowhere_are_passed_over(text: str) -> None:
-    assert parse_candidate(text) is None
-
-
-@pytest.mark.parametrize("text", ["candidate:1 1 udp", "candidate:1 one udp 1 10.0.0.1 5 typ host", "x y"])
-def test_what_is_no_candidate_is_refused(text: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        parse_candidate(text)
-    assert caught.value.code == "bad_candidate"
