@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import threading
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, rtcsctptransport
 from aiortc.codecs.opus import OpusDecoder, OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
@@ -15,7 +18,7 @@ from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from av import AudioFrame
 
-from app.webrtc.patches import host_addresses, jitter_buffers, opus_encoder
+from app.webrtc.patches import datagrams, host_addresses, jitter_buffers, opus_encoder
 from tests.webrtc.caller import until
 from tests.webrtc.conftest import Connect
 from tests.webrtc.test_jitter import packet
@@ -111,3 +114,65 @@ async def test_a_bad_message_on_a_data_channel_is_dropped_alone(connect: Connect
     await until(lambda: "after all this" in line.call.received, "the message after them")
     assert line.call.received[:-1] == ["\ufffd\ufffd no UTF-8", '"\ufffd\ufffd\ufffd"']
     assert not line.lost
+
+
+def media_port(line: Any) -> tuple[str, int]:
+    (pair,) = line.caller.transport()._connection._nominated.values()
+    address: tuple[str, int] = pair.remote_addr
+    return address
+
+
+HOSTILE = [
+    b"",
+    b"\x80",
+    b"\x80" * 1_501,
+    b"\x80" * 9_000,
+    b"\x80\xc8" + bytes(2_000),
+    b"\x16" * 9_000,
+    b"\x00" * 20,
+    bytes.fromhex("0001000c2112a442") + bytes(12) + bytes.fromhex("0024000200000000") + bytes(4),  # a short PRIORITY
+    bytes.fromhex("0001000821 12a442") + bytes(12) + bytes.fromhex("8028000100000000"),  # a short FINGERPRINT
+]
+
+
+@pytest.mark.parametrize("datagram", HOSTILE, ids=lambda datagram: f"{datagram[:4].hex()}, {len(datagram)} bytes")
+@pytest.mark.parametrize("from_the_caller", [False, True], ids=["from a stranger", "from the caller's own address"])
+async def test_no_single_datagram_ends_a_call(
+    connect: Connect, caplog: pytest.LogCaptureFixture, datagram: bytes, from_the_caller: bool
+) -> None:
+    """aiortc alone ends the call at the empty one and at those of more than libsrtp's buffer."""
+    line = await connect()
+    address = media_port(line)
+    with caplog.at_level(logging.WARNING):
+        if from_the_caller:
+            await line.caller.transport()._send(datagram)
+        else:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.sendto(datagram, address)
+        before, heard = len(line.call.audio), len(line.caller.heard)
+        await until(lambda: len(line.call.audio) > before + 10 and len(line.caller.heard) > heard + 10, "more sound")
+        line.caller.send("ping")
+        await until(lambda: line.call.received, "the message")
+    assert line.lost == []
+    assert caplog.records == []
+
+
+async def test_what_comes_from_somewhere_else_reaches_no_decoder(connect: Connect) -> None:
+    line = await connect()
+    transport: Any = line.peer._connection.getTransceivers()[0].receiver.transport
+    taken: list[bytes] = []
+    received = transport.transport._connection.data_received
+
+    def note(data: bytes, component: int) -> None:
+        taken.append(data)
+        received(data, component)
+
+    transport.transport._connection.data_received = note
+    marks = [bytes([first]) * 40 for first in range(4, 256)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for mark in marks:
+            stranger.sendto(mark, media_port(line))
+    last = b"\xff" * datagrams.MAX_DATAGRAM_BYTES
+    await line.caller.transport()._send(last)
+    await until(lambda: last in taken, "the caller's own datagram")
+    assert not set(taken) & set(marks)

@@ -4,12 +4,13 @@ They hold for the whole process and for the pinned versions; each has a regressi
 when an upgrade moves the name.
 """
 
-from app.webrtc.patches import channel_messages, host_addresses, jitter_buffers, opus_decoder, opus_encoder
+from app.webrtc.patches import channel_messages, datagrams, host_addresses, jitter_buffers, opus_decoder, opus_encoder
 
 
 def apply() -> None:
     """Put all patches in place. Applying them again changes nothing."""
     channel_messages.apply()
+    datagrams.apply()
     host_addresses.apply()
     jitter_buffers.apply()
     opus_decoder.apply()
