@@ -25,8 +25,8 @@ from app.server.certs import local_addresses
 from app.server.limits import WaitingLine, client_of
 from app.server.open_call import OpenCall
 from app.webrtc.candidates import Reachable, parse_candidate
+from app.webrtc.offer import Offer, read_offer
 from app.webrtc.peer import Peer, PeerSettings
-from app.webrtc.sdp import check_offer
 from engine.client import Engine, EngineError, EngineSession
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class CallRegistry:
         """Begin a call for a caller whose requests come from ``address``. Raises RequestError ``bad_sdp``,
         ``bad_candidate``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``, ``rate_limited``, ``engine_failed``
         or ``shutting_down``; the place is then free again."""
-        offer = self._check(offer, address)
+        checked = self._check(offer, address)
         config = self._config(options)
         self._require_engine()
         place = self._take_place(ticket, address)
@@ -131,7 +131,7 @@ class CallRegistry:
             raise
         self._calls[entry.call.call_id] = entry
         try:
-            sdp = await self._connect(entry, offer)
+            sdp = await self._connect(entry, checked)
             self._require_running()
         except BaseException:
             await self._ended(entry, "not_connected")
@@ -150,9 +150,9 @@ class CallRegistry:
             raise RequestError("token_missing", "Send the resume_token that came with the call's first answer.")
         if not hmac.compare_digest(resume_token.encode(), entry.resume_token.encode()):
             raise RequestError("token_wrong", "This is not the call's resume_token.")
-        offer = self._check(offer, address)
+        checked = self._check(offer, address)
         async with entry.moving:
-            sdp = await self._connect(entry, offer)
+            sdp = await self._connect(entry, checked)
         log.info("call %s: has a new peer", call_id)
         return AnsweredOffer(call_id, sdp, entry.resume_token)
 
@@ -211,11 +211,11 @@ class CallRegistry:
 
     # Beginning
 
-    def _check(self, offer: str, address: str) -> str:
+    def _check(self, offer: str, address: str) -> Offer:
         self._require_running()
         if self._behind_turn:
             offer = self._reachable(address).filter(offer)
-        return check_offer(offer, keep_candidates=self._behind_turn)
+        return read_offer(offer, keep_candidates=self._behind_turn)
 
     @property
     def _behind_turn(self) -> bool:
@@ -310,7 +310,7 @@ class CallRegistry:
             loop.call_later(self._max_call_s, self._end, entry, "time_limit"),
         ]
 
-    async def _connect(self, entry: OpenCall, offer: str) -> str:
+    async def _connect(self, entry: OpenCall, offer: Offer) -> str:
         """Answer the offer with a new peer and put it in place of the old one."""
         peer = Peer(
             entry.call,

@@ -21,16 +21,15 @@ from aiortc import (
     RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
-    RTCRtpSender,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamTrack
 
 from app.errors import RequestError
 from app.webrtc.channel import LABEL, EventChannel
-from app.webrtc.sdp import finish_answer
+from app.webrtc.offer import Offer
 from app.webrtc.stats import Figures
-from app.webrtc.tracks import MicrophoneTimeline, VoiceTrack, drain, receive_camera, receive_microphone
+from app.webrtc.tracks import MicrophoneTimeline, VoiceTrack, receive_camera, receive_microphone
 
 if TYPE_CHECKING:
     from app.call.call import Call
@@ -78,15 +77,15 @@ class Peer:
         self._settings = settings
         self._lost = lost
         self._flooded = flooded
-        # An empty list: with None, aiortc asks a public STUN server, and waits for it for five seconds.
+        # An empty list: with None, aiortc asks a public STUN server, and waits for it for five seconds. A transport
+        # for each section, until the offer says which ones share theirs.
         self._connection = RTCPeerConnection(
-            RTCConfiguration(iceServers=list(settings.ice_servers), bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+            RTCConfiguration(iceServers=list(settings.ice_servers), bundlePolicy=RTCBundlePolicy.MAX_COMPAT)
         )
         self._connection.on("track", self._on_track)
         self._connection.on("datachannel", self._on_channel)
         self._connection.on("connectionstatechange", self._on_state)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._kinds: set[str] = set()
         self._channel: EventChannel | None = None
         self._figures = Figures()
         self._closing = False
@@ -95,24 +94,23 @@ class Peer:
         self._paused = False
         self._begun = self._alive = self._last_audio = time.monotonic()
 
-    async def answer(self, offer: str) -> str:
-        """The answer (SDP) to a checked offer. Raises RequestError ``bad_sdp``; the peer is then closed."""
+    async def answer(self, offer: Offer) -> str:
+        """The answer (SDP). Raises RequestError ``bad_sdp`` or ``no_address``; the peer is then closed."""
         connection = self._connection
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                voice = connection.addTransceiver(VoiceTrack(self._call.output.pull), "sendrecv")
-                opus = [c for c in RTCRtpSender.getCapabilities("audio").codecs if c.mimeType == "audio/opus"]
-                voice.setCodecPreferences(opus)
-                await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+                connection.addTransceiver(VoiceTrack(self._call.output.pull), "sendrecv")
+                await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
                 await connection.setLocalDescription()
+            answer = offer.answer(connection.localDescription.sdp)
         except BaseException as error:
             await self.close()
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError | RequestError):
                 raise
             log.debug("an offer could not be answered", exc_info=True)
             raise RequestError("bad_sdp", "The offer's SDP can be read but not answered; is it a fresh one?") from error
         self._start(self._watch())
-        return finish_answer(connection.localDescription.sdp)
+        return answer
 
     @property
     def reached(self) -> bool:
@@ -121,7 +119,7 @@ class Peer:
 
     async def add_candidate(self, candidate: RTCIceCandidate) -> None:
         """Try this address of the browser too."""
-        candidate.sdpMid = self._connection.getTransceivers()[0].mid  # all sections are bundled with the first
+        candidate.sdpMid = self._connection.getTransceivers()[0].mid  # the first one's transport is the bundle's
         await self._connection.addIceCandidate(candidate)
 
     async def close(self, *, flush: bool = False) -> None:
@@ -162,14 +160,11 @@ class Peer:
     # What aiortc tells
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        if track.kind in self._kinds:
-            self._start(drain(track))
-        elif track.kind == "audio":
+        if track.kind == "audio":  # the offer leaves one sending section of each kind
             microphone = self._call.microphone
             self._start(receive_microphone(track, self._timeline, microphone.push, self._on_audio))
         else:
             self._start(receive_camera(track, self._settings.workers, self._call.push_frame))
-        self._kinds.add(track.kind)
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != LABEL or self._channel is not None or self._closing:

@@ -158,15 +158,6 @@ async def receive_camera(track: MediaStreamTrack, workers: Executor, push: Calla
         encoder.cancel()
 
 
-async def drain(track: MediaStreamTrack) -> None:
-    """Throw away a track that the call has no use for. One that nobody reads would pile up decoded frames."""
-    while True:
-        try:
-            await track.recv()
-        except MediaStreamError:
-            return
-
-
 async def _encode(newest: asyncio.Queue[VideoFrame], workers: Executor, push: Callable[[bytes], None]) -> None:
     loop = asyncio.get_running_loop()
     while True:

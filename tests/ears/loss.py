@@ -35,7 +35,7 @@ from tests.ears.words import Score, understand
 RTC_RATE = 48_000
 PACKET_SAMPLES = 960
 BIT_RATE = 32_000
-"""What the answer asks browsers for (app/webrtc/sdp.py)."""
+"""What the answer asks browsers for (app/webrtc/encoding.py)."""
 
 LEVEL_DBFS = -26.0
 BURST_PACKETS = 3.0

@@ -14,7 +14,7 @@ from app.server.api import CANDIDATES_PER_MINUTE
 from app.webrtc.peer import Peer
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller
-from tests.webrtc.test_sdp import OFFER, SESSION, VIDEO
+from tests.webrtc.offers import CAMERA_ALONE, OFFER
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -59,7 +59,7 @@ TABLE = [
     Row("sdp is a number", "POST", "/api/calls", offer(sdp=7), JSON, 400, "bad_sdp"),
     Row("sdp is no SDP", "POST", "/api/calls", offer(sdp="hello"), JSON, 400, "bad_sdp"),
     Row("no ICE", "POST", "/api/calls", offer(sdp=OFFER.replace("ice-ufrag", "x")), JSON, 400, "bad_sdp"),
-    Row("video only", "POST", "/api/calls", offer(sdp=SESSION + VIDEO), JSON, 422, "no_audio"),
+    Row("video only", "POST", "/api/calls", offer(sdp=CAMERA_ALONE), JSON, 422, "no_audio"),
     Row("audio one way", "POST", "/api/calls", offer(sdp=OFFER.replace("sendrecv", "recvonly")), JSON, 422, "no_audio"),
     Row("options no object", "POST", "/api/calls", offer(options=[]), JSON, 400, "bad_options"),
     Row("unknown option", "POST", "/api/calls", offer(options={"volume": 11}), JSON, 400, "bad_options"),

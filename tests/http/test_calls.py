@@ -19,7 +19,7 @@ from engine.client import EngineError, SessionOptions
 from engine.serving.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import Caller, Camera, until
-from tests.webrtc.test_sdp import OFFER
+from tests.webrtc.offers import OFFER
 
 
 def all_text(folder: Path) -> str:

@@ -83,17 +83,25 @@ class Caller:
     """A client as a page is one: it offers audio, maybe video, and the channel ``events``."""
 
     def __init__(
-        self, microphone: MediaStreamTrack | None = None, camera: MediaStreamTrack | None = None, codec: str = ""
+        self,
+        microphone: MediaStreamTrack | None = None,
+        camera: MediaStreamTrack | None = None,
+        codec: str = "",
+        *,
+        camera_first: bool = False,
+        **configuration: Any,
     ) -> None:
         """``codec``, such as ``video/H264``, is the only one that the camera offers."""
-        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.microphone = microphone or Microphone(np.zeros(0, np.int16))
-        self.connection.addTrack(self.microphone)
-        if camera is not None:
-            self.connection.addTrack(camera)
-            codecs = RTCRtpSender.getCapabilities("video").codecs
-            self.connection.getTransceivers()[1].setCodecPreferences([c for c in codecs if c.mimeType == codec])
+        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[], **configuration))
         self.channel = self.connection.createDataChannel("events")
+        self.microphone = microphone or Microphone(np.zeros(0, np.int16))
+        for track in [camera, self.microphone] if camera_first else [self.microphone, camera]:
+            if track is not None:
+                self.connection.addTrack(track)
+        for transceiver in self.connection.getTransceivers():
+            if transceiver.kind == "video":
+                codecs = RTCRtpSender.getCapabilities("video").codecs
+                transceiver.setCodecPreferences([c for c in codecs if c.mimeType == codec])
         self.channel.on("message", lambda raw: self.events.append(json.loads(raw)))
         self.connection.on("track", self._listen)
         self.events: list[dict[str, Any]] = []

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from app.webrtc import patches
+from app.webrtc.offer import read_offer
 from app.webrtc.patches import host_addresses
 from app.webrtc.peer import Peer, PeerSettings
-from app.webrtc.sdp import check_offer
 from app.webrtc.tracks import MicrophoneTimeline
 from tests.webrtc.caller import Caller, ProbeCall
 
@@ -40,12 +40,30 @@ Connect = Callable[..., Awaitable[Line]]
 
 
 @pytest.fixture
+async def answer() -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """Answer an offer with a new peer."""
+    peers: list[Peer] = []
+    with ThreadPoolExecutor(1) as workers:
+
+        async def answer(offer: str) -> str:
+            call = cast(Any, ProbeCall())
+            peers.append(
+                Peer(call, MicrophoneTimeline(), PeerSettings((), workers), lambda peer, why: None, lambda: None)
+            )
+            return await peers[-1].answer(read_offer(offer))
+
+        yield answer
+        for peer in peers:
+            await peer.close()
+
+
+@pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Connect a caller (with these tracks) to a new peer and wait until its channel is open."""
+    """Connect a caller, whose offer may be edited on its way, to a new peer and wait until its channel is open."""
     lines: list[Line] = []
     workers = ThreadPoolExecutor(1)
 
-    async def connect(caller: Caller | None = None) -> Line:
+    async def connect(caller: Caller | None = None, *, edit: Callable[[str], str] = str) -> Line:
         caller, call, lost, flooded = caller or Caller(), ProbeCall(), list[str](), list[None]()
         peer = Peer(
             cast(Any, call),
@@ -56,7 +74,7 @@ async def connect() -> AsyncIterator[Connect]:
         )
         line = Line(caller, call, peer, lost, flooded)
         lines.append(line)
-        await caller.accept(await peer.answer(check_offer(await caller.offer())))
+        await caller.accept(await peer.answer(read_offer(edit(await caller.offer()))))
         await caller.connected()
         return line
 

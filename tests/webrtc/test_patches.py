@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, rtcsctptransport
+from aiortc.codecs import CODECS
 from aiortc.codecs.opus import OpusDecoder, OpusEncoder
 from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcpeerconnection import find_common_codecs
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from av import AudioFrame
@@ -176,3 +178,8 @@ async def test_what_comes_from_somewhere_else_reaches_no_decoder(connect: Connec
     await line.caller.transport()._send(last)
     await until(lambda: last in taken, "the caller's own datagram")
     assert not set(taken) & set(marks)
+
+
+def test_codecs_with_low_numbers_keep_them() -> None:
+    offered = [RTCRtpCodecParameters("audio/opus", 48_000, 2, payloadType=63)]
+    assert [codec.payloadType for codec in find_common_codecs(CODECS["audio"], offered)] == [63]

@@ -4,7 +4,15 @@ They hold for the whole process and for the pinned versions; each has a regressi
 when an upgrade moves the name.
 """
 
-from app.webrtc.patches import channel_messages, datagrams, host_addresses, jitter_buffers, opus_decoder, opus_encoder
+from app.webrtc.patches import (
+    channel_messages,
+    datagrams,
+    host_addresses,
+    jitter_buffers,
+    opus_decoder,
+    opus_encoder,
+    payload_types,
+)
 
 
 def apply() -> None:
@@ -15,3 +23,4 @@ def apply() -> None:
     jitter_buffers.apply()
     opus_decoder.apply()
     opus_encoder.apply()
+    payload_types.apply()
