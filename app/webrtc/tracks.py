@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -23,8 +24,10 @@ RTC_RATE = 48_000
 """Rate of Opus in RTP, Hz (RFC 7587 section 4.1)."""
 
 FRAME_S = 0.020
-MAX_LATE_S = 0.060
-"""A voice frame that is later than this moves the schedule instead of being caught up with in a burst."""
+FRAME_SAMPLES = round(FRAME_S * RTC_RATE)
+MAX_LATE_S = 1.0
+"""How much the voice catches up with in a burst, which the browser's jitter buffer takes in. What is older is left out
+of the stream's time, as the silence that it was."""
 
 MAX_GAP_S = 1.0
 """A longer step in the microphone's time stamps is a pause or a new stream, not a loss to be filled in."""
@@ -58,9 +61,12 @@ class Upsampler:
 class VoiceTrack(MediaStreamTrack):
     """The assistant's voice as a track that never ends and never runs ahead.
 
-    Frame k is handed over at ``t0 + k`` · 20 ms of the monotonic clock and is taken from ``pull`` at that moment, so
-    that whatever is flushed from the queue behind ``pull`` is not heard. It carries silence when nothing is said:
-    a gap would make the browser's buffer learn its delay anew.
+    The frame with time stamp p (samples of 48 kHz) is handed over at ``t0 + p / 48000`` of the monotonic clock and is
+    taken from ``pull`` at that moment, so that whatever is flushed from the queue behind ``pull`` is not heard. It
+    carries silence when nothing is said: a gap would make the browser's buffer learn its delay anew.
+
+    The schedule stands. After the event loop was held up, the frames that are due are handed over at once: on a busy
+    machine, where each frame is late, the stream is whole nevertheless.
     """
 
     kind = "audio"
@@ -75,13 +81,14 @@ class VoiceTrack(MediaStreamTrack):
 
     async def recv(self) -> AudioFrame:
         """The next 20 ms as a mono frame of 960 samples at 48 kHz, when it is time for it."""
+        now = time.monotonic()
         if self._start is None:
-            self._start = time.monotonic()
-        early = self._start + self._pts / RTC_RATE - time.monotonic()
-        if early < -MAX_LATE_S:
-            self._start -= early
-        elif early > 0:
-            await asyncio.sleep(early)
+            self._start = now
+        late = now - self._start - self._pts / RTC_RATE
+        if late > MAX_LATE_S:
+            self._pts += FRAME_SAMPLES * math.ceil((late - MAX_LATE_S) / FRAME_S)
+        elif late < 0:
+            await asyncio.sleep(-late)
         if self.readyState != "live":
             raise MediaStreamError
         pcm = self._upsample(self._pull(round(OUTPUT_RATE * FRAME_S)))

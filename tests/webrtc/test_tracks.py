@@ -66,25 +66,42 @@ async def test_voice_frames_are_handed_over_when_they_are_due_and_not_before(clo
     assert pulled == [480] * 100
 
 
-async def test_a_little_lateness_is_caught_up_with(clock: Clock) -> None:
-    _, track = counting_pull()
+async def test_what_is_late_is_caught_up_with_at_once(clock: Clock) -> None:
+    pulled, track = counting_pull()
     begin = clock.now
     await track.recv()
-    clock.now += 0.075  # frame 1 is 55 ms late: frames 1 to 3 go at once, frame 4 waits for its time
-    for _ in range(4):
-        await track.recv()
-    assert clock.now == pytest.approx(begin + 0.080)
-    assert len(clock.slept) == 1
-
-
-async def test_much_lateness_moves_the_schedule_and_makes_no_burst(clock: Clock) -> None:
-    _, track = counting_pull()
+    clock.now += 0.81
+    stamps = [(await track.recv()).pts for _ in range(40)]  # frames 1 to 40 are due by now
+    assert clock.slept == []
+    assert stamps == [960 * k for k in range(1, 41)]
     await track.recv()
-    clock.now += 2.0
-    resumed = clock.now
-    stamps = [(await track.recv()).pts for _ in range(4)]
-    assert stamps == [960, 1920, 2880, 3840]
-    assert clock.now == pytest.approx(resumed + 0.060)
+    assert clock.now == pytest.approx(begin + 0.820)
+    assert len(pulled) == 42
+
+
+@pytest.mark.parametrize("stall_s", [0.03, 0.09, 0.3, 0.9])
+async def test_on_a_busy_machine_the_stream_is_as_long_as_the_time_that_passed(clock: Clock, stall_s: float) -> None:
+    """Every 20 ms of work the loop is held up for so long."""
+    pulled, track = counting_pull()
+    begin = clock.now
+    while clock.now < begin + 60:
+        for _ in range(int(stall_s / 0.020) + 1):
+            await track.recv()
+        clock.now += stall_s
+    assert len(pulled) * 0.020 == pytest.approx(clock.now - begin, abs=stall_s + 0.040)
+
+
+async def test_after_a_long_stall_the_older_part_is_left_out_of_the_time_stamps(clock: Clock) -> None:
+    pulled, track = counting_pull()
+    begin = clock.now
+    await track.recv()
+    clock.now += 5.01
+    stamps = [(await track.recv()).pts for _ in range(50)]
+    assert clock.slept == []
+    assert stamps == [960 * k for k in range(201, 251)]  # 4.02 s to 5.00 s
+    assert (await track.recv()).pts == 960 * 251
+    assert clock.now == pytest.approx(begin + 5.020)
+    assert len(pulled) == 52
 
 
 async def test_a_stopped_voice_track_gives_no_more(clock: Clock) -> None:
