@@ -19,6 +19,7 @@ from aiortc.rtcpeerconnection import find_common_codecs
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from av import AudioFrame
+from OpenSSL import SSL
 
 from app.webrtc.patches import datagrams, host_addresses, jitter_buffers, opus_encoder
 from tests.webrtc.caller import until
@@ -183,3 +184,14 @@ async def test_what_comes_from_somewhere_else_reaches_no_decoder(connect: Connec
 def test_codecs_with_low_numbers_keep_them() -> None:
     offered = [RTCRtpCodecParameters("audio/opus", 48_000, 2, payloadType=63)]
     assert [codec.payloadType for codec in find_common_codecs(CODECS["audio"], offered)] == [63]
+
+
+async def test_a_chunk_after_the_end_of_dtls_is_lost_without_a_word(connect: Connect) -> None:
+    line = await connect()
+    sctp: Any = line.peer._connection.sctp
+    sctp.transport._ssl.shutdown()
+    with pytest.raises(SSL.Error):
+        await sctp.transport._send_data(b"late")
+    await sctp._send_chunk(rtcsctptransport.AbortChunk())
+    await line.peer.close()
+    await sctp._send_chunk(rtcsctptransport.AbortChunk())

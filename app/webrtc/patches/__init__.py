@@ -9,6 +9,7 @@ from app.webrtc.patches import (
     datagrams,
     host_addresses,
     jitter_buffers,
+    late_chunks,
     opus_decoder,
     opus_encoder,
     payload_types,
@@ -21,6 +22,7 @@ def apply() -> None:
     datagrams.apply()
     host_addresses.apply()
     jitter_buffers.apply()
+    late_chunks.apply()
     opus_decoder.apply()
     opus_encoder.apply()
     payload_types.apply()
