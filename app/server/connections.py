@@ -199,7 +199,7 @@ async def listen(
     servers: list[asyncio.Server] = []
     try:
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            listener = BoundedListener(family, address, count)
+            listener = BoundedListener(family, (address[0], port, *address[2:]), count)
             port = listener.getsockname()[1]
             servers.append(
                 await loop.create_server(
