@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -67,3 +68,23 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+
+
+class MediaError(InputError):
+    """A picture or sound that cannot be used.
+
+    ``name`` is the file, or what the data is called; ``fault`` and ``remedy`` are halves of a sentence, so that each
+    caller can say them in its own way.
+    """
+
+    def __init__(self, name: str | Path, fault: str, remedy: str) -> None:
+        super().__init__(f"{name} {fault}; {remedy}")
+        self.fault = fault
+        self.remedy = remedy
+
+
+def reason(error: Exception) -> str:
+    """The cause of a failure in its library's words: one line, without the path and the full stop."""
+    text = getattr(error, "strerror", None) or str(error)
+    text = re.sub(r"^Error opening .*?: ", "", " ".join(str(text).split()))
+    return (text or type(error).__name__).rstrip(".")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+
+from engine.media.upright import upright, upright_frame
 
 MAX_SIDE = 1280
 """Longest side of a picture that the model is given, pixels; larger ones are scaled down."""
@@ -82,15 +84,15 @@ def encode_jpeg(
 ) -> bytes:
     """Encode one picture as a baseline JPEG whose longest side is at most ``max_side`` pixels.
 
-    ``frame`` is a decoded video frame of any pixel format (turned upright by its rotation), an array uint8
-    [height, width, 3] in RGB, or a PIL image (turned upright by its EXIF orientation; transparency becomes white).
+    ``frame`` is a decoded video frame of any pixel format, an array uint8 [height, width, 3] in RGB, or a PIL image of
+    any mode; it is shown as :mod:`engine.media.upright` says.
     """
     if isinstance(frame, Image.Image):
-        image = _flatten(ImageOps.exif_transpose(frame))
+        image = upright(frame)
     elif isinstance(frame, np.ndarray):
         image = Image.fromarray(frame)
     else:
-        image = _from_video(frame, max_side)
+        image = upright_frame(frame, fit=partial(fit, max_side=max_side))
     size = fit(image.width, image.height, max_side)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -99,24 +101,7 @@ def encode_jpeg(
     return out.getvalue()
 
 
-def fit(width: int, height: int, max_side: int) -> tuple[int, int]:
+def fit(width: int, height: int, max_side: int = MAX_SIDE) -> tuple[int, int]:
     """The size (width, height) in pixels with the same shape and no side longer than ``max_side``; never larger."""
     scale = min(1.0, max_side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _from_video(frame: Any, max_side: int) -> Image.Image:
-    width, height = fit(frame.width, frame.height, max_side)
-    pixels = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-    if frame.rotation:  # degrees counter-clockwise, as the phone wrote it into the file
-        pixels = np.ascontiguousarray(np.rot90(pixels, k=round(frame.rotation / 90)))
-    return Image.fromarray(pixels)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if "A" in image.getbands() or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")

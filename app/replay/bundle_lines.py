@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from app.call.protocol import ProtocolError, encode, parse_message
-from app.replay.bundle_media import MAX_AUDIO_S, BundleError
+from app.replay.bundle_media import BundleError
 from app.text import JsonError, read_json
+from engine.media.sound import MAX_SECONDS
 
 TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",
@@ -64,8 +65,8 @@ def read_commands(path: Path) -> tuple[TimedCommand, ...]:
         if "t" not in line:
             raise BundleError(path, f"line {number} has no t", "add the second at which the event arrives")
         time_s = line["t"]
-        if not _is_number(time_s) or not 0 <= time_s <= MAX_AUDIO_S:
-            raise BundleError(path, f"line {number} has t {time_s!r}", f"give seconds from 0 to {MAX_AUDIO_S}")
+        if not _is_number(time_s) or not 0 <= time_s <= MAX_SECONDS:
+            raise BundleError(path, f"line {number} has t {time_s!r}", f"give seconds from 0 to {MAX_SECONDS}")
         if commands and time_s < commands[-1].time_s:
             fault = f"line {number} has t {time_s} after {commands[-1].time_s}"
             raise BundleError(path, fault, "put the lines in order of time")

@@ -5,32 +5,26 @@ Whatever is wrong with a file ends as one :class:`BundleError` that names the fi
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from app.call.frames import MAX_SIDE, FrameSampler, encode_jpeg
+from app.call.frames import MAX_SIDE, FrameSampler, encode_jpeg, fit
 from app.text import printable
+from engine.errors import MediaError, reason
+from engine.media.picture import decode_picture, make_upright
+from engine.media.sound import read_sound
+from engine.media.upright import orientation
+from engine.media.video import Video
 
 AUDIO_NAMES = ("audio.wav", "audio.flac", "audio.ogg", "audio.opus", "audio.mp3")
 VIDEO_NAMES = ("video.mp4", "video.mkv", "video.webm", "video.y4m")
 RATES_HZ = (8_000, 192_000)
-MAX_AUDIO_S = 4 * 3600
-LOST_VIDEO_S = 0.1
-"""A video that ends this much before the length that its own header tells has lost its end."""
-LOST_VIDEO_AMONG_OTHERS_S = 0.5
-"""The same where the header's length may be that of a sound track in the file."""
 
 
 class BundleError(Exception):
@@ -62,58 +56,21 @@ class Picture:
 
 def read_audio(path: Path) -> Audio:
     """Decode a sound file to mono. Stereo is averaged. Raises BundleError."""
-    remedy = "save the microphone as a WAV, FLAC or Ogg file with one or two channels"
-    try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            rate, channels, promised = file.samplerate, file.channels, file.frames
-            if channels > 2:
-                raise BundleError(path, f"has {channels} channels", remedy)
-            if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-                raise BundleError(path, f"has a sample rate of {rate} Hz", "use one from 8,000 to 192,000 Hz")
-            if promised > MAX_AUDIO_S * rate:
-                raise BundleError(path, f"is {promised / rate / 3600:.1f} hours long", "cut it to at most four hours")
-            blocks = [_to_mono(path, block) for block in file.blocks(rate * 10, dtype="float32", always_2d=True)]
-    except (OSError, soundfile.SoundFileError) as error:
-        raise BundleError(path, f"cannot be read as sound ({_reason(error)})", remedy) from None
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
-    if not len(samples):
-        raise BundleError(path, "holds no sound that can be decoded", remedy)
-    if len(samples) < promised or _wav_lacks_data(path):
-        fault = f"is cut off: it holds {len(samples) / rate:.1f} s and its header tells of more"
-        raise BundleError(path, fault, "copy or export it again")
-    return Audio(samples, rate)
+    with _told_of(path):
+        sound = read_sound(path)
+    if sound.channels > 2:
+        remedy = "save the microphone as a WAV, FLAC or Ogg file with one or two channels"
+        raise BundleError(path, f"has {sound.channels} channels", remedy)
+    if not RATES_HZ[0] <= sound.rate <= RATES_HZ[1]:
+        raise BundleError(path, f"has a sample rate of {sound.rate} Hz", "use one from 8,000 to 192,000 Hz")
+    samples = np.clip(np.rint(sound.samples * np.float32(32_768)), -32_768, 32_767)
+    return Audio(samples.astype(np.int16), sound.rate)
 
 
 def check_video(path: Path) -> None:
     """Read through the packets of a video file, without decoding more than one picture. Raises BundleError."""
-    remedy = "copy or export it again, as MP4, MKV, WebM or Y4M"
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise BundleError(path, "holds no video", remedy)
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            times: list[float] = []
-            decoded = False
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise BundleError(path, f"is cut off or damaged after {max(times, default=0):.1f} s", remedy)
-                if not decoded and path.suffix == ".y4m" and _y4m_lacks_data(path, packet.size):
-                    raise BundleError(path, "is cut off in the middle of a picture", remedy)
-                if packet.pts is not None:
-                    times.append(float(packet.pts * packet.time_base) - _start_s(container))
-                decoded = decoded or any(True for _ in packet.decode())
-            lost_s = LOST_VIDEO_S if len(container.streams) == 1 else LOST_VIDEO_AMONG_OTHERS_S
-            declared = container.duration / av.time_base if container.duration else 0.0
-    except (av.FFmpegError, OSError) as error:
-        raise BundleError(path, f"cannot be read as video ({_reason(error)})", remedy) from None
-    if not decoded:
-        raise BundleError(path, "holds no picture that can be decoded", remedy)
-    times.sort()
-    last_picture_s = max(np.diff(times), default=0.0)  # not every format tells how long the last one is shown
-    if declared > times[-1] + last_picture_s + lost_s:
-        fault = f"is cut off: it ends after {times[-1] + last_picture_s:.1f} s and its header tells {declared:.1f} s"
-        raise BundleError(path, fault, remedy)
+    with _told_of(path), Video(path) as video:
+        video.check()
 
 
 def video_pictures(path: Path) -> Iterator[Picture]:
@@ -122,20 +79,10 @@ def video_pictures(path: Path) -> Iterator[Picture]:
     Times count from the beginning of the file, as players show them.
     """
     sampler = FrameSampler()
-    time_s = 0.0
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            start = _start_s(container)
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise BundleError(path, f"is damaged after {time_s:.1f} s", "copy or export it again")
-                time_s = max(0.0, float(frame.time) - start) if frame.time is not None else time_s
-                if sampler.wants(time_s):
-                    yield Picture(time_s, encode_jpeg(frame))
-    except (av.FFmpegError, OSError) as error:
-        raise BundleError(path, f"cannot be decoded after {time_s:.1f} s ({_reason(error)})",
-                          "copy or export it again") from None  # fmt: skip
+    with _told_of(path), Video(path) as video:
+        for time_s, frame in video.frames():
+            if sampler.wants(time_s):
+                yield Picture(time_s, encode_jpeg(video.upright(frame, fit)))
 
 
 def list_stills(folder: Path) -> list[tuple[int, Path]]:
@@ -157,58 +104,21 @@ def list_stills(folder: Path) -> list[tuple[int, Path]]:
 
 def read_still(path: Path) -> bytes:
     """One picture as the call takes it: a small upright JPEG untouched, all else encoded as one. Raises BundleError."""
+    with _told_of(path):
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise MediaError(path, f"cannot be read ({reason(error)})", "check the file") from None
+        image = decode_picture(raw, str(path), ("JPEG", "MPO", "PNG"))
+        if image.format == "JPEG" and image.mode == "RGB" and orientation(image) == 1 and max(image.size) <= MAX_SIDE:
+            return raw
+        return encode_jpeg(make_upright(image, str(path)))
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """What is wrong with a file of a bundle, as the bundle's error."""
     try:
-        raw = path.read_bytes()
-        with Image.open(io.BytesIO(raw)) as image:
-            image.load()
-            upright = image.getexif().get(0x0112, 1) == 1
-            if image.format == "JPEG" and image.mode == "RGB" and upright and max(image.size) <= MAX_SIDE:
-                return raw
-            if image.format not in ("JPEG", "MPO", "PNG"):
-                raise BundleError(path, f"is a {image.format} picture", "save it as JPEG or PNG")
-            return encode_jpeg(image)
-    except UnidentifiedImageError:  # whose own words hold an address in memory
-        fault = "is not a whole picture (no format is recognised)"
-        raise BundleError(path, fault, "save it again as JPEG or PNG") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BundleError(path, f"is not a whole picture ({_reason(error)})", "save it again as JPEG or PNG") from None
-
-
-def _to_mono(path: Path, block: NDArray[np.float32]) -> NDArray[np.int16]:
-    if not np.isfinite(block).all():
-        raise BundleError(path, "holds samples that are not numbers", "export it again as 16-bit sound")
-    mono = block.mean(axis=1, dtype=np.float32) * 32_768
-    out: NDArray[np.int16] = np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
-    return out
-
-
-def _wav_lacks_data(path: Path) -> bool:
-    """Whether a WAV file is shorter than its header tells (libsndfile reads what is there and says nothing)."""
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-            return False
-        while len(header := file.read(8)) == 8:
-            name, size = header[:4], struct.unpack("<I", header[4:])[0]
-            if name == b"data":
-                streamed = size >= 0x7FFF_0000  # written to a pipe: its length was not known
-                return not streamed and file.tell() + size > path.stat().st_size
-            file.seek(size + size % 2, 1)
-    return False
-
-
-def _y4m_lacks_data(path: Path, picture_bytes: int) -> bool:
-    """Whether a Y4M file ends in the middle of a picture (libav drops such a picture and says nothing)."""
-    with path.open("rb") as file:
-        header, marker = file.readline(), file.readline()
-    return (path.stat().st_size - len(header)) % (len(marker) + picture_bytes) != 0
-
-
-def _start_s(container: Any) -> float:
-    return container.start_time / av.time_base if container.start_time else 0.0
-
-
-def _reason(error: Exception) -> str:
-    """The cause in the library's words, on one line and without the path that the sentence begins with."""
-    text = getattr(error, "strerror", None) or str(error)
-    text = re.sub(r"^Error opening .*?: ", "", " ".join(text.split()))
-    return (text or type(error).__name__).rstrip(".")
+        yield
+    except MediaError as error:
+        raise BundleError(path, error.fault, error.remedy) from None

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 from PIL import Image
 
 from engine.client import INPUT_RATE
-from engine.errors import InputError
+from engine.media.sound import read_sound
+from engine.media.video import Video
 from engine.processing.prompts import UNIT, Part
 
 
 def load_sound(path: str | Path) -> NDArray[np.float32]:
     """The first sound track of a file, mono float32 ``[N]`` at 16 kHz in [−1, 1]. Raises InputError."""
-    pieces: list[NDArray[np.float32]] = []
-    # Channels are averaged here: FFmpeg's own way to mono is louder, and clips.
-    resampler = av.AudioResampler(format="fltp", rate=INPUT_RATE)
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise InputError(f"{path} has no sound; give a file with a sound track")
-            for frame in container.decode(audio=0):
-                pieces += [part.to_ndarray().mean(0) for part in resampler.resample(frame)]
-        pieces += [part.to_ndarray().mean(0) for part in resampler.resample(None)]
-    except (FFmpegError, OSError) as error:
-        raise InputError(f"{path} cannot be read as sound ({error}); check the path and the format") from error
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    return read_sound(path, INPUT_RATE).samples
 
 
 def load_frames(path: str | Path, *, per_second: float = 1.0, limit: int = 64) -> list[Image.Image]:
@@ -46,24 +33,17 @@ def load_frames(path: str | Path, *, per_second: float = 1.0, limit: int = 64) -
 def _every(path: str | Path, per_second: float, limit: int | None) -> list[Image.Image]:
     """The first frame of a video and the first one in every further ``1 / per_second`` seconds, ``limit`` at most."""
     frames: list[Image.Image] = []
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no pictures; give a video")
-            begin: float | None = None
-            for frame in container.decode(video=0):
-                if frame.time is None:
-                    continue
-                begin = frame.time if begin is None else begin
-                # A frame may be shown a little before the whole second that it stands for.
-                if (frame.time - begin) * per_second >= len(frames) - 1e-3:
-                    frames.append(frame.to_image())
-                if len(frames) == limit:
-                    break
-    except (FFmpegError, OSError) as error:
-        raise InputError(f"{path} cannot be read as video ({error}); check the path and the format") from error
-    if not frames:
-        raise InputError(f"{path} holds no picture that can be decoded; give another video")
+    with Video(path) as video:
+        video.check()
+    with Video(path) as video:
+        begin: float | None = None
+        for time_s, frame in video.frames():
+            begin = time_s if begin is None else begin
+            # A frame may be shown a little before the whole second that it stands for.
+            if (time_s - begin) * per_second >= len(frames) - 1e-3:
+                frames.append(video.upright(frame))
+            if len(frames) == limit:
+                break
     return frames
 
 

@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from engine.media.picture import open_picture
 
 FILES = ("config.json", "manifest.json", "expected.safetensors", "inputs.safetensors", "weights.safetensors")
 R = TypeVar("R")
@@ -66,7 +68,7 @@ class GoldenSet:
 
     def picture(self, name: str) -> Image.Image:
         path = self.folder / "images" / f"{name}.png"
-        return _read(path, lambda: Image.open(path).convert("RGB"))
+        return _read(path, lambda: open_picture(path))
 
     def has(self, key: str) -> bool:
         return key in self.expected
@@ -98,5 +100,5 @@ def _read(path: Path, reader: Callable[[], R]) -> R:
         return reader()
     except FileNotFoundError:
         raise SetError(f"{path} is missing; give the folder of a complete golden set") from None
-    except (OSError, ValueError, SyntaxError, SafetensorError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, SyntaxError, SafetensorError) as error:
         raise SetError(f"{path} cannot be read ({error}); restore the file") from error

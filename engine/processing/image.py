@@ -6,20 +6,18 @@ whole in front ("adaptive slicing" of LLaVA-UHD, arXiv 2403.11703, with MiniCPM-
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from engine.config import ImageConfig
-from engine.errors import InputError
+from engine.media.picture import Encoded, make_upright, open_picture
 from engine.model.vision import GridSize
 
 Grid = tuple[int, int]
@@ -29,19 +27,9 @@ Size = tuple[int, int]
 """Pixels: (width, height)."""
 
 
-def open_image(source: Image.Image | bytes | str | Path) -> Image.Image:
-    """A decoded RGB picture from a picture, an encoded file's bytes or a path. Raises InputError."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"the picture {source!s} does not exist; check its path") from None
-    except UnidentifiedImageError:
-        raise InputError("the data is not a picture in a known format; send JPEG or PNG") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"the picture cannot be decoded ({error}); send an undamaged JPEG or PNG") from error
+def open_image(source: Image.Image | Encoded) -> Image.Image:
+    """An upright RGB picture from a picture of any mode, an encoded file's bytes or a path. Raises InputError."""
+    return make_upright(source) if isinstance(source, Image.Image) else open_picture(source)
 
 
 def choose_grid(size: Size, max_slices: int, scale: int) -> Grid | None:
@@ -109,8 +97,6 @@ class ImageProcessor:
         ``max_slices`` None takes the configuration's.
         """
         image = open_image(image)
-        if min(image.size) < 1:
-            raise InputError(f"the picture is {image.width}x{image.height} pixels; it needs at least one each way")
         scale, patch = self.config.scale_resolution, self.config.patch_size
         grid = choose_grid(image.size, max_slices or self.config.max_slice_nums, scale)
         whole = fit_size(image.size, scale, patch, enlarge=grid is None)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from typing import get_args, get_type_hints
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions, Unit
+from engine.errors import MediaError
+from engine.media.picture import open_picture
 
 MAX_FRAME_BYTES = 8 << 20
 MAX_FRAME_PIXELS = 32_000_000
@@ -65,21 +65,11 @@ def check_unit(unit: Unit) -> None:
 
 
 def decode_frame(data: bytes) -> Image.Image:
-    """The picture as an RGB PIL image, every pixel decoded. Raises EngineError ``bad_unit`` when it is none."""
+    """The picture, upright and in RGB, every pixel decoded. Raises EngineError ``bad_unit`` when it is none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FRAME_FORMATS)
-            if image.width * image.height > MAX_FRAME_PIXELS:
-                raise _bad(
-                    f"the frame has {image.width} by {image.height} pixels, allowed are {MAX_FRAME_PIXELS}; "
-                    "send a smaller picture"
-                )
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise _bad("the frame is not a JPEG or PNG picture; encode it as one of these") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Warning) as error:
-        raise _bad(f"the frame is damaged ({error}); send a whole JPEG or PNG picture") from None
+        return open_picture(data, "the frame", FRAME_FORMATS, MAX_FRAME_PIXELS)
+    except MediaError as error:
+        raise _bad(str(error)) from None
 
 
 def _bad(cause: str) -> EngineError:
