@@ -10,7 +10,7 @@ Nothing in this module imports torch: the call app imports it in the media proce
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -35,7 +35,8 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class EngineError(Exception):
     """A request that the engine refuses or could not finish.
 
-    ``code`` is a stable word for programs (``bad_unit``, ``session_closed``, ``full``, ``worker_lost``, …),
+    ``code`` is a stable word for programs (``bad_unit``, ``text_too_long``, ``session_closed``, ``full``,
+    ``worker_lost``, ``engine_stalled``, …),
     ``message`` a sentence for people that names the cause and the remedy. ``retryable`` says whether the same
     request may succeed later. The session stays usable unless the code is ``session_closed`` or ``worker_lost``.
     """
@@ -161,6 +162,11 @@ class EngineSession(Protocol):
         """Forget the session and free its memory. Twice is no error."""
         ...
 
+    def watch(self, listener: Callable[[EngineError | None], None]) -> None:
+        """Tell ``listener``, on the event loop and without a request, that the engine does not answer
+        (``engine_stalled``), that it answers again (None), or that the session is lost with it (``worker_lost``)."""
+        ...
+
 
 class Engine(Protocol):
     """A loaded model that serves many sessions with one set of weights."""
@@ -171,7 +177,12 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo | None:
-        """None until started, and after the engine was lost."""
+        """None until started, after the engine was lost, and while it does not answer."""
+        ...
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the model has been at work on its present piece; 0 while it rests, infinite when it died."""
         ...
 
     async def open(self, options: SessionOptions) -> EngineSession:

@@ -102,7 +102,7 @@ class Call:
         self._speech = create_tracker(config.vad)
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
-        self.link = EngineLink(session, self._on_result, self._has_room, held=held)
+        self.link = EngineLink(session, self._on_result, self._has_room, engine_changed=self._engine_changed, held=held)
         self._feeder = UnitFeeder(config, self.link, self._warn_behind, tap.unit_frame if tap else None)
         self.event("welcome", self._welcome(False), secret=SECRETS)
 
@@ -433,13 +433,24 @@ class Call:
         if data is not None:
             self.event("vad", data)
 
-    def _engine_error(self, error: EngineError) -> None:
+    def _engine_changed(self, error: EngineError | None) -> None:
+        """What the engine does unasked. It depends on the machine, so that it is not recorded."""
+        if self._closed:
+            return
+        if error is None:
+            self.warn("engine_answers", "The model answers again.")
+        elif error.code in FATAL_CODES:
+            self._engine_error(error, observed=False)
+        else:
+            self.warn(error.code, error.message)
+
+    def _engine_error(self, error: EngineError, *, observed: bool = True) -> None:
         fatal = error.code in FATAL_CODES
         if fatal and self._state.answer is not None:
             self.step(turn.AnswerFailed(self._state.answer.epoch))
         if not self._ended:
             data = {"code": error.code, "message": error.message, "retryable": error.retryable, "fatal": fatal}
-            self.event("error", data)
+            self.event("error", data, observed=observed)
             if fatal:
                 self.end("engine_lost")
 

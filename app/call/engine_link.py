@@ -101,10 +101,13 @@ class EngineLink:
         deliver: Callable[[int, Result], None],
         has_room: Callable[[], bool],
         *,
+        engine_changed: Callable[[EngineError | None], None] = lambda _: None,
         held: bool = False,
     ) -> None:
         """``deliver(n, result)`` applies result number n (gapless, from 0) to the call. ``has_room()`` says whether the
-        call takes more speech now; whoever makes room calls :meth:`room_made`."""
+        call takes more speech now; whoever makes room calls :meth:`room_made`. ``engine_changed`` is told at once,
+        whatever is asked of the engine: that it does not answer, that it answers again (None), or, with one of
+        :data:`FATAL_CODES`, that it is gone."""
         self._session = session
         self._deliver = deliver
         self._has_room = has_room
@@ -116,10 +119,12 @@ class EngineLink:
         self._results = 0
         self._waiting: Result | None = None
         self._failure: EngineError | None = None
+        self._engine_changed = engine_changed
         self._wake = asyncio.Event()
         self._blocked = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
         self._closed = False
+        session.watch(self._on_change)
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     # ------------------------------------------------------------------------------------------- the call's side
@@ -155,6 +160,13 @@ class EngineLink:
         if not self._blocked.is_set() or not self._has_room():
             return
         self._poke()
+
+    def _on_change(self, error: EngineError | None) -> None:
+        if self._closed:
+            return
+        if error is not None and error.code in FATAL_CODES:
+            self._failure = error
+        self._engine_changed(error)
 
     # ----------------------------------------------------------------------------------------- the replay's side
     async def idle(self) -> None:

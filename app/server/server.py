@@ -144,7 +144,7 @@ class Server:
                 "examples": list(info.examples),
             }
         if self._was_ready:
-            message = "The model stopped unexpectedly and is being started again."
+            message = "The model does not answer, or is being started again; try again in a few seconds."
         else:
             message = f"The model is being loaded, for {time.monotonic() - self._begun:.0f} s so far."
         return body | {"progress": None, "message": message}

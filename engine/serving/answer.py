@@ -38,11 +38,20 @@ class AnswerStream(AsyncIterator[Chunk]):
     at once, the engine holds the pipe only, never this object.
     """
 
-    def __init__(self, pipe: AnswerPipe, taken: Callable[[], None], left: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pipe: AnswerPipe,
+        taken: Callable[[], None],
+        left: Callable[[], None],
+        *,
+        deadline_s: float | None = None,
+    ) -> None:
+        """``deadline_s`` is how long the next chunk may take; later, the answer ends with ``engine_timeout``."""
         self._loop = asyncio.get_running_loop()
         self._pipe = pipe
         self._taken = taken
         self._left = left
+        self._deadline_s = deadline_s
         self._over = False
 
     def __aiter__(self) -> AnswerStream:
@@ -51,7 +60,13 @@ class AnswerStream(AsyncIterator[Chunk]):
     async def __anext__(self) -> Chunk:
         if self._over:
             raise StopAsyncIteration
-        item = await self._pipe.pop()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                item = await self._pipe.pop()
+        except TimeoutError:
+            await self.aclose()
+            message = f"The model has not gone on with its answer for {self._deadline_s:g} s; ask again."
+            raise EngineError("engine_timeout", message, retryable=True) from None
         self._over = isinstance(item, EngineError) or item.finish is not None
         if isinstance(item, EngineError):
             raise item

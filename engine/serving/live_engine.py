@@ -85,6 +85,10 @@ class LiveEngine:
     def info(self) -> EngineInfo | None:
         return self._info
 
+    @property
+    def busy_s(self) -> float:
+        return self._runtime.scheduler.busy_s if self._runtime is not None else 0.0
+
     async def open(self, options: SessionOptions) -> LiveSession:
         if self._info is None or self._runtime is None:
             raise EngineError("not_started", "The engine is not running; start it first.")

@@ -138,6 +138,9 @@ class LiveSession:
             self._submit(self._drop, done=lambda _: self._scheduler.close(self._lane))
             self._forget(self)
 
+    def watch(self, listener: Callable[[EngineError | None], None]) -> None:
+        """Nothing to tell: it ends with its caller."""
+
     def _taken(self, answer: ServedAnswer) -> None:
         answer.taken += 1
         self._scheduler.wake()

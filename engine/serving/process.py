@@ -3,6 +3,10 @@
 The parent's side of :mod:`engine.serving.worker`. When the worker dies, everything that waits for it fails with
 EngineError ``worker_lost``, :attr:`ProcessEngine.info` becomes None, and (unless told otherwise) a new worker is
 started for new sessions.
+
+A worker may also live and not answer: stopped, deadlocked, swapped out. It is asked for a sign of life all the time.
+Without one for :data:`SILENT_S` the engine counts as not ready and sessions are told; after :data:`HUNG_S` the worker
+is killed, as is one whose model is stuck. No request waits for ever, see :data:`DEADLINES_S`.
 """
 
 from __future__ import annotations
@@ -27,11 +31,32 @@ from engine.spec import EngineSpec
 STOP_S = 0.7
 """How long a worker that was told to end may take before it is killed."""
 
+PING_EVERY_S = 0.5
+SILENT_S = 2.0
+"""Without a sign of life for so long, the engine is not ready."""
+
+HUNG_S = 10.0
+"""Without one for so long, the worker is killed and started again."""
+
+SILENT_START_S = 120.0
+"""The same while it loads: imports and pages of weights hold the interpreter for long."""
+
+STUCK_S = 300.0
+"""A model that takes so long for one piece of work is stuck: the slowest, pictures in slices on a CPU, take less."""
+
+DEADLINES_S = {"start": 3_600.0, "prefill": 120.0, "generate": 120.0}
+"""How long a request may take, an answer until its next chunk; all others :data:`DEADLINE_S`."""
+
+DEADLINE_S = 20.0
+
 MAX_WAITING = 64
 """Requests of one session that may wait for their turn."""
 
 FIRST_RESTART_S = 0.5
 LONGEST_RESTART_S = 30.0
+
+HEARTBEAT = 0
+"""The number of all pings; requests count from 1."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +77,7 @@ class ProcessEngine:
         self._stopping = False
         worker = await _Worker.spawn(self._lost)
         try:
-            self._info = revive(EngineInfo, await worker.request("start", spec=plain(self._spec)))
+            self._info = revive(EngineInfo, await worker.start(self._spec))
         except BaseException as error:
             await worker.stop()
             if isinstance(error, EngineError) and error.code == "worker_lost":
@@ -63,7 +88,11 @@ class ProcessEngine:
 
     @property
     def info(self) -> EngineInfo | None:
-        return self._info
+        return None if self._worker is None or self._worker.stalled else self._info
+
+    @property
+    def busy_s(self) -> float:
+        return self._worker.busy_s if self._worker is not None else 0.0
 
     @property
     def pid(self) -> int | None:
@@ -75,7 +104,7 @@ class ProcessEngine:
             if self._restarting:
                 raise EngineError("worker_lost", "The engine is being started again; try again soon.", retryable=True)
             raise EngineError("not_started", "The engine is not running; start it first.")
-        return self._worker.session(await self._worker.request("open", options=plain(options)))
+        return self._worker.session(await self._worker.open(options))
 
     async def sessions(self) -> tuple[ProcessSession, ...]:
         if (worker := self._worker) is None:
@@ -142,7 +171,8 @@ class ProcessSession:
             pipe.push(_closed())
             return AnswerStream(pipe, _nothing, _nothing)
         number = self._worker.answer(pipe, session=self._number, epoch=epoch, credit=CHUNKS_AHEAD)
-        return AnswerStream(pipe, partial(self._worker.credit, number), partial(self._worker.leave, number))
+        credit, leave = partial(self._worker.credit, number), partial(self._worker.leave, number)
+        return AnswerStream(pipe, credit, leave, deadline_s=DEADLINES_S["generate"])
 
     async def cancel(self, epoch: int) -> None:
         await self._tell("cancel", epoch=epoch)
@@ -153,10 +183,13 @@ class ProcessSession:
     async def rewind(self, units: int) -> None:
         await self._tell("rewind", units=units)
 
+    def watch(self, listener: Callable[[EngineError | None], None]) -> None:
+        self._worker.watch(self._number, listener)
+
     async def close(self) -> None:
         if not self._closed:
-            await self._tell("close")
             self._closed = True
+            await self._worker.close(self._number)
 
     async def _tell(self, op: str, **fields: Any) -> None:
         """A request that has nothing left to do when the session or the worker is gone."""
@@ -181,8 +214,15 @@ class _Worker:
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._answers: dict[int, AnswerPipe] = {}
         self._sessions: WeakValueDictionary[int, ProcessSession] = WeakValueDictionary()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._read()), loop.create_task(self._log())]
+        self._opening: set[int] = set()
+        self._listeners: dict[int, Callable[[EngineError | None], None]] = {}
+        self.busy_s = 0.0
+        self._started = False
+        self._silent_s = 0.0
+        self._hung = ""
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._read()), self._loop.create_task(self._log())]
+        self._heartbeat = self._loop.create_task(self._watch())
 
     @classmethod
     async def spawn(cls, on_lost: Callable[[_Worker], None]) -> _Worker:
@@ -210,16 +250,64 @@ class _Worker:
         return session
 
     async def request(self, op: str, **fields: Any) -> Any:
-        """Send one request and wait for its reply. Raises the EngineError that comes back, or ``worker_lost``."""
+        """Send one request and wait for its reply. Raises the EngineError that comes back, ``worker_lost``, or
+        ``engine_timeout``."""
+        return await self._request(self._number(), op, **fields)
+
+    async def _request(self, number: int, op: str, **fields: Any) -> Any:
         if self.lost:
             raise self.lost
-        number = self._number()
-        future = self._requests[number] = asyncio.get_running_loop().create_future()
+        future = self._requests[number] = self._loop.create_future()
         self._link.send({"op": op, "id": number, **fields})
+        deadline_s = DEADLINES_S.get(op, DEADLINE_S)
         try:
-            return await future
+            async with asyncio.timeout(deadline_s):
+                return await future
+        except TimeoutError:
+            message = f"The model has not done this within {deadline_s:g} s ({op}); try again, or use a faster machine."
+            raise EngineError("engine_timeout", message, retryable=True) from None
         finally:
             self._requests.pop(number, None)
+
+    async def start(self, spec: EngineSpec) -> Any:
+        """Have the model loaded."""
+        info = await self.request("start", spec=plain(spec))
+        self._started = True
+        return info
+
+    async def open(self, options: SessionOptions) -> int:
+        """The number of a new session. Raises EngineError; nothing is then left of it."""
+        if self.stalled:
+            raise _stalled()
+        number = self._number()
+        self._opening.add(number)
+        try:
+            await self._request(number, "open", options=plain(options))
+        except BaseException:
+            self._link.send({"op": "close", "id": self._number(), "session": number})
+            raise
+        finally:
+            self._opening.discard(number)
+        return number
+
+    async def close(self, session: int) -> None:
+        """Forget a session. A worker that does not answer now will find the request when it does."""
+        self._listeners.pop(session, None)
+        if self.lost:
+            return
+        if self.stalled:
+            self._link.send({"op": "close", "id": self._number(), "session": session})
+            return
+        try:
+            await self.request("close", session=session)
+        except EngineError as error:
+            log.debug("a session was not closed: %s", error.message)
+
+    def watch(self, session: int, listener: Callable[[EngineError | None], None]) -> None:
+        """Tell ``listener`` when the worker does not answer, answers again (None), or is lost."""
+        self._listeners[session] = listener
+        if self.lost or self.stalled:
+            self._loop.call_soon(listener, self.lost or _stalled())
 
     def answer(self, pipe: AnswerPipe, **fields: Any) -> int:
         """Ask for an answer, whose chunks go into ``pipe``; its number is for :meth:`credit` and :meth:`leave`."""
@@ -241,18 +329,20 @@ class _Worker:
 
     async def stop(self) -> None:
         """End the child: it leaves when the socket closes, and is killed when it does not."""
+        self._heartbeat.cancel()
         self._link.close()
         try:
             async with asyncio.timeout(STOP_S):
                 await self._process.wait()
         except TimeoutError:
             self._kill()
-        await asyncio.wait(self._tasks)
+        await asyncio.wait([*self._tasks, self._heartbeat])
 
     async def _read(self) -> None:
         cause = ""
         try:
             while (message := await self._link.receive()) is not None:
+                self._lives()
                 self._take(message)
         except (WireError, KeyError, TypeError) as error:
             cause = f" after an unreadable message ({error})"
@@ -264,7 +354,8 @@ class _Worker:
         except TimeoutError:
             self._kill()
             code = await self._process.wait()
-        ended = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        self._heartbeat.cancel()
+        ended = self._hung or (f"was killed by signal {-code}" if code < 0 else f"ended with status {code}")
         self.lost = EngineError(
             "worker_lost", f"The engine's worker process {ended}{cause}; open a new session.", retryable=True
         )
@@ -274,11 +365,52 @@ class _Worker:
         for pipe in self._answers.values():
             pipe.push(self.lost)
         self._answers.clear()
+        self._tell(self.lost)
         self._on_lost(self)
+
+    # ------------------------------------------------------------------------------------------------ signs of life
+    @property
+    def stalled(self) -> bool:
+        """It has started and has not given a sign of life for :data:`SILENT_S`."""
+        return self._started and self._silent_s >= SILENT_S
+
+    async def _watch(self) -> None:
+        """Ask for signs of life. Silence is counted in rounds of this loop, none for more than two: when it is this
+        process that stood still, the worker is not to blame."""
+        while not self._hung:
+            self._link.send({"op": "ping", "id": HEARTBEAT})
+            begun, was_stalled = self._loop.time(), self.stalled
+            await asyncio.sleep(PING_EVERY_S)
+            self._silent_s += min(self._loop.time() - begun, 2 * PING_EVERY_S)
+            if self.stalled and not was_stalled:
+                log.warning("the engine's worker %d does not answer", self.pid)
+                for number in self._opening:  # its caller holds a place meanwhile
+                    if (future := self._requests.get(number)) and not future.done():
+                        future.set_exception(_stalled())
+                self._tell(_stalled())
+            limit_s = HUNG_S if self._started else SILENT_START_S
+            if self._silent_s >= limit_s:
+                self._hung = f"did not answer for {limit_s:g} s and was ended"
+            elif self.busy_s >= STUCK_S:
+                self._hung = "was stuck in one step of the model and was ended"
+        log.error("the engine's worker %d %s", self.pid, self._hung)
+        self._kill()
+
+    def _lives(self) -> None:
+        was_stalled, self._silent_s = self.stalled, 0.0
+        if was_stalled:
+            log.warning("the engine's worker %d answers again", self.pid)
+            self._tell(None)
+
+    def _tell(self, change: EngineError | None) -> None:
+        for listener in self._listeners.values():
+            self._loop.call_soon(listener, change)
 
     def _take(self, message: Message) -> None:
         number = message["id"]
-        if "chunk" in message:
+        if number == HEARTBEAT:
+            self.busy_s = float(message["ok"])
+        elif "chunk" in message:
             if pipe := self._answers.get(number):
                 chunk = revive(Chunk, message["chunk"])
                 if chunk.finish is not None:
@@ -309,6 +441,11 @@ class _Worker:
     def _number(self) -> int:
         self._next += 1
         return self._next
+
+
+def _stalled() -> EngineError:
+    message = "The model does not answer at the moment. The call goes on when it does; if it does not, try again soon."
+    return EngineError("engine_stalled", message, retryable=True)
 
 
 def _nothing() -> None:

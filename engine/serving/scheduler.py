@@ -10,6 +10,7 @@ also yield a future of another thread; it goes on, with the future, when that is
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -152,6 +153,7 @@ class Scheduler:
         self._lanes: list[Lane] = []
         self._changed = threading.Condition()
         self._stopped = False
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -183,6 +185,14 @@ class Scheduler:
         with self._changed:
             self._lanes.remove(lane)
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the present piece has taken so far; infinite when the thread died."""
+        if not self._stopped and not self._thread.is_alive():
+            return math.inf
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def stop(self, timeout: float) -> bool:
         """End the thread after its present piece; False if it is still in it after ``timeout`` seconds."""
         self._stopped = True
@@ -211,12 +221,15 @@ class Scheduler:
         most = self._batch_units if kind in UNIT_WORK else self._batch_answers
         batch = [pair for pair in ready if type(pair[1].work) is kind][:most]
         fault: Exception | None = None
+        self._busy_since = now
         try:
             results = self._executor.run([job.work for _, job in batch if job.work is not None])
         except Exception as error:
             if len(batch) == 1:
                 log.error("a piece of work failed", exc_info=error)
             fault = error.with_traceback(None)  # whose frames would hold on to the memory that ran out
+        finally:
+            self._busy_since = None
         if fault is not None:
             if len(batch) == 1:
                 batch[0][0].end(batch[0][1], fault)

@@ -116,6 +116,10 @@ class ScriptedEngine:
     def info(self) -> EngineInfo | None:
         return self._info
 
+    @property
+    def busy_s(self) -> float:
+        return 0.0
+
     async def open(self, options: SessionOptions) -> ScriptedSession:
         if self._info is None:
             raise EngineError("not_started", "The engine is not running; start it first.")
@@ -269,6 +273,9 @@ class ScriptedSession:
                 answer.cancel()
             self._requests.put_nowait(None)
             self._forget(self)
+
+    def watch(self, listener: Callable[[EngineError | None], None]) -> None:
+        """Nothing to tell: it ends with its caller."""
 
     async def _run(self) -> None:
         while (request := await self._requests.get()) is not None:

@@ -25,7 +25,20 @@ from engine.spec import EngineSpec
 NICENESS = 5
 """Media in the parent goes first."""
 
-OPS = ("start", "open", "sessions", "prefill", "generate", "credit", "leave", "cancel", "heard", "rewind", "close")
+OPS = (
+    "ping",
+    "start",
+    "open",
+    "sessions",
+    "prefill",
+    "generate",
+    "credit",
+    "leave",
+    "cancel",
+    "heard",
+    "rewind",
+    "close",
+)
 
 log = logging.getLogger("engine.serving.worker")
 
@@ -44,6 +57,7 @@ class EngineHost:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._engine: Engine | None = None
+        self._opening: set[int] = set()
         self._sessions: dict[int, EngineSession] = {}
         self._answers: dict[int, _RelayedAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,7 +75,9 @@ class EngineHost:
         op, number = message["op"], message["id"]
         if op not in OPS:
             raise WireError(f"the request {op!r} is unknown")
-        if op == "start":
+        if op == "ping":
+            self._link.send({"id": number, "ok": self._engine.busy_s if self._engine is not None else 0.0})
+        elif op == "start":
             self._reply(number, self._start(revive(EngineSpec, message["spec"])))
         elif op == "open":
             self._reply(number, self._open(number, revive(SessionOptions, message["options"])))
@@ -75,8 +91,7 @@ class EngineHost:
                 self._spawn(answer.stream.aclose())
                 answer.credit.release()
         elif op == "close":
-            if session := self._sessions.pop(message["session"], None):
-                self._reply(number, session.close())
+            self._reply(number, self._close(message["session"]))
         elif (session := self._sessions.get(message["session"])) is None:
             closed = EngineError("session_closed", "The session was closed; open a new one.")
             self._link.send({"id": number, "error": error_to_wire(closed)})
@@ -103,8 +118,21 @@ class EngineHost:
     async def _open(self, number: int, options: SessionOptions) -> int:
         if self._engine is None:
             raise EngineError("not_started", "The engine is not running; start it first.")
-        self._sessions[number] = await self._engine.open(options)
+        self._opening.add(number)
+        try:
+            session = await self._engine.open(options)
+            if number not in self._opening:  # the parent has not waited for it
+                await session.close()
+                raise EngineError("session_closed", "The session was closed while it was opened.")
+            self._sessions[number] = session
+        finally:
+            self._opening.discard(number)
         return number
+
+    async def _close(self, number: int) -> None:
+        self._opening.discard(number)
+        if session := self._sessions.pop(number, None):
+            await session.close()
 
     async def _prefill(self, session: EngineSession, unit: Unit) -> Message:
         return plain(await session.prefill(unit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -312,6 +312,9 @@ class FailingSession:
 
     async def rewind(self, units: int) -> None: ...
 
+    def watch(self, listener: Callable[[EngineError | None], None]) -> None:
+        self.change = listener
+
     async def close(self) -> None:
         self.is_closed = True
 
@@ -332,6 +335,28 @@ async def test_an_engine_that_fails(code: str, fatal: bool) -> None:
         assert len(talk.of("response.done")) == 2
     await talk.call.close("done")
     assert session.is_closed
+
+
+async def test_a_silent_caller_is_told_of_a_lost_engine_at_once() -> None:
+    session = FailingSession("")
+    talk = Talk(session, CallConfig())
+    await talk.hear(0.1)
+
+    def told(kind: str) -> list[dict[str, Any]]:
+        return [event["data"] for event in talk.wire if event["type"] == kind]
+
+    session.change(EngineError("engine_stalled", "It does not answer.", retryable=True))
+    session.change(None)
+    assert [warning["code"] for warning in told("warning")] == ["engine_stalled", "engine_answers"]
+    assert talk.ended == []
+    session.change(EngineError("worker_lost", "It is gone.", retryable=True))
+    assert [(error["code"], error["fatal"]) for error in told("error")] == [("worker_lost", True)]
+    assert told("session.ending")[-1]["reason"] == "engine_lost"
+    assert talk.ended == ["engine_lost"]
+    await talk.call.close("done")
+    session.change(None)
+    assert len(told("warning")) == 2
+    assert not talk.of("error"), "what the machine did is no part of the call"
 
 
 async def test_a_fault_of_the_engine_ends_the_answer_only() -> None:

@@ -9,11 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.client import EngineError, SessionOptions, Unit
+from engine.serving import process
 from engine.serving.process import ProcessEngine
 from engine.serving.wire import MAX_FRAME, pack
 from engine.spec import EngineSpec
@@ -64,6 +68,121 @@ async def test_a_killed_worker_fails_what_waits_and_is_replaced() -> None:
             assert (caught.value.code, caught.value.retryable) == ("worker_lost", True)
             await asyncio.sleep(0.02)  # the new worker needs no help
     assert (await (await engine.open(SessionOptions())).prefill(unit())).tokens > 0
+    await engine.stop()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not reached():  # noqa: ASYNC110 - it is the engine that is looked at
+            await asyncio.sleep(0.02)
+
+
+async def test_a_worker_that_stops_answering_is_not_ready_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "HUNG_S", 60.0)
+    engine = ProcessEngine(SCRIPTED)
+    await engine.start()
+    session, other = await engine.open(SessionOptions()), await engine.open(SessionOptions())
+    changes: list[str | None] = []
+    session.watch(lambda change: changes.append(change.code if change is not None else None))
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSTOP)
+    waiting = asyncio.create_task(session.prefill(unit()))
+    opening = asyncio.create_task(engine.open(SessionOptions()))
+    await until(lambda: engine.info is None)
+    for refused in (opening, engine.open(SessionOptions())):
+        with pytest.raises(EngineError) as caught:
+            await refused
+        assert (caught.value.code, caught.value.retryable) == ("engine_stalled", True)
+    assert changes == ["engine_stalled"]
+    await asyncio.wait_for(other.close(), 5)  # a call that ends now does not wait for it
+    os.kill(engine.pid, signal.SIGCONT)
+    await until(lambda: engine.info is not None and len(changes) == 2)
+    assert changes == ["engine_stalled", None]
+    assert (await waiting).tokens > 0, "the call goes on where it was"
+    await session.close()
+    sessions = [await engine.open(SessionOptions()) for _ in range(SCRIPTED.max_sessions)]
+    assert len(sessions) == SCRIPTED.max_sessions, "the session that nobody waited for takes no place"
+    await engine.stop()
+
+
+async def test_a_hung_worker_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SILENT_S", 0.5)
+    monkeypatch.setattr(process, "HUNG_S", 2.0)
+    engine = ProcessEngine(SCRIPTED)
+    await engine.start()
+    session = await engine.open(SessionOptions())
+    changes: list[EngineError | None] = []
+    session.watch(changes.append)
+    pid = engine.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: len(changes) == 2)  # nothing was asked of the engine
+    assert [change and change.code for change in changes] == ["engine_stalled", "worker_lost"]
+    assert "did not answer for 2 s" in str(changes[1])
+    await asyncio.to_thread(wait_until_gone, pid)
+    monkeypatch.setattr(process, "HUNG_S", 60.0)
+    await until(lambda: engine.info is not None)
+    assert engine.pid != pid
+    assert (await (await engine.open(SessionOptions())).prefill(unit())).tokens > 0
+    await engine.stop()
+
+
+async def test_a_stuck_model_is_a_hung_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ProcessEngine(replace(SCRIPTED, restart=False))
+    await engine.start()
+    session = await engine.open(SessionOptions())
+    changes: list[EngineError | None] = []
+    session.watch(changes.append)
+    monkeypatch.setattr(process, "STUCK_S", 0.0)
+    await until(lambda: bool(changes))
+    assert "was stuck in one step of the model" in str(changes[0])
+    assert engine.info is None
+    await engine.stop()
+
+
+async def test_a_worker_that_hangs_while_it_loads_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SILENT_START_S", 1.0)
+    spawn = asyncio.create_subprocess_exec
+
+    async def stopped(*args: Any, **kwargs: Any) -> asyncio.subprocess.Process:
+        worker = await spawn(*args, **kwargs)
+        os.kill(worker.pid, signal.SIGSTOP)
+        return worker
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped)
+    engine = ProcessEngine(SCRIPTED)
+    with pytest.raises(EngineError, match="did not answer for 1 s") as caught:
+        await engine.start()
+    assert caught.value.code == "load_failed"
+    await engine.stop()
+
+
+async def test_every_request_has_a_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where the worker lives and only the model does not come to an end."""
+    (script := tmp_path / "script.json").write_text('{"prefill_s": 600}')
+    engine = ProcessEngine(replace(SCRIPTED, script=str(script)))
+    await engine.start()
+    monkeypatch.setattr(process, "DEADLINES_S", {"prefill": 0.2, "generate": 0.2})
+    session = await engine.open(SessionOptions())
+    with pytest.raises(EngineError) as caught:
+        await session.prefill(unit())
+    assert (caught.value.code, caught.value.retryable) == ("engine_timeout", True)
+    with pytest.raises(EngineError, match="not gone on with its answer"):
+        await anext(session.generate(1))
+    assert engine.info is not None
+    await session.close()
+    await engine.stop()
+
+
+async def test_a_parent_that_stood_still_does_not_blame_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ProcessEngine(SCRIPTED)
+    await engine.start()
+    session = await engine.open(SessionOptions())
+    changes: list[EngineError | None] = []
+    session.watch(changes.append)
+    time.sleep(process.SILENT_S + 1)  # noqa: ASYNC251 - the loop stands still, which is the point
+    await asyncio.sleep(2 * process.PING_EVERY_S)
+    assert changes == []
     await engine.stop()
 
 

@@ -344,11 +344,37 @@ async def test_a_lost_engine_ends_its_calls_with_a_reason_and_comes_back(start: 
     engine = site.server.engine
     assert isinstance(engine, ProcessEngine)
     assert engine.pid is not None
-    os.kill(engine.pid, signal.SIGKILL)
-    caller.send("input.text", text="Are you there?")
+    os.kill(engine.pid, signal.SIGKILL)  # nobody says anything
     error = await caller.receive("error")
     assert (error["data"]["code"], error["data"]["fatal"]) == ("worker_lost", True)
     assert (await caller.receive("session.ending"))["data"]["reason"]
+    await site.free(0)
+    await until(lambda: site.server.readiness()["ready"], "the engine's return")
+    await site.call()
+
+
+async def test_an_engine_that_hangs_is_not_ready_and_is_replaced(start: StartServer) -> None:
+    site = await start(in_process=False)
+    caller, _ = await site.call()
+    await caller.receive("welcome")
+    engine = site.server.engine
+    assert isinstance(engine, ProcessEngine)
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSTOP)
+    offer = await Caller().offer()
+    status, body, response = await site.offer(offer)  # the engine hangs and nobody knows it yet
+    assert (status, body["error"]["code"]) == (503, "engine_failed")
+    assert response.headers["Retry-After"]
+    assert len(site.server.registry) == 1, "the place is free again"
+    async with site.http.get("/ready") as response:
+        assert response.status == 503
+        assert "does not answer" in (await response.json())["message"]
+    status, body, _ = await site.offer(offer)
+    assert (status, body["error"]["code"]) == (503, "not_ready")
+    assert (await caller.receive("warning"))["data"]["code"] == "engine_stalled"
+    await until(lambda: bool(caller.of_type("session.ending")), "the end of the call")
+    error = await caller.receive("error")
+    assert (error["data"]["code"], error["data"]["fatal"]) == ("worker_lost", True)
     await site.free(0)
     await until(lambda: site.server.readiness()["ready"], "the engine's return")
     await site.call()
