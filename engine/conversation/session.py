@@ -123,7 +123,7 @@ class SessionPool:
     """The storages of all sessions that share one model.
 
     ``sessions`` bounds how many are open at once (forks included), ``context`` the tokens of one of them. On the CPU
-    the storages start small and grow; elsewhere they are made at full size: captured graphs need them to stay put.
+    the storages start small and grow; elsewhere they are made at full size, as growing takes room for both sizes.
     """
 
     kept_resets = 2

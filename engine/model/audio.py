@@ -51,6 +51,7 @@ class AudioAttention(nn.Module):
         self.out_proj = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, x: Tensor, layer: int, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
+        # x [B, T, d_model] -> the same; q, k, v [B, heads, T, d_model / heads]; mask bool [B, 1, T, T]
         batch, frames, width = x.shape
         q, k, v = (
             proj(x).view(batch, frames, self.heads, -1).transpose(1, 2)
@@ -76,6 +77,7 @@ class AudioLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, layer: int, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
+        # x [B, T, d_model] -> the same
         x = x + self.self_attn(self.self_attn_layer_norm(x), layer, mask, cache)
         out: Tensor = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
         return out

@@ -34,6 +34,7 @@ class DecoderSizes:
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines, float32 [..., head_dim], of rotary positions [...] (RoFormer, arXiv 2104.09864)."""
+    # In float32 whatever the model's dtype: bfloat16 has no odd numbers above 256.
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions[..., None].float() * (1.0 / theta**exponents)
     angles = torch.cat((angles, angles), dim=-1)
@@ -66,6 +67,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVBatch | None, mask: Tensor | None
     ) -> Tensor:
+        # x [B, T, hidden] -> the same; query [B, heads, T, head_dim], key and value [B, kv_heads, T, head_dim]
         query, key, value = (
             projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -89,6 +91,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(sizes.intermediate_size, sizes.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # [B, T, hidden] -> the same, through [B, T, intermediate]
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
@@ -104,6 +107,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVBatch | None, mask: Tensor | None
     ) -> Tensor:
+        # x [B, T, hidden] -> the same; turn: cosines and sines, see rotary
         x = x + self.self_attn(self.input_layernorm(x), turn, layer, cache, mask)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -184,5 +188,6 @@ def causal_mask(exists: Tensor) -> Tensor:
     """Causal mask bool [B, 1, T, T] over tokens that exist ([B, T]); each token sees at least itself."""
     length = exists.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=exists.device).tril()
+    # A token that sees nothing would be a row of NaN after the softmax.
     itself = torch.eye(length, dtype=torch.bool, device=exists.device)
     return ((causal & exists.bool()[:, None]) | itself)[:, None]

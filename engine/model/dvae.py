@@ -28,6 +28,7 @@ class DVAEBlock(nn.Module):
         self.coef = nn.Parameter(torch.full((width,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
+        # [B, channels, T] -> the same; norm and the pointwise layers work on [B, T, channels]
         y = self.norm(self.dwconv(x).transpose(1, 2))
         out: Tensor = x + (self.coef * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
         return out
@@ -47,6 +48,7 @@ class ConvStack(nn.Module):
         self.conv_out = nn.Conv1d(config.hidden, channels_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # [B, channels_in, T] -> [B, channels_out, T]
         x = self.conv_in(x)
         for block in self.decoder_block:
             x = block(x)
@@ -109,7 +111,9 @@ class ResidualFSQ(nn.Module):
     def _bound(self, z: Tensor, eps: float = 1e-3) -> Tensor:
         """Squash into the open range of the levels (odd levels have no offset)."""
         levels = torch.tensor(self.levels, device=z.device, dtype=z.dtype)
+        # A little wider than the levels, so that the outermost ones are reached although tanh never gets to its ends.
         half = (levels - 1) * (1 + eps) / 2
+        # An even number of levels has none at zero: all move down by a half, and zero stays at zero.
         offset = torch.where(levels % 2 == 0, 0.5, 0.0).to(z.dtype)
         return (z + (offset / half).atanh()).tanh() * half - offset
 

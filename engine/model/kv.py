@@ -37,8 +37,8 @@ def whole(queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
 class KVArena:
     """Keys and values of up to ``max_slots`` sequences: per layer one tensor [slots, kv_heads, capacity + 1, head_dim].
 
-    Both the slots and the capacity grow by doubling up to their limits; a storage built at its limits never moves,
-    which captured graphs need. One row more than the capacity is kept: padded tokens of a ragged batch go there.
+    Both the slots and the capacity grow by doubling up to their limits; a storage built at its limits never moves. One
+    row more than the capacity is kept: padded tokens of a ragged batch go there.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class KVBatch:
     """Where the new tokens of one forward pass go, and what they see. Made by :meth:`KVArena.place`.
 
     ``first_slot`` is set where the slots are contiguous: reads are then views. ``start`` is set where all sequences
-    begin at the same position: writes are then slices. Both are None in a captured graph, where the tensors decide.
+    begin at the same position: writes are then slices. Where they are None, the tensors decide.
     """
 
     arena: KVArena

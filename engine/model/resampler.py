@@ -19,6 +19,7 @@ from engine.model.vision import GridSize, patch_mask
 
 def sine_positions(count: int, dim: int) -> Tensor:
     """1-D sine positions of the integers below ``count``: float32 ``[count, dim]``, sines first, then cosines."""
+    # numpy's float32 powers and sines, as published: torch's differ in the last bits.
     frequencies = np.arange(dim // 2, dtype=np.float32) / np.float32(dim / 2)
     frequencies = np.float32(1) / np.float32(10_000) ** frequencies
     angles = np.outer(np.arange(count, dtype=np.float32), frequencies)

@@ -39,7 +39,7 @@ def bucket_positions(patches: int, grid: int) -> Tensor:
 def position_ids(sizes: tuple[GridSize, ...], length: int, grid: int, device: torch.device) -> Tensor:
     """Row of the position table for every patch, int64 ``[len(sizes), length]``; 0 where a slice is padded.
 
-    Kept on the device: the same shapes come again and again, and a captured graph must not wait for a copy.
+    Kept on the device: the same shapes come again and again, and a copy there makes the host wait.
     """
     ids = torch.zeros(len(sizes), length, dtype=torch.long)
     for row, (height, width) in zip(ids, sizes, strict=True):
@@ -70,6 +70,7 @@ class VisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(self.grid**2, config.hidden_size)
 
     def forward(self, patches: Tensor, sizes: tuple[GridSize, ...]) -> Tensor:
+        # patches [B, L, channels · patch²] -> [B, L, hidden]
         # The patches do not overlap, so that the convolution is one matrix product over flattened patches.
         hidden = F.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
         ids = position_ids(sizes, patches.shape[1], self.grid, patches.device)
@@ -88,6 +89,7 @@ class VisionAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        # x [B, L, hidden] -> the same; q, k, v [B, heads, L, hidden / heads]; mask bool [B, 1, 1, L]
         batch, length, width = x.shape
         q, k, v = (
             proj(x).view(batch, length, self.heads, -1).transpose(1, 2)
@@ -105,6 +107,7 @@ class VisionMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        # [B, L, hidden] -> the same, through [B, L, intermediate]
         out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
         return out
 
@@ -120,6 +123,7 @@ class VisionLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        # x [B, L, hidden] -> the same
         x = x + self.self_attn(self.layer_norm1(x), mask)
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
@@ -131,6 +135,7 @@ class VisionEncoder(nn.Module):
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        # x [B, L, hidden] -> the same
         for layer in self.layers:
             x = layer(x, mask)
         return x

@@ -24,6 +24,7 @@ class VocosBlock(nn.Module):
         self.gamma = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        # [B, dim, T] -> the same; norm and the pointwise layers work on [B, T, dim]
         y = self.norm(self.dwconv(x).transpose(1, 2))
         out: Tensor = x + (self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
         return out
@@ -38,6 +39,7 @@ class Backbone(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.dim, eps=1e-6)
 
     def forward(self, mel: Tensor) -> Tensor:
+        # mel [B, mel bins, T] -> [B, T, dim]
         x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
             x = block(x)
@@ -88,7 +90,9 @@ class Head(nn.Module):
         self.istft = ISTFT(config.n_fft, config.hop_length)
 
     def forward(self, x: Tensor) -> Tensor:
+        # x [B, T, dim] -> wave [B, T · hop]
         magnitude, phase = self.out(x).chunk(2, dim=-1)
+        # Log-magnitudes: one that is far off would drown the whole wave, hence the published bound.
         out: Tensor = self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase))
         return out
 
@@ -104,6 +108,7 @@ class Vocos(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel [B, mel bins, T] -> wave float32 [B, T * hop], 24 kHz."""
+        # In float32 whatever the model's dtype: the phases of a wave are heard, bfloat16 has three digits.
         out: Tensor = self.head(self.backbone(mel.float()))
         return out
 
