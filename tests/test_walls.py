@@ -59,6 +59,7 @@ def inside(name: str, *packages: str) -> bool:
         ("app.webrtc", ("aiohttp", "app.server", "app.replay")),
         ("app.replay", ("aiohttp", "aiortc", "app.webrtc", "app.server")),
         ("engine", ("app", "aiohttp", "aiortc", "tests")),
+        ("engine.media", ("torch", "engine.model", "engine.processing", "engine.conversation", "engine.serving")),
         ("engine.model", ("engine.conversation", "engine.serving", "engine.chat", "engine.checkpoint")),
         ("engine.processing", ("engine.conversation", "engine.serving", "engine.chat", "engine.checkpoint")),
         ("engine.conversation", ("engine.serving", "engine.chat")),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.chat.media import load_frames, load_sound, load_units
-from engine.chat.offline import Chat, ChatAnswer, ChatOptions, write_sound
+from engine.chat.offline import Chat, ChatAnswer, ChatOptions, check_writable, write_sound
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.checkpoint.quantize import QUANTIZATIONS
 from engine.client import OUTPUT_RATE, EngineError
-from engine.errors import ModelError
+from engine.errors import ModelError, OutOfMemoryError, is_out_of_memory, reason
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.live_engine import MINI, read_sampling
@@ -103,15 +104,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problem := _missing(options):
         parser.error(problem)
     try:
+        if options.speak:
+            check_writable(options.speak)
         messages, settings = conversation(options)
         answer = _ask(Chat(_load(options)), messages, settings, stream=options.stream)
         if options.speak:
             write_sound(options.speak, answer.wave)
             print(f"{options.speak}: {len(answer.wave) / OUTPUT_RATE:.1f} s of speech", file=sys.stderr)
     except (ModelError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
+    except Exception as error:  # a fault of this program is one sentence, too: where it is, and what to do
+        return _fail(_fault(error))
     return 0
+
+
+def _fail(sentence: str) -> int:
+    """Print an error, which may name a path that is not UTF-8. Returns the exit status."""
+    print(f"error: {sentence.encode(errors='backslashreplace').decode()}", file=sys.stderr)
+    return 1
+
+
+def _fault(error: Exception) -> str:
+    if is_out_of_memory(error):
+        return str(OutOfMemoryError())
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}"
+    return (
+        f"the program failed ({type(error).__name__}: {reason(error)}, at {where}); please report it with the command"
+    )
 
 
 def _missing(options: argparse.Namespace) -> str | None:
@@ -183,7 +203,13 @@ def _load(options: argparse.Namespace) -> LoadedModel:
     if options.model == MINI and not has_weights(MINI):
         print("the mini has no weights yet: the answer of an untrained model follows", file=sys.stderr)
         return build_untrained(options.model, device=options.device, dtype=options.dtype)
-    return load_checkpoint(options.model, device=options.device, dtype=options.dtype, quantize=options.quantize)
+    return load_checkpoint(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        quantize=options.quantize,
+        progress=sys.stderr.isatty(),  # a bar rewrites its line, which only a terminal can
+    )
 
 
 def _ask(chat: Chat, messages: list[Message], settings: ChatOptions, *, stream: bool) -> ChatAnswer:

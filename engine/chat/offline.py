@@ -13,6 +13,7 @@ From a shell: ``python -m engine.chat MODEL --image cat.jpg --question "What is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -36,13 +37,16 @@ from engine.conversation.speech import BLOCK_CODES, MAX_CODES
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import split_complete
 from engine.conversation.work import Decode, Decoded, Feed, Read, Render, Speak, Spoken, Voice
-from engine.errors import InputError
+from engine.errors import InputError, reason
 from engine.model.audio import pool, token_length
 from engine.processing.image import pad_slices
 from engine.processing.prompts import TTS_EOS, Message
 
+NAME_ANOTHER = "name a writable .wav, .flac or .ogg file"
 TEXT_BLOCK = 8
 """Tokens drawn between two looks at what they say."""
+MAX_BEAMS, MAX_SLICES = 64, 100
+"""Above what anybody searches with or cuts a picture into, below what fills the memory by a slip of the finger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,11 @@ class ChatOptions:
         for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("max_inp_length", 1), ("top_k", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1 or (self.repetition_penalty or 1) <= 0:
-            raise InputError("temperature and repetition_penalty must be above 0, and top_p in (0, 1]")
-        if self.num_beams < 2 or (self.max_slice_nums or 1) < 1:
-            raise InputError("num_beams must be at least 2, and max_slice_nums at least 1")
+        penalty = 1.0 if self.repetition_penalty is None else self.repetition_penalty
+        if not (0 < self.temperature < math.inf and 0 < penalty < math.inf and 0 < self.top_p <= 1):
+            raise InputError("temperature and repetition_penalty must be numbers above 0, and top_p in (0, 1]")
+        if not 2 <= self.num_beams <= MAX_BEAMS or not 1 <= (self.max_slice_nums or 1) <= MAX_SLICES:
+            raise InputError(f"num_beams must be from 2 to {MAX_BEAMS}, and max_slice_nums from 1 to {MAX_SLICES}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -355,6 +360,28 @@ def chat(
 def write_sound(path: str | Path, wave: NDArray[np.float32]) -> None:
     """Write speech (24 kHz) to a file whose ending names the format. Raises InputError."""
     try:
-        soundfile.write(path, wave, OUTPUT_RATE)
+        with Path(path).open("wb") as file:
+            soundfile.write(file, wave, OUTPUT_RATE, format=_sound_format(path))
     except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be written ({error}); name a writable .wav, .flac or .ogg file") from error
+        raise InputError(f"{path} cannot be written ({reason(error)}); {NAME_ANOTHER}") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise InputError for a file that :func:`write_sound` could not write, before an answer is made for it."""
+    target = Path(path)
+    _sound_format(target)
+    try:
+        existed = target.exists()
+        target.open("ab").close()
+        if not existed:
+            target.unlink()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be written ({reason(error)}); {NAME_ANOTHER}") from error
+
+
+def _sound_format(path: str | Path) -> str:
+    """The name of the format that a path's ending stands for. Raises InputError."""
+    kind = Path(path).suffix[1:].upper()
+    if kind not in ("WAV", "FLAC", "OGG"):
+        raise InputError(f"{path} cannot be written (its ending names no format); {NAME_ANOTHER}")
+    return kind

@@ -125,6 +125,17 @@ def _check(messages: Sequence[Message]) -> None:
         for part in message.content:
             if isinstance(part, str) and MARK in part:
                 raise InputError(f"a text of control tokens holds {MARK!r}; give it as TypedText")
+            text = part.text if isinstance(part, TypedText) else part
+            if isinstance(text, str):
+                _check_unicode(text)
+
+
+def _check_unicode(text: str) -> None:
+    """Raise InputError for half a surrogate pair: what Python makes of arguments that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError("a text is not Unicode; give it in UTF-8") from None
 
 
 def messages_of(conversation: Iterable[Message | Mapping[str, Any]]) -> list[Message]:

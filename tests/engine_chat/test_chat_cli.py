@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from engine.chat.cli import MODES, build_parser, conversation, main
-from engine.chat.offline import ChatOptions
+from engine.chat.offline import ChatOptions, check_writable
 from engine.checkpoint.loader import has_weights
 from engine.processing.prompts import MODES as PROMPT_MODES
 from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, TypedText, get_sys_prompt
@@ -147,17 +149,89 @@ def test_a_spoken_answer(
     assert f"{path}: {len(wave) / 24_000:.1f} s of speech" in capsys.readouterr().err
 
 
-def test_unreadable_files_and_models_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (
-        [*MODEL, "--image", str(tmp_path / "none.png")],
-        [*MODEL, "--audio", str(tmp_path / "none.wav")],
-        [str(tmp_path / "nowhere"), "--question", "hi"],
-        [str(tmp_path), "--question", "hi"],
-    ):
-        assert main(arguments) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
+def broken_copy(tmp_path: Path, name: str, data: bytes) -> str:
+    """A checkpoint of which one file holds something else."""
+    folder = tmp_path / name
+    shutil.copytree(PUBLIC, folder)
+    folder.chmod(0o755)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).write_bytes(data)
+    return str(folder)
+
+
+WRONG: dict[str, Callable[[Path], list[str]]] = {
+    "no picture": lambda at: [*MODEL, "--image", str(at / "none.png")],
+    "a folder as picture": lambda at: [*MODEL, "--image", str(at)],
+    "no sound": lambda at: [*MODEL, "--audio", str(at / "none.wav")],
+    "a folder as sound": lambda at: [*MODEL, "--audio", str(at)],
+    "a folder as video": lambda at: [*MODEL, "--video", str(at)],
+    "a folder as voice": lambda at: [*MODEL, "--mode", "cloning", "--question", "hi", "--voice", str(at)],
+    "an example without a picture": lambda at: [*MODEL, "--example", "", "what?", "it.", "--question", "why?"],
+    "no sample": lambda at: [*MODEL, "--audio", silence(at / "empty.wav", 0)],
+    "one sample": lambda at: [*MODEL, "--audio", silence(at / "one.wav", 1)],
+    "320 samples": lambda at: [*MODEL, "--audio", silence(at / "short.wav", 320)],
+    "a voice of one sample": lambda at: [*MODEL, "--mode", "omni", "--question", "hi", "--voice",
+                                         silence(at / "one.wav", 1)],
+    "no model": lambda at: [str(at / "nowhere"), "--question", "hi"],
+    "an empty folder as model": lambda at: [str(at), "--question", "hi"],
+    "a file as model": lambda at: [silence(at / "file", 9), "--question", "hi"],
+    "a config that is none": lambda at: [broken_copy(at, "config.json", b"{"), "--question", "hi"],
+    "a config that is a list": lambda at: [broken_copy(at, "config.json", b"[]"), "--question", "hi"],
+    "weights cut off": lambda at: [
+        broken_copy(at, "weights.safetensors", (PUBLIC / "weights.safetensors").read_bytes()[:9999]),
+        "--question", "hi"],
+    "weights of no byte": lambda at: [broken_copy(at, "weights.safetensors", b""), "--question", "hi"],
+    "sampling that is none": lambda at: [broken_copy(at, "generation_config.json", b"\xff"), "--question", "hi"],
+    "no such folder to speak to": lambda at: [*MODEL, "--question", "hi", "--speak", str(at / "no" / "x.wav")],
+    "a folder to speak to": lambda at: [*MODEL, "--question", "hi", "--speak", str(at)],
+    "a format that is none": lambda at: [*MODEL, "--question", "hi", "--speak", str(at / "x.txt")],
+    "no right to write": lambda at: [*MODEL, "--question", "hi", "--speak", "/proc/x.wav"],
+    "a question that is not UTF-8": lambda at: [*MODEL, "--question", "\udcff"],
+    "a system message that is not UTF-8": lambda at: [*MODEL, "--question", "hi", "--system", "\udcff"],
+    "a path that is not UTF-8": lambda at: [*MODEL, "--image", "\udcff.png"],
+    "a device that is none": lambda at: [str(PUBLIC), "--question", "hi", "--device", "toaster"],
+    "a dtype that is none": lambda at: [str(PUBLIC), "--question", "hi", "--dtype", "float3"],
+    "no temperature": lambda at: [*MODEL, "--question", "hi", "--temperature", "nan"],
+    "no penalty": lambda at: [*MODEL, "--question", "hi", "--repetition-penalty", "0"],
+    "too many beams": lambda at: [*MODEL, "--question", "hi", "--beams", "100000"],
+    "no token": lambda at: [*MODEL, "--question", "hi", "--max-new-tokens", "0"],
+}  # fmt: skip
+
+
+def silence(path: Path, samples: int) -> str:
+    soundfile.write(path, np.zeros(samples, np.int16), 16_000, format="WAV")
+    return str(path)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_used_ends_in_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(WRONG[case](tmp_path)) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert "the program failed" not in shown.err
+    assert not shown.out
+
+
+def test_a_fault_of_the_program_is_one_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("list index\nout of range")
+
+    monkeypatch.setattr("engine.chat.cli.conversation", fail)
+    assert main([*MODEL, "--question", "hi"]) == 1
+    error = capsys.readouterr().err
+    assert "the program failed (IndexError: list index out of range, at test_chat_cli.py:" in error
+    assert error.count("\n") == 1
+
+
+def test_an_output_that_exists_is_kept_until_there_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"mine")
+    check_writable(path)
+    check_writable(tmp_path / "y.wav")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"mine"]
 
 
 def test_without_a_model_the_mini_answers(capsys: pytest.CaptureFixture[str]) -> None:
