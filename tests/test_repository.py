@@ -16,6 +16,7 @@ WEIGHTS = (
     "engine/mini/checkpoint/model.safetensors",
     "engine/mini/checkpoint/assets/vocos.safetensors",
     "app/call/vad/assets/silero_vad_16k.onnx",
+    "app/call/end_of_turn/assets/smart_turn_v3_2.onnx",
     "tests/goldens/o26-public/weights.safetensors",
     "tests/goldens/o26-public/expected.safetensors",
 )

@@ -34,6 +34,7 @@ from app.call.commands import (
     command_of,
 )
 from app.call.config import FIXED_AT_START, CallConfig, OptionError
+from app.call.end_of_turn import EndOfTurn, TurnJudge
 from app.call.engine_link import (
     FATAL_CODES,
     ChunkArrived,
@@ -44,7 +45,7 @@ from app.call.engine_link import (
     UnitPrefilled,
     UnitRefused,
 )
-from app.call.feeder import UnitFeeder
+from app.call.feeder import UnitFeeder, samples_of
 from app.call.greeting import SECRETS, Greeting
 from app.call.media_time import FRAME_SAMPLES
 from app.call.microphone import Microphone
@@ -60,6 +61,7 @@ from engine.client import OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSes
 log = logging.getLogger(__name__)
 
 MAX_THUMBNAIL_BYTES = 8 * 1024
+ASKS_SMART_TURN = ("smart_turn", "both")
 SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
@@ -90,12 +92,15 @@ class Call:
         self._greeting = Greeting(call_id, engine, resume_token, resume_s, recorded)
         self._on_end = on_end
         self._closed = self._ended = False
+        self._held = held
+        self._withheld: list[UnitPrefilled | UnitRefused] = []  # of units on trial: told when they count
         self._t = 0
         push_to_talk = config.turn.detection == "push_to_talk"
         self._state = turn.TurnState(muted=push_to_talk)
         self._events: deque[turn.Event] = deque()
         self._stepping = False
         self._response: Response | None = None
+        self._drafts_kept = self._drafts_dropped = 0
         self._meter = LevelMeter()
         self._outbox = Outbox(self._welcome, tap.event if tap else None)
         self._detector = create_detector(config.vad)
@@ -103,6 +108,9 @@ class Call:
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
         self.link = EngineLink(session, self._on_result, self._has_room, engine_changed=self._engine_changed, held=held)
+        self._judge = TurnJudge(_listener, self.judged)
+        if config.turn.end_of_turn in ASKS_SMART_TURN and not held:
+            self._judge.prepare()
         self._feeder = UnitFeeder(config, self.link, self._warn_behind, tap.unit_frame if tap else None)
         self.event("welcome", self._welcome(False), secret=SECRETS)
 
@@ -147,6 +155,25 @@ class Call:
             self._tap.paused(self._t)
         self.step(turn.MicrophoneLost())
 
+    def judged(self, end: int, probability: float) -> None:
+        """Somebody who was asked says how probable it is that the person was done at media time ``end`` (samples)."""
+        if self._closed:
+            return
+        if self._tap:
+            self._tap.judged(self._t, end, probability)
+        self.step(turn.Judged(end, probability))
+
+    def _ask(self, end: int) -> None:
+        if self.config.turn.end_of_turn in ASKS_SMART_TURN and not self._held:  # a recording has the answers
+            assert self._state.opened is not None
+            preroll = samples_of(self.config.turn.preroll_ms)
+            self._judge.ask(end, self._t - self._state.opened + preroll)
+
+    async def idle(self) -> None:
+        """Return when nothing can happen without a new input: for replays, in which nobody takes any time."""
+        await self._judge.idle()
+        await self.link.idle()
+
     def _on_frame(self, frame: NDArray[np.int16]) -> None:
         """20 ms of microphone audio: media time goes on."""
         if self._closed:
@@ -157,8 +184,12 @@ class Call:
         if self._tap:
             self._tap.audio(frame)
         self._feeder.push(frame)
-        if (change := self._speech.push(self._detector.push(frame))) is not None:
-            self.step(change)
+        self._judge.push(frame)
+        match self._speech.push(self._detector.push(frame)):
+            case turn.Lull() as lull:
+                self.step(replace(lull, ready=self._feeder.is_idle))
+            case turn.SpeechStarted() | turn.SpeechEnded() | turn.LullOver() as change:
+                self.step(change)
         self.step(turn.Tick(self._speech.voiced_ms))
         self._cut_units()
         self._tell_vad(level_dbfs(frame))
@@ -180,17 +211,18 @@ class Call:
         if self._tap:
             self._tap.result(self._t, n)
         match result:
-            case UnitPrefilled():
-                self._unit_prefilled(result)
-            case UnitRefused(index, error):
-                self._feeder.settled(index)
-                if self._response is not None:
-                    self._response.unit_prefilled(index, self._t)
-                self._engine_error(error)
+            case UnitPrefilled() | UnitRefused():
+                counts = self._feeder.settled(result.index)
+                if counts and self._feeder.is_on_trial(result.index):
+                    self._withheld.append(result)
+                elif counts:
+                    self._unit_settled(result)
             case ChunkArrived(chunk):
                 self.step(turn.AnswerChunk(chunk))
             case GenerationFailed(epoch, error):
-                self._engine_error(error)
+                draft = self._state.draft
+                if draft is None or draft.epoch != epoch or error.code in FATAL_CODES:
+                    self._engine_error(error)
                 self.step(turn.AnswerFailed(epoch))
             case GenerationStopped(epoch):
                 self.step(turn.AnswerStopped(epoch))
@@ -207,7 +239,8 @@ class Call:
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
         """Send the connection's figures to the client (not recorded), and how often an answer's speech ran dry."""
-        self.event("metrics", {**figures, "underruns": self.output.underruns}, observed=False)
+        drafts = {"drafts_kept": self._drafts_kept, "drafts_dropped": self._drafts_dropped}
+        self.event("metrics", {**figures, "underruns": self.output.underruns, **drafts}, observed=False)
 
     def warn(self, code: str, message: str) -> None:
         """Send a warning about the connection to the client (not recorded)."""
@@ -318,6 +351,7 @@ class Call:
         self._closed = True
         if self._tap:
             self._tap.closed(reason)  # the end's place among the inputs: while the link closes, the track pulls on
+        self._judge.close()
         await self.link.close()
 
     # ------------------------------------------------------------------------------------------ the turn machine
@@ -349,10 +383,27 @@ class Call:
                     self._warn_discarded()
             case turn.PrefillText(text):
                 self._feeder.feed_text(text)
+            case turn.Judge(end):
+                self._ask(end)
+            case turn.Prepare(epoch, end):
+                self._feeder.try_end(end)
+                self.link.generate(epoch)
+            case turn.Retract(epoch, finished):
+                self._withheld.clear()
+                self.link.take_back(epoch, self._feeder.take_back(), running=not finished)
+                self._drafts_dropped += 1
+            case turn.EndSpeech():
+                self._speech.end()
             case turn.Generate():
                 self._generate(action)
             case turn.Play(chunk):
                 self._play(chunk)
+            case turn.Pause():
+                self.output.pause()
+                self.event("response.paused", {"reason": "voice"})
+            case turn.Resume():
+                self.output.resume()
+                self.event("response.resumed", {"reason": "voice_ended"})
             case turn.Flush():
                 self.output.flush()
             case turn.CancelGeneration(epoch):
@@ -369,20 +420,30 @@ class Call:
             return
         if self.config.turn.detection == "push_to_talk":
             self._feeder.cut(self._t)
-        elif self._speech.voiced_ms >= self.config.turn.min_speech_ms:
+        elif self._state.said_ms + self._speech.voiced_ms >= self.config.turn.min_speech_ms:
             self._feeder.cut(self._speech.last_voiced)
 
     def _generate(self, action: turn.Generate) -> None:
+        if action.prepared:
+            self._feeder.close(action.speech_end)
         waits = self._feeder.awaited
         self._response = Response(action.turn, action.epoch, action.speak, self._t, action.speech_end, waits)
         if not waits:
             self._response.prefilled = self._t
         self.output.push(action.epoch, np.zeros(0, np.int16))
+        withheld, self._withheld = self._withheld, []
+        for result in withheld:
+            self._unit_settled(result)
         self.event("response.started", {"reason": action.reason}, turn=action.turn, epoch=action.epoch)
-        self.link.generate(action.epoch)
+        if action.prepared:
+            self._drafts_kept += 1
+        else:
+            self.link.generate(action.epoch)
 
     def _has_room(self) -> bool:
-        return self.output.buffered < self.config.media.max_buffered_s * OUTPUT_RATE
+        draft = self._state.draft
+        waiting = self.output.buffered + (draft.samples if draft is not None else 0)
+        return waiting < self.config.media.max_buffered_s * OUTPUT_RATE
 
     # ---------------------------------------------------------------------------------------- towards the client
     def _play(self, chunk: Chunk) -> None:
@@ -412,11 +473,13 @@ class Call:
         self.link.heard(action.epoch, heard)
         self.link.room_made()
 
-    def _unit_prefilled(self, result: UnitPrefilled) -> None:
-        unit, prefilled = result.unit, result.prefilled
-        self._feeder.settled(result.index)
+    def _unit_settled(self, result: UnitPrefilled | UnitRefused) -> None:
         if self._response is not None:
             self._response.unit_prefilled(result.index, self._t)
+        if isinstance(result, UnitRefused):
+            self._engine_error(result.error)
+            return
+        unit, prefilled = result.unit, result.prefilled
         if result.frame_error is not None:
             self.event("warning", {"code": "bad_frame", "message": result.frame_error.message})
         if unit.frame is not None:
@@ -467,6 +530,12 @@ class Call:
 
     def _welcome(self, resumed: bool) -> dict[str, Any]:
         return self._greeting.data(self.config, resumed)
+
+
+def _listener() -> EndOfTurn:
+    from app.call.end_of_turn.smart_turn import SmartTurn  # loads onnxruntime, which not every call needs
+
+    return SmartTurn()
 
 
 def _about(seq: int | None) -> dict[str, Any]:

@@ -49,8 +49,10 @@ class VadConfig:
     onset_ms: int = _number(100, 20, 2_000)
     """Voiced time within ``onset_window_ms`` at which speech has begun."""
     onset_window_ms: int = _number(160, 20, 2_000)
+    lull_ms: int = _number(160, 20, 2_000)
+    """Silence after which it is asked whether the person is done, and an answer is prepared."""
     end_silence_ms: int = _number(560, 100, 5_000)
-    """Silence after which speech is over."""
+    """Silence after which speech is over, and with it the turn unless somebody has said whether the person is done."""
     end_voiced_share: float = _number(0.1, 0.0, 0.9)
     """Share of that silence that may be voiced all the same, so that a click does not hold a turn open."""
     end_quiet_ms: int = _number(240, 0, 5_000)
@@ -65,6 +67,21 @@ class TurnConfig:
     """``push_to_talk``: unmuting begins a turn, ``input.commit`` ends it, ``input.discard`` drops it."""
     min_speech_ms: int = _number(100, 0, 5_000)
     """Turns with less voiced time are dropped as a cough or a click."""
+    end_of_turn: Literal["silence", "smart_turn", "model", "both"] = "silence"
+    """Who says whether the person is done: nobody (silence alone ends a turn), a network that hears melody
+    (``smart_turn``), the language model's own word (``model``), or the two together."""
+    end_of_turn_min_ms: int = _number(200, 20, 5_000)
+    """Silence that ends the turn of a person who is likely done."""
+    end_of_turn_max_s: float = _number(2.0, 0.1, 30.0)
+    """Silence that ends it even if the person is likely not done."""
+    end_of_turn_likely: float = _number(0.7, 0.0, 1.0)
+    """Probability of being done from which the shortest silence is enough."""
+    end_of_turn_unlikely: float = _number(0.2, 0.0, 1.0)
+    """Probability of being done up to which the longest silence is granted."""
+    prepare: bool = True
+    """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""
+    barge_in_pause_ms: int = _number(120, 20, 5_000)
+    """Voiced time after which an answer is paused, since this may become an interruption."""
     barge_in_ms: int = _number(260, 20, 5_000)
     """Voiced time after which a person who talks during an answer interrupts it."""
     preroll_ms: int = _number(300, 0, 2_000)
@@ -153,6 +170,11 @@ class CallConfig:
             raise OptionError(
                 f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
                 "lower probability than it begins."
+            )
+        if self.turn.end_of_turn_unlikely > self.turn.end_of_turn_likely:
+            raise OptionError(
+                f"turn.end_of_turn_unlikely is {self.turn.end_of_turn_unlikely} and above turn.end_of_turn_likely "
+                f"({self.turn.end_of_turn_likely}); the longest silence belongs to the lower probability."
             )
         if self.turn.hangover_ms > vad.end_silence_ms:
             raise OptionError(

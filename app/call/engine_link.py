@@ -19,6 +19,9 @@ from engine.client import Chunk, EngineError, EngineSession, Prefilled, Unit
 
 log = logging.getLogger(__name__)
 
+REMEMBERED_REFUSALS = 64
+"""Refused units that are remembered, in case they were fed on trial."""
+
 FATAL_CODES = ("session_closed", "worker_lost")
 
 
@@ -88,6 +91,15 @@ class _Heard:
     samples: int
 
 
+@dataclass(frozen=True, slots=True)
+class _TakeBack:
+    epoch: int
+    units: range
+
+
+_Request = _Prefill | _Generate | _Heard | _TakeBack
+
+
 class EngineLink:
     """Belongs to one call and one session; create it on a running event loop.
 
@@ -112,7 +124,8 @@ class EngineLink:
         self._deliver = deliver
         self._has_room = has_room
         self._held = held
-        self._requests: deque[_Prefill | _Generate | _Heard] = deque()
+        self._requests: deque[_Request] = deque()
+        self._refused: deque[int] = deque(maxlen=REMEMBERED_REFUSALS)
         self._cancelled: set[int] = set()
         self._generating: int | None = None
         self._units = 0
@@ -154,6 +167,12 @@ class EngineLink:
     def heard(self, epoch: int, samples: int) -> None:
         """Tell the session how much of an answer was played (24 kHz), before whatever is requested next."""
         self._submit(_Heard(epoch, samples))
+
+    def take_back(self, epoch: int, units: range, *, running: bool) -> None:
+        """The answer of ``epoch``, which may be ``running``, and these units before it were never asked for."""
+        if running:
+            self.cancel(epoch)
+        self._submit(_TakeBack(epoch, units))
 
     def room_made(self) -> None:
         """``has_room()`` may have become true."""
@@ -219,6 +238,8 @@ class EngineLink:
                     case _Heard(epoch, samples):
                         if self._failure is None:
                             await self._session.heard(epoch, samples)
+                    case _TakeBack(epoch, units):
+                        await self._take_back(epoch, units)
             except EngineError as error:
                 log.debug("the engine did not take %s: %s", request, error)
 
@@ -237,8 +258,16 @@ class EngineLink:
                 prefilled = await self._guarded(self._session.prefill(unit))
             result = UnitPrefilled(request.index, unit, prefilled, refused)
         except EngineError as error:
+            self._refused.append(request.index)
             result = UnitRefused(request.index, error)
         await self._hand_over(result)
+
+    async def _take_back(self, epoch: int, units: range) -> None:
+        if self._failure is not None:
+            return
+        await self._session.heard(epoch, 0)
+        if fed := sum(index not in self._refused for index in units):
+            await self._session.rewind(fed)
 
     async def _generate(self, epoch: int) -> None:
         if epoch not in self._cancelled:
@@ -312,7 +341,7 @@ class EngineLink:
         self._deliver(n, result)
 
     # -------------------------------------------------------------------------------------------------- waiting
-    def _submit(self, request: _Prefill | _Generate | _Heard) -> None:
+    def _submit(self, request: _Request) -> None:
         self._requests.append(request)
         self._poke()
 

@@ -22,6 +22,9 @@ class UnitFeeder:
 
     Every second of a turn goes out as soon as it is complete, and what is left at the turn's end. An engine that is too
     far behind is given no more sound: what was said then is lost, and the caller is told once.
+
+    In a pause the rest of the turn is fed on trial: if the person goes on, it is taken back, and fed again when it is a
+    whole second.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class UnitFeeder:
         self._on_behind = on_behind
         self._behind = False
         self._newest = self._settled = 0
-        self._cutter = UnitCutter(_samples(config.turn.preroll_ms), _samples(config.turn.hangover_ms))
+        self._trial: range | None = None  # numbers of the units that are fed on trial
+        self._taken_back: set[int] = set()  # numbers of those that were, in vain, and have not been answered yet
+        self._cutter = UnitCutter(samples_of(config.turn.preroll_ms), samples_of(config.turn.hangover_ms))
 
     @property
     def awaited(self) -> int:
@@ -51,8 +56,8 @@ class UnitFeeder:
     def configure(self, config: CallConfig) -> None:
         """New options take effect at once."""
         self._config = config
-        self._cutter.preroll = _samples(config.turn.preroll_ms)
-        self._cutter.hangover = _samples(config.turn.hangover_ms)
+        self._cutter.preroll = samples_of(config.turn.preroll_ms)
+        self._cutter.hangover = samples_of(config.turn.hangover_ms)
 
     def push(self, frame: NDArray[np.int16]) -> None:
         """Microphone audio, int16 [n] at 16 kHz."""
@@ -63,13 +68,40 @@ class UnitFeeder:
         self.units_of_turn = 0
         self._cutter.open(onset)
 
+    @property
+    def is_idle(self) -> bool:
+        """The engine has nothing to do, or just the newest second."""
+        return self._link.pending_units <= 1
+
     def cut(self, last_voiced: int) -> None:
-        """Feed the seconds that are complete; see :meth:`UnitCutter.cut`."""
-        self._feed(self._cutter.cut(last_voiced), final=False)
+        """Feed the seconds that are complete; see :meth:`UnitCutter.cut`. Not during a trial, which has fed them."""
+        if self._trial is None:
+            self._feed(self._cutter.cut(last_voiced), final=False)
+
+    def try_end(self, last_voiced: int) -> None:
+        """Feed the rest of the turn on trial, as if it had ended at ``last_voiced``."""
+        first = self._newest + 1
+        self._feed(self._cutter.tail(last_voiced), final=True)
+        self._trial = range(first, self._newest + 1)
+
+    def take_back(self) -> range:
+        """The turn goes on: the units that were fed on trial, which the session has to forget."""
+        assert self._trial is not None
+        units, self._trial = self._trial, None
+        self.units_of_turn -= len(units)
+        self._taken_back.update(index for index in units if index > self._settled)
+        return units
+
+    def is_on_trial(self, index: int) -> bool:
+        """Whether it is not yet known if unit number ``index`` counts."""
+        return self._trial is not None and index in self._trial
 
     def close(self, last_voiced: int | None) -> None:
-        """The turn ends: feed the rest of it; see :meth:`UnitCutter.close`."""
-        self._feed(self._cutter.close(last_voiced), final=True)
+        """The turn ends: feed the rest of it, unless that was done on trial; see :meth:`UnitCutter.close`."""
+        rest = self._cutter.close(last_voiced)
+        if self._trial is None:
+            self._feed(rest, final=True)
+        self._trial = None
 
     def drop(self) -> None:
         """Forget what was not fed yet."""
@@ -79,9 +111,12 @@ class UnitFeeder:
         """Typed text goes with the newest picture."""
         self._prefill(Unit(frame=self.camera.take(), text=text, hd=self._config.hd_video))
 
-    def settled(self, index: int) -> None:
-        """The engine has prefilled or refused unit number ``index``."""
+    def settled(self, index: int) -> bool:
+        """The engine has prefilled or refused unit number ``index``; False if that was taken back meanwhile."""
         self._settled = index
+        counts = index not in self._taken_back
+        self._taken_back.discard(index)
+        return counts
 
     def _feed(self, units: list[NDArray[np.int16]], *, final: bool) -> None:
         for i, audio in enumerate(units):
@@ -101,5 +136,6 @@ class UnitFeeder:
         self._newest = self._link.prefill(unit)
 
 
-def _samples(milliseconds: float) -> int:
+def samples_of(milliseconds: float) -> int:
+    """Samples at 16 kHz."""
     return round(milliseconds * INPUT_RATE / 1000)

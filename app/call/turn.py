@@ -26,6 +26,27 @@ class TurnAnswer:
     """Its first chunk has come."""
     finished: bool = False
     """Its last chunk has come; it may still be playing."""
+    paused: bool = False
+    """Somebody makes a sound, and it is not yet known whether that is an interruption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer that is being prepared in a pause of the person, in case it is the end of the turn. Until the turn ends
+    nothing of it is shown, played or told."""
+
+    epoch: int
+    chunks: tuple[Chunk, ...] = ()
+    """What has come of it so far."""
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.chunks) and self.chunks[-1].finish is not None
+
+    @property
+    def samples(self) -> int:
+        """Its speech so far, samples at 24 kHz."""
+        return sum(len(chunk.pcm) for chunk in self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +56,25 @@ class TurnState:
     turn: int = 0
     """Number of the turn that is open, or of the last one. A turn that is dropped gives its number back."""
     epoch: int = 0
+    used: int = 0
+    """The highest epoch that was given to any answer, drafts among them."""
     opened: int | None = None
     """Media time at which the open turn of the person began; None when none is open."""
+    said_ms: int = 0
+    """Voiced time of the stretches of speech in the open turn that are over."""
+    lull: int | None = None
+    """Media time at which the last voiced frame of the open turn ended, while the silence after it lasts."""
+    judged: tuple[float, ...] = ()
+    """How probable it is that the person is done, as far as those who were asked in this lull have said."""
+    draft: Draft | None = None
     answer: TurnAnswer | None = None
     stopping: int | None = None
     """Epoch of a cancelled answer that the engine has not left yet."""
     speech: int | None = None
     """Media time since which someone speaks; None in silence."""
     voiced_ms: int = 0
+    ignored_ms: int = 0
+    """How much of that was said under an answer and turned out to be no interruption."""
     deaf: bool = False
     """The speech that goes on belongs to a turn that is over: it is ignored until it ends."""
     live: bool = False
@@ -81,6 +113,29 @@ class SpeechEnded:
 
     end: int
     voiced_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lull:
+    """Nothing has been voiced since ``end``, for long enough to ask whether the person is done, too briefly to know.
+    ``voiced_ms`` were voiced since the speech began. ``ready``: the engine has nothing left to do, and could begin."""
+
+    end: int
+    voiced_ms: int
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LullOver:
+    """The speech goes on: it had not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Somebody who listens says how probable it is that the person was done at ``end``."""
+
+    end: int
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +208,8 @@ class Close:
 
 
 Event = (
-    SpeechStarted | SpeechEnded | Tick | MicrophoneLost | Muted | Typed | Commit | Discard | CancelAnswer
-    | AnswerChunk | AnswerFailed | AnswerStopped | Drained | Close
+    SpeechStarted | SpeechEnded | Lull | LullOver | Judged | Tick | MicrophoneLost | Muted | Typed | Commit | Discard
+    | CancelAnswer | AnswerChunk | AnswerFailed | AnswerStopped | Drained | Close
 )  # fmt: skip
 
 
@@ -186,14 +241,45 @@ class PrefillText:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """Ask whether the person was done at ``end``."""
+
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Prefill the tail of the turn up to ``end`` and start the answer of ``epoch``, both on trial."""
+
+    epoch: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retract:
+    """The person goes on: the tail of the turn and the answer of ``epoch`` were never fed or asked for. ``finished``:
+    the engine has come to its end."""
+
+    epoch: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndSpeech:
+    """The detector's speech is over, too: what is voiced from now on is new."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
-    """Start the answer of ``epoch``. ``speech_end`` is where the person's speech ended, None for typed text."""
+    """Start the answer of ``epoch``, or, ``prepared``, let the one on trial be it. ``speech_end`` is where the person's
+    speech ended, None for typed text."""
 
     turn: int
     epoch: int
     reason: str
     speak: bool
     speech_end: int | None
+    prepared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +287,16 @@ class Play:
     """Hand the chunk to the listener."""
 
     chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Hold the speech back, without losing any of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with the speech that was held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,5 +330,6 @@ class Show:
 
 
 Action = (
-    OpenTurn | CloseTurn | DropTurn | PrefillText | Generate | Play | Flush | CancelGeneration | Done | Show
+    OpenTurn | CloseTurn | DropTurn | PrefillText | Judge | Prepare | Retract | EndSpeech | Generate | Play | Pause
+    | Resume | Flush | CancelGeneration | Done | Show
 )  # fmt: skip

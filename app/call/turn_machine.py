@@ -4,14 +4,21 @@ No clock, no I/O, no audio: time comes with the events, and what is to be done i
 in order.
 
 The rules that hold whatever happens: there is at most one answer; every answer that was started is done exactly once;
-what arrives for another epoch is dropped; every epoch is used once.
+what arrives for another epoch is dropped; every epoch is used once; nothing of a draft leaves before its turn is over.
+
+When a turn ends. Silence alone ends it where nothing else is asked, or nobody has answered yet. Otherwise the silence
+that it takes follows from how probable it is that the person is done (:func:`patience_ms`). An answer is prepared as
+soon as there is a lull, and is there when the turn ends, or was never asked for.
+
+What interrupts. The first voice during an answer pauses it. If the voice goes on, it was an interruption; if it does
+not, it was a cough or an "mhm", and the answer goes on where it was.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from app.call.config import CallConfig
+from app.call.config import CallConfig, TurnConfig
 from app.call.turn import (
     Action,
     AnswerChunk,
@@ -24,17 +31,27 @@ from app.call.turn import (
     Commit,
     Discard,
     Done,
+    Draft,
     Drained,
     DropTurn,
+    EndSpeech,
     Event,
     Flush,
     Generate,
+    Judge,
+    Judged,
+    Lull,
+    LullOver,
     MicrophoneLost,
     Muted,
     OpenTurn,
+    Pause,
     Phase,
     Play,
     PrefillText,
+    Prepare,
+    Resume,
+    Retract,
     Show,
     SpeechEnded,
     SpeechStarted,
@@ -76,13 +93,22 @@ class _Step:
     def take(self, event: Event) -> None:
         match event:
             case SpeechStarted(onset):
-                self._set(speech=onset, deaf=False)
-                if not self.push_to_talk and self._is_free():
+                self._set(speech=onset, ignored_ms=0, deaf=False)
+                if self._is_listening():
+                    self._go_on()
+                elif not self.push_to_talk and self._is_free():
                     self._open(onset, "speech")
             case SpeechEnded(end, voiced_ms):
-                self._set(speech=None, voiced_ms=0, deaf=False)
-                if not self.push_to_talk and self.state.opened is not None:
-                    self._close_turn("end_of_speech", end=end, voiced_ms=voiced_ms)
+                self._speech_ended(end, voiced_ms)
+            case Lull(end, voiced_ms, ready):
+                self._lull(end, voiced_ms, ready)
+            case LullOver():
+                if self._is_listening():
+                    self._go_on()
+            case Judged(end, probability):
+                if self.state.lull == end:
+                    self._set(judged=(*self.state.judged, probability))
+                    self._end_if_done()
             case Tick(voiced_ms):
                 self._tick(voiced_ms)
             case MicrophoneLost():
@@ -123,16 +149,73 @@ class _Step:
             self.reason = "microphone"
         self._set(live=True, lost=False, voiced_ms=voiced_ms)
         if state.opened is not None:
-            if self.now - state.opened >= self.config.turn.max_turn_s * INPUT_RATE:
-                if self.config.turn.on_max_turn == "answer":
-                    self._close_turn("max_turn")
-                else:
-                    self._drop_turn("max_turn")
-        elif self._may_barge_in() and voiced_ms >= self.config.turn.barge_in_ms:
+            if self.now - state.opened < self.config.turn.max_turn_s * INPUT_RATE:
+                self._end_if_done()
+            elif self.config.turn.on_max_turn == "answer":
+                self._close_turn("max_turn")
+            else:
+                self._drop_turn("max_turn")
+        elif self._may_barge_in() and voiced_ms - state.ignored_ms >= self.config.turn.barge_in_ms:
             assert state.speech is not None
             self._interrupt("barge_in")
             self._open(state.speech, "speech")
+        elif self._may_barge_in() and voiced_ms - state.ignored_ms >= self.config.turn.barge_in_pause_ms:
+            self._pause()
 
+    # ------------------------------------------------------------------------------------------- the end of a turn
+    def _is_listening(self) -> bool:
+        """Whether the open turn is one that the detector ends."""
+        return self.state.opened is not None and not self.push_to_talk
+
+    def _speech_ended(self, end: int, voiced_ms: int) -> None:
+        self._set(speech=None, voiced_ms=0, deaf=False)
+        if not self._is_listening():
+            self._resume()
+        elif self._done() is None:
+            self._close_turn("end_of_speech", end=end, voiced_ms=self.state.said_ms + voiced_ms)
+        else:  # the silence goes on, and how long it may is known
+            self._set(said_ms=self.state.said_ms + voiced_ms)
+
+    def _lull(self, end: int, voiced_ms: int, ready: bool) -> None:
+        if not self._is_listening():
+            if self.state.answer is not None:
+                self._set(ignored_ms=voiced_ms)
+                self._resume()
+            return
+        self._set(lull=end, judged=())
+        if self.state.said_ms + voiced_ms < self.config.turn.min_speech_ms:
+            return
+        if self.config.turn.prepare and ready and self.state.draft is None:
+            epoch = self._next_epoch()
+            self._set(draft=Draft(epoch))
+            self._do(Prepare(epoch, end))
+        if self.config.turn.end_of_turn != "silence":
+            self._do(Judge(end))
+
+    def _go_on(self) -> None:
+        """The person was not done: whatever was prepared for that case was never asked for."""
+        self._retract()
+        self._set(lull=None, judged=())
+
+    def _done(self) -> float | None:
+        """How probable it is that the person is done: as much as whoever doubts it most believes. None as long as not
+        all have said."""
+        wanted = {"silence": 0, "both": 2}.get(self.config.turn.end_of_turn, 1)
+        return min(self.state.judged) if 0 < wanted <= len(self.state.judged) else None
+
+    def _end_if_done(self) -> None:
+        state, done = self.state, self._done()
+        if state.lull is None or done is None:
+            return
+        if 1000 * (self.now - state.lull) >= patience_ms(done, self.config.turn) * INPUT_RATE:
+            self._close_turn("end_of_turn", end=state.lull, voiced_ms=state.said_ms + state.voiced_ms)
+
+    def _retract(self) -> None:
+        if (draft := self.state.draft) is not None:
+            self._set(draft=None)
+            self._do(Retract(draft.epoch, draft.finished))
+
+    # --------------------------------------------------------------------------------------------- what interrupts
     def _may_barge_in(self) -> bool:
         state = self.state
         heard = state.speech is not None and not state.deaf and not self.push_to_talk
@@ -157,8 +240,9 @@ class _Step:
     def _typed(self, text: str, speak: bool) -> None:
         if self.state.answer is not None:
             self._interrupt("typed")
+        self._retract()
         if self.state.opened is not None:
-            self._set(opened=None, deaf=self.state.speech is not None)
+            self._set(opened=None, lull=None, judged=(), deaf=self.state.speech is not None)
             self._do(CloseTurn(None))
         else:
             self._set(turn=self.state.turn + 1, deaf=self.state.speech is not None)
@@ -166,36 +250,57 @@ class _Step:
         self._generate("typed", None, speak)
 
     def _open(self, onset: int, reason: str) -> None:
-        self._set(turn=self.state.turn + 1, opened=onset)
+        self._set(turn=self.state.turn + 1, opened=onset, said_ms=0, lull=None, judged=())
         self.reason = reason
         self._do(OpenTurn(onset))
 
     def _close_turn(self, reason: str, *, end: int | None = None, voiced_ms: int | None = None) -> None:
         """End the person's turn and have it answered, unless nearly nothing was said."""
-        voiced = self.state.voiced_ms if voiced_ms is None else voiced_ms
+        voiced = self.state.said_ms + self.state.voiced_ms if voiced_ms is None else voiced_ms
         opened = self.state.opened
         assert opened is not None
         length = 1000 * (self.now - opened) // INPUT_RATE if self.push_to_talk else voiced
         if length < self.config.turn.min_speech_ms:
             self._drop_turn("too_short")
             return
-        self._set(opened=None, deaf=self.state.speech is not None)
-        self._do(CloseTurn(end))
+        if self.state.lull is None:
+            self._retract()
+        elif self.state.speech is not None:  # who falls silent and is answered may speak at once: that is new
+            self._set(speech=None, voiced_ms=0)
+            self._do(EndSpeech())
+        self._set(opened=None, lull=None, judged=(), deaf=self.state.speech is not None)
+        if self.state.draft is None:
+            self._do(CloseTurn(end))
         self._generate(reason, self.now if end is None else end, True)
 
     def _drop_turn(self, reason: str) -> None:
-        self._set(turn=self.state.turn - 1, opened=None, deaf=self.state.speech is not None)
+        self._retract()
+        self._set(turn=self.state.turn - 1, opened=None, lull=None, judged=(), deaf=self.state.speech is not None)
         self.reason = reason
         self._do(DropTurn(reason))
 
     # ------------------------------------------------------------------------------------------------- the answer
     def _generate(self, reason: str, speech_end: int | None, speak: bool) -> None:
-        epoch = self.state.epoch + 1
-        self._set(epoch=epoch, answer=TurnAnswer(self.state.turn, epoch))
+        draft = self.state.draft
+        epoch = self._next_epoch() if draft is None else draft.epoch
+        self._set(epoch=epoch, answer=TurnAnswer(self.state.turn, epoch), draft=None)
         self.reason = reason
-        self._do(Generate(self.state.turn, epoch, reason, speak, speech_end))
+        self._do(Generate(self.state.turn, epoch, reason, speak, speech_end, draft is not None))
+        if draft is not None and draft.chunks:
+            self._do(Show("thinking", reason))  # phases come in their order, however short one is
+            self.shown = "thinking"
+            for chunk in draft.chunks:
+                self._chunk(chunk)
+
+    def _next_epoch(self) -> int:
+        self._set(used=self.state.used + 1)
+        return self.state.used
 
     def _chunk(self, chunk: Chunk) -> None:
+        draft = self.state.draft
+        if draft is not None and draft.epoch == chunk.epoch:
+            self._set(draft=replace(draft, chunks=(*draft.chunks, chunk)))
+            return
         answer = self.state.answer
         if answer is None or answer.epoch != chunk.epoch or answer.finished:
             return
@@ -205,6 +310,9 @@ class _Step:
         self._do(Play(chunk))
 
     def _failed(self, epoch: int) -> None:
+        if self.state.draft is not None and self.state.draft.epoch == epoch:
+            self._retract()  # asked again in earnest, it may go well, or fail where the person can be told
+            return
         answer = self.state.answer
         if answer is not None and answer.epoch == epoch:
             self._do(Flush())
@@ -214,7 +322,7 @@ class _Step:
         """Cut the answer: silence first, then the new epoch, then the engine, then the word to the client."""
         answer = self.state.answer
         assert answer is not None
-        self._set(answer=None, epoch=self.state.epoch + 1)
+        self._set(answer=None, epoch=self._next_epoch())
         self._do(Flush())
         if not answer.finished:
             self._set(stopping=answer.epoch)
@@ -223,6 +331,18 @@ class _Step:
         self._do(Show("interrupted", reason))
         self.shown = "interrupted"
         self.reason = reason
+
+    def _pause(self) -> None:
+        answer = self.state.answer
+        if answer is not None and answer.begun and not answer.paused:
+            self._set(answer=replace(answer, paused=True))
+            self._do(Pause())
+
+    def _resume(self) -> None:
+        answer = self.state.answer
+        if answer is not None and answer.paused:
+            self._set(answer=replace(answer, paused=False))
+            self._do(Resume())
 
     def _finish(self, status: Status, reason: str) -> None:
         """The answer is over by itself. Who was already speaking has the turn now."""
@@ -250,3 +370,15 @@ class _Step:
 
     def _do(self, action: Action) -> None:
         self.actions.append(action)
+
+
+def patience_ms(done: float, config: TurnConfig) -> float:
+    """Silence after which a turn ends whose person is done with probability ``done``, milliseconds.
+
+    Between the two thresholds it falls geometrically from the longest to the shortest: a doubt costs the more the surer
+    one would be otherwise.
+    """
+    low, high = config.end_of_turn_unlikely, config.end_of_turn_likely
+    shortest, longest = config.end_of_turn_min_ms, 1000 * config.end_of_turn_max_s
+    share = min(1.0, max(0.0, (done - low) / (high - low))) if high > low else float(done >= high)
+    return float(longest * (shortest / longest) ** share)

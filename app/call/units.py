@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,6 +73,10 @@ class UnitCutter:
         self._open = False
         self._floor = max(self._floor, self._begin)
         return units
+
+    def tail(self, last_voiced: int) -> list[NDArray[np.int16]]:
+        """What :meth:`close` would give now; the turn goes on."""
+        return copy(self).close(last_voiced)  # arrays are replaced, never changed
 
     def drop(self) -> None:
         """Forget the turn."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,6 +20,7 @@ from engine.media.sound import MAX_SECONDS
 
 TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",
+    "judged": "of",
     "pull": "n",
     "command": "line",
     "frame": "file",
@@ -27,8 +28,8 @@ TIMED_INPUTS: Mapping[str, str | None] = {
     "closed": "reason",
 }
 """Inputs of a recorded call besides its audio, and the member that each has in its line of ``timing.jsonl``: the
-number of the engine's result, the samples (24 kHz) that the track took, the line of ``commands.jsonl``, the picture's
-file, and why the call ended."""
+number of the engine's result, the media time that a judgement is about and the probability that the turn was over then,
+the samples (24 kHz) that the track took, the line of ``commands.jsonl``, the picture's file, and why the call ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def read_timing(path: Path, commands: int) -> tuple[TimedInput, ...] | None:
             raise BundleError(path, f"line {number} is no input of a call", remedy)
         kind, member = line["input"], TIMED_INPUTS[line["input"]]
         value = line.get(member) if member else None
-        if member and not (isinstance(value, str) if member in ("file", "reason") else _is_count(value)):
+        if member and not _VALUES[member](value):
             raise BundleError(path, f"line {number} lacks {member}", remedy)
         if kind == "command" and value not in range(1, commands + 1):
             raise BundleError(path, f"line {number} names line {value} of commands.jsonl, which is not there", remedy)
@@ -156,3 +157,20 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _is_judgement(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and _is_number(value[1])
+
+
+_VALUES: Mapping[str, Callable[[object], bool]] = {
+    "n": _is_count,
+    "line": _is_count,
+    "file": _is_text,
+    "reason": _is_text,
+    "of": _is_judgement,
+}

@@ -74,6 +74,9 @@ class Recorder:
     def result(self, t_samples: int, n: int) -> None:
         self._put("result", t_samples, n)
 
+    def judged(self, t_samples: int, end: int, probability: float) -> None:
+        self._put("judged", t_samples, end, probability)
+
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         """Not written: it follows from what was pulled."""
 

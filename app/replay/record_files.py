@@ -103,6 +103,9 @@ class RecordingFiles:
     def result(self, t_samples: int, n: int) -> None:
         self._input({"at": t_samples, "input": "result", "n": n})
 
+    def judged(self, t_samples: int, end: int, probability: float) -> None:
+        self._input({"at": t_samples, "input": "judged", "of": [end, probability]})
+
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         """Follows from the pull, which :meth:`speech` wrote down."""
 

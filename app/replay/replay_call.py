@@ -100,7 +100,7 @@ async def _play(call: Call, bundle: Bundle, pace: _Pace, max_tail_s: float) -> b
     pts = 0
     while True:
         inputs.give(call)
-        await call.link.idle()
+        await call.idle()
         silent_s = (pts - len(audio)) / rate
         if silent_s >= QUIET_TAIL_S and not inputs.commands:
             if call.phase not in BUSY and not call.output.buffered:
@@ -114,7 +114,7 @@ async def _play(call: Call, bundle: Bundle, pace: _Pace, max_tail_s: float) -> b
                 samples = np.pad(samples, (0, step - len(samples)))
             call.microphone.push(samples, rate, pts)
             pts += step
-        await call.link.idle()
+        await call.idle()
         call.output.pull(PULL_SAMPLES)
         await pace.reach(call.t_samples)
 
@@ -130,6 +130,8 @@ async def _play_recording(call: Call, bundle: Bundle, timing: Sequence[TimedInpu
                     if not await call.link.release(timed.value):
                         return False
                     await call.link.idle()  # what follows from it in the engine happens before the next input
+                case "judged":
+                    call.judged(*timed.value)
                 case "pull":
                     call.output.pull(timed.value)
                 case "command":
@@ -184,6 +186,9 @@ class _Log:
 
     def result(self, t_samples: int, n: int) -> None:
         """Follows from the inputs."""
+
+    def judged(self, t_samples: int, end: int, probability: float) -> None:
+        """An input of a recording; elsewhere it follows from the sound."""
 
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         """Follows from the inputs."""

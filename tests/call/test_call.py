@@ -47,6 +47,9 @@ class Log:
     def result(self, t_samples: int, n: int) -> None:
         self.inputs.append(("result", n))
 
+    def judged(self, t_samples: int, end: int, probability: float) -> None:
+        self.inputs.append(("judged", end, probability))
+
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         self.inputs.append(("played", samples))
 
@@ -83,12 +86,12 @@ class Talk:
         pcm = np.zeros(round(sound * 16_000), np.int16) if isinstance(sound, float) else sound
         for begin in range(0, len(pcm) - 319, 320):
             self.call.microphone.push(pcm[begin : begin + 320], 16_000, self.call.t_samples)
-            await self.call.link.idle()
+            await self.call.idle()
             self.call.output.pull(480)
 
     async def send(self, kind: str, **data: Any) -> None:
         self.call.receive(json.dumps({"v": 1, "type": kind, "data": data}))
-        await self.call.link.idle()
+        await self.call.idle()
 
     def of(self, kind: str) -> list[Mapping[str, Any]]:
         return [event for event in self.log.events if event["type"] == kind]

@@ -11,7 +11,9 @@ from app.call import turn, turn_machine
 from app.call.config import CallConfig
 from engine.client import INPUT_RATE, Chunk
 
-CONFIG = CallConfig()
+CONFIG = CallConfig.from_mapping({"turn": {"prepare": False}})
+PREPARING = CallConfig()
+JUDGED = CallConfig.from_mapping({"turn": {"end_of_turn": "model", "end_of_turn_max_s": 1.5}})
 PUSH_TO_TALK = CallConfig.from_mapping({"turn": {"detection": "push_to_talk"}})
 
 
@@ -21,7 +23,7 @@ class Talk:
     def __init__(self, config: CallConfig = CONFIG) -> None:
         self.config = config
         self.state = turn.TurnState(muted=config.turn.detection == "push_to_talk")
-        self.now = 0
+        self.now = self.lull = 0
         self.log: list[str] = []
         self.wait(20)
         self.log.clear()
@@ -47,10 +49,22 @@ class Talk:
         self.tell(turn.SpeechStarted(self.now - 1_600)).wait(ms, 100)
         return self
 
-    def fall_silent(self, voiced_ms: int = 1_000) -> Talk:
-        for _ in range(28):  # in the silence before the VAD is sure, nothing is voiced any more
+    def hush(self, ms: int, voiced_ms: int = 1_000) -> Talk:
+        """Silence, of at most 540 ms: the VAD tells of a lull after 160."""
+        for i in range(1, ms // 20 + 1):
             self.now += 320
+            if i == 8:
+                self.lull = self.now - 160 * 16
+                self.tell(turn.Lull(self.lull, voiced_ms))
             self.tell(turn.Tick(voiced_ms))
+        return self
+
+    def judge(self, probability: float) -> Talk:
+        return self.tell(turn.Judged(self.lull, probability))
+
+    def fall_silent(self, voiced_ms: int = 1_000) -> Talk:
+        self.hush(540, voiced_ms)
+        self.now += 320
         return self.tell(turn.SpeechEnded(self.now - 560 * 16, voiced_ms))
 
     def say(self, ms: int = 1_000) -> Talk:
@@ -72,8 +86,12 @@ def describe(action: turn.Action) -> str:
     match action:
         case turn.Show(phase, _):
             return phase
-        case turn.Generate(number, epoch):
-            return f"generate {number}/{epoch}"
+        case turn.Generate(number, epoch, prepared=prepared):
+            return f"{'commit' if prepared else 'generate'} {number}/{epoch}"
+        case turn.Prepare(epoch):
+            return f"prepare {epoch}"
+        case turn.Retract(epoch):
+            return f"retract {epoch}"
         case turn.Done(number, epoch, status, reason):
             return f"{status} {number}/{epoch} {reason}"
         case turn.Play(chunk):
@@ -82,7 +100,9 @@ def describe(action: turn.Action) -> str:
             return f"cancel {epoch}"
         case turn.DropTurn(reason):
             return f"drop {reason}"
-        case turn.OpenTurn() | turn.CloseTurn() | turn.Flush() | turn.PrefillText():
+        case turn.EndSpeech():
+            return ""
+        case _:
             return type(action).__name__.removesuffix("Turn").lower()
 
 
@@ -96,7 +116,7 @@ def test_question_and_answer() -> None:
 def test_barge_in_cuts_in_the_right_order() -> None:
     talk = Talk().say().answer()
     talk.take()
-    assert talk.speak(140).take() == []
+    assert talk.speak(140).take() == ["pause"]
     assert talk.wait(20, 260).take() == [
         "flush", "cancel 1", "cancelled 1/1 barge_in", "interrupted", "open", "hearing",
     ]  # fmt: skip
@@ -104,11 +124,106 @@ def test_barge_in_cuts_in_the_right_order() -> None:
     assert talk.fall_silent().take() == ["close", "generate 2/3", "thinking"]
 
 
-def test_a_cough_does_not_cut_the_answer() -> None:
+def test_a_cough_pauses_the_answer_and_does_not_cut_it() -> None:
     talk = Talk().say().answer()
     talk.take()
-    assert talk.speak(100).fall_silent(voiced_ms=120).take() == []
+    assert talk.speak(60).take() == ["pause"]
+    assert talk.hush(140, voiced_ms=140).take() == []
+    assert talk.hush(160, voiced_ms=140).take() == ["resume"]
     assert talk.phase == "speaking"
+
+
+def test_sounds_with_lulls_between_them_do_not_add_up_to_an_interruption() -> None:
+    talk = Talk().say().answer().speak(60).hush(160, voiced_ms=160)
+    talk.take()
+    talk.tell(turn.LullOver()).wait(200, 160)
+    assert talk.take() == ["pause"]
+    assert talk.hush(160, voiced_ms=360).take() == ["resume"]
+
+
+def test_a_paused_answer_that_was_all_said_is_done() -> None:
+    talk = Talk().say().answer("all", finish=True).speak(60)
+    talk.take()
+    assert talk.drain().take()[0] == "completed 1/1 completed"
+
+
+def test_an_answer_is_prepared_in_the_pause_and_shown_when_the_turn_ends() -> None:
+    talk = Talk(PREPARING).speak(1_000)
+    talk.take()
+    assert talk.hush(160).take() == ["prepare 1"]
+    assert talk.answer("yes", epoch=1).answer("", epoch=1, finish=True).take() == []
+    assert talk.phase == "hearing"
+    assert talk.tell(turn.SpeechEnded(talk.lull, 1_000)).take() == [
+        "commit 1/1", "thinking", "play yes", "play ", "speaking",
+    ]  # fmt: skip
+
+
+def test_who_goes_on_was_never_answered() -> None:
+    talk = Talk(PREPARING).speak(1_000).hush(160).answer("too soon", epoch=1)
+    talk.take()
+    assert talk.tell(turn.LullOver()).take() == ["retract 1"]
+    assert talk.answer("too late", epoch=1).take() == []
+    assert talk.wait(400, 1_100).hush(160).take() == ["prepare 2"]
+    assert talk.tell(turn.SpeechEnded(talk.lull, 1_400)).take() == ["commit 1/2", "thinking"]
+
+
+def test_a_draft_that_fails_is_asked_for_again() -> None:
+    talk = Talk(PREPARING).speak(1_000).hush(160).tell(turn.AnswerFailed(1))
+    assert talk.take()[-1] == "retract 1"
+    assert talk.tell(turn.SpeechEnded(talk.lull, 1_000)).take() == ["close", "generate 1/2", "thinking"]
+
+
+def test_typing_takes_the_place_of_a_draft() -> None:
+    talk = Talk(PREPARING).speak(1_000).hush(160)
+    talk.take()
+    assert talk.tell(turn.Typed("this")).take() == ["retract 1", "close", "prefilltext", "generate 1/2", "thinking"]
+
+
+def test_who_is_done_is_answered_after_the_shortest_silence() -> None:
+    talk = Talk(JUDGED).speak(1_000).hush(160)
+    assert talk.judge(0.9).phase == "hearing"
+    assert talk.hush(40).phase == "thinking"  # 200 ms
+
+
+def test_who_is_not_done_is_waited_for() -> None:
+    talk = Talk(JUDGED).speak(1_000).hush(160).judge(0.1)
+    talk.take()
+    talk.tell(turn.SpeechEnded(talk.lull, 1_000)).wait(800)
+    assert talk.phase == "hearing"
+    assert talk.speak(400).take() == ["retract 1"]
+    assert talk.hush(160).judge(0.9).hush(40).take() == ["prepare 2", "judge", "commit 1/2", "thinking"]
+
+
+def test_even_who_is_not_done_is_answered_in_the_end() -> None:
+    talk = Talk(JUDGED).speak(1_000).hush(160).judge(0.0).tell(turn.SpeechEnded(0, 1_000))
+    assert talk.wait(1_320).phase == "hearing"
+    assert talk.wait(60).phase == "thinking"
+
+
+def test_where_nobody_says_silence_ends_the_turn() -> None:
+    assert Talk(JUDGED).say().phase == "thinking"
+
+
+def test_a_judgement_about_an_earlier_pause_is_void() -> None:
+    talk = Talk(JUDGED).speak(1_000).hush(160)
+    early = talk.lull
+    talk.tell(turn.LullOver()).wait(400, 1_100).hush(160).tell(turn.Judged(early, 1.0)).hush(100)
+    assert talk.phase == "hearing"
+
+
+def test_both_must_agree() -> None:
+    config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
+    talk = Talk(config).speak(1_000).hush(160).judge(1.0).hush(100)
+    assert talk.phase == "hearing"
+    assert talk.judge(0.9).phase == "thinking"
+    assert Talk(config).speak(1_000).hush(160).judge(1.0).judge(0.1).hush(100).phase == "hearing"
+
+
+def test_speech_right_after_the_end_of_a_turn_is_new() -> None:
+    """The detector must not count what was said before: it would take the first frame for an interruption."""
+    talk = Talk(JUDGED).speak(1_000).hush(160).judge(0.9).hush(40)
+    assert talk.state.speech is None
+    assert talk.answer().tell(turn.SpeechStarted(talk.now)).wait(20, 100).phase == "speaking"
 
 
 def test_without_barge_in_speech_counts_from_the_end_of_the_answer() -> None:
@@ -227,16 +342,23 @@ EVENTS = st.one_of(
     st.just("speak"), st.just("silence"), st.just("tick"), st.just("tick"), st.just("long tick"),
     st.builds(turn.MicrophoneLost), st.builds(turn.Muted, st.booleans()), st.just(turn.Typed("hello")),
     st.just(turn.Commit()), st.just(turn.Discard()), st.just(turn.CancelAnswer()), EPOCHS.flatmap(chunks),
+    st.just("lull"), st.just("lull"), st.just("over"), st.just("done"), st.just("not done"), st.just("draft chunk"),
     st.just("chunk"), st.just("finish"), st.just("drained"), st.builds(turn.AnswerFailed, EPOCHS),
     st.builds(turn.AnswerStopped, EPOCHS), st.builds(turn.Drained, EPOCHS),
 )  # fmt: skip
 
 
-@given(st.lists(EVENTS, max_size=60), st.booleans(), st.booleans())
+POLICIES = st.sampled_from(["silence", "smart_turn", "both"])
+
+
+@given(st.lists(EVENTS, max_size=60), st.booleans(), st.booleans(), POLICIES)
 @settings(max_examples=400, deadline=None)
-def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push_to_talk: bool) -> None:
+def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push_to_talk: bool, policy: str) -> None:
     detection = "push_to_talk" if push_to_talk else "vad"
-    config = CallConfig.from_mapping({"barge_in": barge_in, "turn": {"detection": detection, "max_turn_s": 20}})
+    options = {"detection": detection, "max_turn_s": 20, "end_of_turn": policy}
+    config = CallConfig.from_mapping({"barge_in": barge_in, "turn": options})
+    draft: int | None = None
+    paused, lull = False, 0
     state, now, speaking, voiced = turn.TurnState(muted=push_to_talk), 0, False, 0
     answering: int | None = None
     turn_open = False
@@ -257,6 +379,15 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                 now += 0 if item == "tick" else 7 * INPUT_RATE
                 voiced = voiced + 200 if speaking else 0
                 event = turn.Tick(voiced)
+            case "lull":
+                lull = now
+                event = turn.Lull(now, voiced) if speaking else turn.Tick(0)
+            case "over":
+                event = turn.LullOver() if speaking else turn.Tick(0)
+            case "done" | "not done":
+                event = turn.Judged(lull, 1.0 if item == "done" else 0.1)
+            case "draft chunk":
+                event = turn.AnswerChunk(Chunk(draft or 0, 0, "c"))
             case "chunk" | "finish":
                 event = turn.AnswerChunk(Chunk(state.epoch, 0, "b", finish="stop" if item == "finish" else None))
             case "drained":
@@ -266,15 +397,37 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
         state, actions = turn_machine.step(state, event, now, config)
         for action in actions:
             match action:
-                case turn.Generate(_, epoch):
-                    assert answering is None, "two answers at once"
+                case turn.Prepare(epoch):
+                    assert draft is None, "two drafts at once"
+                    assert answering is None, "a draft beside an answer"
+                    assert turn_open, "a draft outside of a turn"
                     assert epoch not in used, "an epoch is used twice"
+                    draft = epoch
+                    used.add(epoch)
+                case turn.Retract(epoch):
+                    assert draft == epoch, "a draft is taken back that was not there"
+                    draft = None
+                case turn.Generate(_, epoch, prepared=prepared):
+                    assert answering is None, "two answers at once"
+                    assert draft == (epoch if prepared else None), "a draft is left over"
+                    assert (epoch in used) == prepared, "an epoch is used twice"
+                    turn_open, draft = turn_open and not prepared, None
                     assert not turn_open, "the person still has the turn"
                     answering = epoch
                     used.add(epoch)
+                case turn.Pause():
+                    assert answering is not None
+                    assert not paused
+                    paused = True
+                case turn.Resume():
+                    assert answering is not None
+                    assert paused
+                    paused = False
+                case turn.EndSpeech():
+                    speaking, voiced = False, 0
                 case turn.Done(_, epoch):
                     assert answering == epoch, "done without an answer, or twice"
-                    answering = None
+                    answering, paused = None, False
                 case turn.Play(chunk):
                     assert chunk.epoch == answering, "a chunk of an old epoch passed"
                 case turn.OpenTurn():
@@ -290,4 +443,5 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
         assert shown == state.phase(push_to_talk)
         assert (state.answer is not None) == (answering is not None)
     assert answering is None, "an answer never ended"
+    assert draft is None, "a draft never ended"
     assert not turn_open, "a turn never ended"

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from app.call.config import CallConfig, VadConfig
-from app.call.turn import SpeechEnded, SpeechStarted
+from app.call.turn import Lull, LullOver, SpeechEnded, SpeechStarted
 from app.call.vad import SpeechTracker, create_detector, create_tracker, level_dbfs
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").rglob("*.flac"))
@@ -21,7 +21,7 @@ def events(kind: str, wave: np.ndarray) -> list[SpeechStarted | SpeechEnded]:
     detector, tracker = create_detector(config), create_tracker(config)
     pcm = np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
     found = (tracker.push(detector.push(pcm[i : i + 320])) for i in range(0, len(pcm) - 319, 320))
-    return [event for event in found if event is not None]
+    return [event for event in found if isinstance(event, SpeechStarted | SpeechEnded)]
 
 
 def after_silence(sound: np.ndarray) -> np.ndarray:
@@ -74,10 +74,10 @@ def test_the_same_frames_give_the_same_answers(kind: str) -> None:
     assert [first.push(frame) for frame in frames] == [second.push(frame) for frame in frames]
 
 
-def track(flags: str) -> list[str]:
+def track(flags: str, *, lulls: bool = False) -> list[str]:
     """Runs the tracker over frames: x voiced, . silent; answers with what it found at which frame."""
     tracker = SpeechTracker(
-        on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, end_silence_ms=200, end_voiced_share=0.1,
+        on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, lull_ms=100, end_silence_ms=200, end_voiced_share=0.1,
         end_quiet_ms=60,
     )  # fmt: skip
     found = []
@@ -87,6 +87,10 @@ def track(flags: str) -> list[str]:
                 found.append(f"start {onset // 320} at {i}")
             case SpeechEnded(end, voiced_ms):
                 found.append(f"end {end // 320} at {i}, {voiced_ms} ms")
+            case Lull(end, voiced_ms) if lulls:
+                found.append(f"lull {end // 320} at {i}, {voiced_ms} ms")
+            case LullOver() if lulls:
+                found.append(f"over at {i}")
     return found
 
 
@@ -114,3 +118,21 @@ def test_level() -> None:
     tone = np.round(32_767 * np.sin(2 * np.pi * np.arange(320) / 32)).astype(np.int16)
     assert level_dbfs(tone) == pytest.approx(-3.01, abs=0.01)
     assert VadConfig().kind == "webrtc"
+
+
+def test_a_lull_is_told_once_and_so_is_its_end() -> None:
+    assert track("xxxx" + "." * 6 + "xx" + "." * 12, lulls=True) == [
+        "start 0 at 2", "lull 4 at 8, 80 ms", "over at 10", "lull 12 at 16, 120 ms", "end 12 at 20, 120 ms",
+    ]  # fmt: skip
+    assert track("xxx" + "." * 12 + "xxx" + "." * 5, lulls=True)[-2:] == ["start 15 at 17", "lull 18 at 22, 60 ms"]
+
+
+def test_speech_that_was_ended_from_outside_begins_anew() -> None:
+    config = CallConfig().vad
+    tracker = create_tracker(config)
+    for _ in range(10):
+        tracker.push(1.0)
+    tracker.end()
+    assert tracker.voiced_ms == 0
+    found = [tracker.push(1.0) for _ in range(5)]
+    assert found[-1] == SpeechStarted(10 * 320)

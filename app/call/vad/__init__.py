@@ -33,6 +33,7 @@ def create_tracker(config: VadConfig, now: int = 0) -> SpeechTracker:
         off=off,
         onset_ms=config.onset_ms,
         onset_window_ms=config.onset_window_ms,
+        lull_ms=config.lull_ms,
         end_silence_ms=config.end_silence_ms,
         end_voiced_share=config.end_voiced_share,
         end_quiet_ms=config.end_quiet_ms,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 
 from app.call.media_time import FRAME_MS, FRAME_SAMPLES
-from app.call.turn import SpeechEnded, SpeechStarted
+from app.call.turn import Lull, LullOver, SpeechEnded, SpeechStarted
+
+SpeechEvent = SpeechStarted | SpeechEnded | Lull | LullOver
 
 
 class SpeechTracker:
@@ -13,7 +15,8 @@ class SpeechTracker:
 
     It has begun when ``onset_ms`` of the last ``onset_window_ms`` were voiced, and is over when at most the share
     ``end_voiced_share`` of the last ``end_silence_ms`` was, and nothing of the last ``end_quiet_ms``. A frame is
-    voiced from probability ``on``; within speech it stays voiced down to ``off``.
+    voiced from probability ``on``; within speech it stays voiced down to ``off``. Silence of ``lull_ms`` within
+    speech is told before it is known whether speech is over.
     """
 
     def __init__(
@@ -23,6 +26,7 @@ class SpeechTracker:
         off: float,
         onset_ms: int,
         onset_window_ms: int,
+        lull_ms: int,
         end_silence_ms: int,
         end_voiced_share: float,
         end_quiet_ms: int,
@@ -32,6 +36,8 @@ class SpeechTracker:
         self._on, self._off = on, off
         self._onset_frames = _frames(onset_ms)
         self._onset_window: deque[bool] = deque(maxlen=_frames(onset_window_ms))
+        self._lull = lull_ms * FRAME_SAMPLES // FRAME_MS
+        self._in_lull = False
         self._end_frames = _frames(end_silence_ms)
         self._end_voiced = int(self._end_frames * end_voiced_share)
         self._end_window: deque[bool] = deque(maxlen=self._end_frames)
@@ -43,13 +49,17 @@ class SpeechTracker:
         self.last_voiced = now
         """Media time (samples) at which the newest voiced frame ended."""
 
-    def push(self, probability: float) -> SpeechStarted | SpeechEnded | None:
+    def push(self, probability: float) -> SpeechEvent | None:
         """Take in the next 20 ms frame. At most one change per frame."""
         self.now += FRAME_SAMPLES
         voiced = probability >= (self._off if self.speaking else self._on)
         if voiced:
             self.last_voiced = self.now
         return self._within(voiced) if self.speaking else self._outside(voiced)
+
+    def end(self) -> None:
+        """Whoever was speaking is done: what is voiced from now on is new speech."""
+        self.speaking, self.voiced_ms = False, 0
 
     def _outside(self, voiced: bool) -> SpeechStarted | None:
         window = self._onset_window
@@ -58,20 +68,23 @@ class SpeechTracker:
             return None
         first = list(window).index(True)
         onset = self.now - (len(window) - first) * FRAME_SAMPLES
-        self.speaking, self.voiced_ms = True, sum(window) * FRAME_MS
+        self.speaking, self.voiced_ms, self._in_lull = True, sum(window) * FRAME_MS, False
         self._end_window.extend([True] * self._end_frames)
         window.clear()
         return SpeechStarted(onset)
 
-    def _within(self, voiced: bool) -> SpeechEnded | None:
+    def _within(self, voiced: bool) -> SpeechEvent | None:
         self._end_window.append(voiced)
         self.voiced_ms += FRAME_MS * voiced
-        quiet = not voiced and self.now - self.last_voiced >= self._end_quiet
-        if not quiet or sum(self._end_window) > self._end_voiced:
-            return None
-        ended = SpeechEnded(self.last_voiced, self.voiced_ms)
-        self.speaking, self.voiced_ms = False, 0
-        return ended
+        silence = self.now - self.last_voiced
+        if not voiced and silence >= self._end_quiet and sum(self._end_window) <= self._end_voiced:
+            ended = SpeechEnded(self.last_voiced, self.voiced_ms)
+            self.speaking, self.voiced_ms = False, 0
+            return ended
+        if self._in_lull != (silence >= self._lull):
+            self._in_lull = not self._in_lull
+            return Lull(self.last_voiced, self.voiced_ms) if self._in_lull else LullOver()
+        return None
 
 
 def _frames(milliseconds: int) -> int:
