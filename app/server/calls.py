@@ -193,6 +193,8 @@ class CallRegistry:
                 suspects = await self._compare(suspects)
             except EngineError as error:
                 log.debug("the engine does not tell its sessions: %s", error)
+            except Exception:  # whatever it is, the next comparison must come
+                log.exception("calls and engine sessions could not be compared")
 
     async def _compare(self, suspects: frozenset[EngineSession]) -> frozenset[EngineSession]:
         """Close sessions that no call has, and end calls whose session is gone, if they were among the suspects
