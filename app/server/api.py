@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
 from app.errors import RequestError
-from app.server.calls import AnsweredOffer, CallRegistry
+from app.server.calls import RETRY_FULL_S, AnsweredOffer, CallRegistry
 from app.server.limits import RateLimiter
 from app.text import JsonError, printable, read_json
 
@@ -69,10 +70,12 @@ async def open_call(request: web.Request) -> web.Response:
 @routes.post("/api/line")
 async def ask_for_a_place(request: web.Request) -> web.Response:
     """Whether a call could begin now: ``{"ticket"?}``. A caller asks before opening the microphone, and goes on asking
-    with the ticket of the 503; once there is a place, asking keeps it for the holder of the ticket."""
+    with the ticket of the answer 202; once there is a place, 204, asking keeps it for the holder of the ticket."""
     limit_rate(request)
-    request.app[REGISTRY].ask(_ticket(await json_body(request)))
-    return web.Response(status=204)
+    place = request.app[REGISTRY].ask(_ticket(await json_body(request)))
+    if place is None:
+        return web.Response(status=204)
+    return web.json_response(asdict(place), status=202, headers={"Retry-After": str(round(RETRY_FULL_S))})
 
 
 @routes.delete("/api/line/{ticket}")
@@ -164,7 +167,7 @@ def _ticket(body: dict[str, Any]) -> str | None:
     """The caller's ticket, if there is one. Raises RequestError ``bad_request``."""
     ticket = body.get("ticket")
     if ticket is not None and not isinstance(ticket, str):
-        raise RequestError("bad_request", "ticket must be the text that came with the 503.")
+        raise RequestError("bad_request", "ticket must be the text that came when the server was full.")
     return ticket
 
 

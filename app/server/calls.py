@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.call.call import Call
@@ -52,6 +52,15 @@ class AnsweredOffer:
     call_id: str
     sdp: str
     resume_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceInLine:
+    """Where somebody waits: a ticket to ask again with, the place from 1, and about how long it will take."""
+
+    ticket: str
+    position: int
+    eta_s: int
 
 
 @dataclass(eq=False, slots=True)
@@ -101,14 +110,15 @@ class CallRegistry:
         """Places that are taken."""
         return len(self._places)
 
-    def ask(self, ticket: str | None = None) -> None:
-        """Whether a call could begin now, for the holder of ``ticket``. Raises RequestError ``not_ready``, ``full`` or
-        ``shutting_down``. Asking keeps a ticket alive, also while its holder opens the microphone."""
+    def ask(self, ticket: str | None = None) -> PlaceInLine | None:
+        """None if the holder of ``ticket`` could begin a call now, else where they wait. Asking keeps a ticket alive,
+        also while its holder opens the microphone. Raises RequestError ``not_ready``, ``full`` or ``shutting_down``."""
         self._require_running()
         self._require_engine()
         if not self._is_next(ticket):
-            raise self._full(ticket)
+            return self._wait(ticket)
         self._line.keep(ticket)
+        return None
 
     def leave(self, ticket: str) -> None:
         """The holder of this ticket waits no longer."""
@@ -193,8 +203,6 @@ class CallRegistry:
                 suspects = await self._compare(suspects)
             except EngineError as error:
                 log.debug("the engine does not tell its sessions: %s", error)
-            except Exception:  # whatever it is, the next comparison must come
-                log.exception("calls and engine sessions could not be compared")
 
     async def _compare(self, suspects: frozenset[EngineSession]) -> frozenset[EngineSession]:
         """Close sessions that no call has, and end calls whose session is gone, if they were among the suspects
@@ -244,7 +252,7 @@ class CallRegistry:
 
     def _take_place(self, ticket: str | None, address: str) -> Place:
         if not self._is_next(ticket):
-            raise self._full(ticket)
+            raise self._full(self._wait(ticket))
         place = Place(client_of(address))
         if sum(other.client == place.client and other.waits for other in self._places) >= MAX_UNCONNECTED:
             raise RequestError(
@@ -260,20 +268,21 @@ class CallRegistry:
         """Whether there is a place for the holder of this ticket, after all who came before."""
         return self._line.position(ticket) < self._max_calls - len(self)
 
-    def _full(self, ticket: str | None) -> RequestError:
+    def _wait(self, ticket: str | None) -> PlaceInLine:
+        """Keep the holder's place in line, or give them one. Raises RequestError ``full`` if the line is too long."""
         place = self._line.wait(ticket)
         if place is None:
-            return RequestError("full", "All places are taken, and the line is too long; try later.", retry_after=60)
+            raise RequestError("full", "All places are taken, and the line is too long; try later.", retry_after=60)
         number, position = place
+        return PlaceInLine(number, position, round(self._mean_call_s * position / self._max_calls))
+
+    def _full(self, place: PlaceInLine) -> RequestError:
         return RequestError(
             "full",
-            f"All {self._max_calls} places are taken; you are number {position} in line. Ask again with your ticket.",
+            f"All {self._max_calls} places are taken; you are number {place.position} in line. "
+            "Ask again with your ticket.",
             retry_after=RETRY_FULL_S,
-            more={
-                "ticket": number,
-                "position": position,
-                "eta_s": round(self._mean_call_s * position / self._max_calls),
-            },
+            more=asdict(place),
         )
 
     async def _new_call(self, config: CallConfig) -> OpenCall:
@@ -281,7 +290,7 @@ class CallRegistry:
             session = await self._engine.open(config.session_options())
         except EngineError as error:
             if error.code == "full":
-                raise self._full(None) from error
+                raise self._full(self._wait(None)) from error
             code = "bad_options" if error.code == "bad_options" else "engine_failed"
             raise RequestError(code, error.message, retry_after=5 if error.retryable else None) from error
         call_id, resume_token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)

@@ -1,50 +1,49 @@
 /**
- * One call from the tap to the hang-up: it asks for a place, keeps a connection under the call, and builds another
- * when the network takes one away. What the events mean is not its business (conversation.js).
+ * One call from the tap to the hang-up: it waits for a place (waiting.js), opens the microphone, keeps a connection
+ * under the call, and builds another when the network takes one away. What the events mean is not its business
+ * (conversation.js).
  */
 
 import { CallError, asCallError } from "./errors.js";
 import { EventLog, PROTOCOL } from "./events.js";
+import { requireMedia } from "./media.js";
 import { Peer } from "./peer.js";
-import { closeCall, fetchReady, openCall, restartCall } from "./signalling.js";
+import { closeCall, leaveLine, openCall, restartCall } from "./signalling.js";
+import { WaitingRoom, sleep } from "./waiting.js";
 
 /** From the answer to an open data channel, ms. */
 const CONNECT_MS = 12_000;
 /** ICE may recover by itself for so long, ms. */
 const UNSTABLE_MS = 2_500;
-/** Without any word of the server for so long the connection counts as lost, ms. It speaks once a second. */
-const SILENCE_MS = 5_000;
+/** Without any sound or word of the server for so long the connection is shown as lost, ms. Sound comes all the time. */
+const QUIET_MS = 1_200;
+/** For so long it may come back by itself, ms; then another one is built. */
+const SILENCE_MS = 4_000;
+const WATCH_MS = 250;
 const PING_MS = 2_000;
 /** From the goodbye to the end of the connection, ms. */
 const FAREWELL_MS = 1_000;
 const RETRY_MS = [300, 700, 1500, 3000, 5000];
-const READY_POLL_MS = 1_500;
-const QUEUE_POLL_S = 3;
 /** Used when the welcome names no limit: how long a call without a connection is kept, s. */
 const RESUME_S = 60;
 
 /** @param {number} ms @returns {Promise<false>} */
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms, false));
 
-/** @param {number} ms @param {AbortSignal} signal */
-function sleep(ms, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
-  });
-}
-
 export class Call {
   /**
-   * @param {import("./media.js").Capture} capture opened already
-   * @param {{options: Record<string, any>, iceServers: RTCIceServer[]}} settings options of the offer; STUN and TURN, if any
+   * @param {import("./media.js").Capture} capture opened once there is a place
+   * @param {object} settings
+   * @param {"video"|"voice"} settings.mode
+   * @param {Record<string, any>} settings.options of the offer
+   * @param {RTCIceServer[]} settings.iceServers STUN and TURN, if any
    * @param {object} on
    * @param {(phase: import("./state.js").Phase) => void} on.phase
    * @param {(event: import("./events.js").Envelope) => void} on.event
    * @param {(stream: MediaStream) => void} on.stream
    * @param {(ready: import("./state.js").Ready) => void} on.ready the engine's progress while the call waits for it
-   * @param {(queue: {position: number, etaS: number|null}) => void} on.queue
-   * @param {(error: CallError|null) => void} on.trouble what the call waits for (a place, the network), and null when it goes on
+   * @param {(queue: import("./state.js").Queue) => void} on.queue
+   * @param {(sinceMs: number) => void} on.lost nothing has come from the server since then (performance.now())
    * @param {(error: CallError|null) => void} on.over the call has ended, by itself or by a fault
    */
   constructor(capture, settings, on) {
@@ -57,7 +56,9 @@ export class Call {
     this.peer = null;
     /** @type {import("./signalling.js").Answer|null} */
     this.answer = null;
-    this.lastWord = performance.now();
+    this.waiting = new WaitingRoom({ ...on, phase: (phase) => this.#show(phase) }, this.stop.signal);
+    /** @type {import("./state.js").Phase|null} */
+    this.phase = null;
     this.resumeS = RESUME_S;
     this.restarting = false;
     /** the server has ended the call, so that there is nothing to hang up */
@@ -66,13 +67,13 @@ export class Call {
     this.welcomed = null;
   }
 
-  /** Get a place and connect; waits for an engine that warms up and in the queue of a full server. */
+  /** Get a place, open the microphone and connect. */
   async start() {
     const { signal } = this.stop;
     try {
-      await this.#place(signal);
-      this.on.trouble(null);
-      this.on.phase("live");
+      requireMedia();
+      await this.#begin(signal);
+      this.#show("live");
       this.#watch();
     } catch (reason) {
       if (!signal.aborted) await this.end("failed", asCallError(reason));
@@ -97,6 +98,12 @@ export class Call {
     this.peer?.replace(kind, track).catch((reason) => console.warn("replaceTrack failed", reason));
   }
 
+  /** The page is being closed: give back what the call holds on the server. */
+  abandon() {
+    if (this.answer) closeCall(this.answer);
+    else if (this.waiting.ticket) leaveLine(this.waiting.ticket);
+  }
+
   /**
    * @param {string} reason
    * @param {CallError|null} [error]
@@ -114,40 +121,29 @@ export class Call {
     if (answer && !understood && !this.forgotten) await closeCall(answer);
   }
 
-  /** @param {AbortSignal} signal */
-  async #place(signal) {
-    /** @type {string|null} */
-    let ticket = null;
-    for (;;) {
-      try {
-        await this.#connect((sdp) => openCall(sdp, this.settings.options, ticket, signal), signal);
-        return;
-      } catch (reason) {
-        const error = asCallError(reason);
-        if (error.code === "engine_not_ready") {
-          await this.#engine(signal);
-        } else if (error.code === "server_full") {
-          ticket = error.details.ticket ?? ticket;
-          this.on.trouble(new CallError("server_full"));
-          this.on.queue({ position: error.details.position ?? 1, etaS: error.details.eta_s ?? null });
-          this.on.phase("queued");
-          await sleep((error.retryAfter ?? QUEUE_POLL_S) * 1000, signal);
-        } else if (error.code === "rate_limited" && ticket) {
-          // Others who wait behind the same address ask, too.
-          await sleep((error.retryAfter ?? QUEUE_POLL_S) * 1000, signal);
-        } else throw error;
-      }
-    }
+  /** @param {import("./state.js").Phase} phase */
+  #show(phase) {
+    if (phase === this.phase || this.stop.signal.aborted) return;
+    this.phase = phase;
+    this.on.phase(phase);
   }
 
-  /** Wait until the engine is warm. @param {AbortSignal} signal */
-  async #engine(signal) {
+  /** A place may be gone by the time that the permission is given: then all begins anew. @param {AbortSignal} signal */
+  async #begin(signal) {
     for (;;) {
-      this.on.phase("warming");
-      const ready = await fetchReady(signal);
-      this.on.ready(ready);
-      if (ready.ready) return;
-      await sleep(READY_POLL_MS, signal);
+      await this.waiting.place();
+      try {
+        this.#show("asking");
+        await this.waiting.keep(this.capture.open(this.settings.mode));
+        signal.throwIfAborted();
+        const { ticket } = this.waiting;
+        await this.#connect((sdp) => openCall(sdp, this.settings.options, ticket, signal), signal);
+        this.waiting.served();
+        return;
+      } catch (reason) {
+        this.capture.close();
+        if (!(await this.waiting.mends(reason))) throw reason;
+      }
     }
   }
 
@@ -178,10 +174,9 @@ export class Call {
         await closeCall(this.answer);
         throw signal.reason;
       }
-      if (!this.restarting) this.on.phase("connecting");
+      if (!this.restarting) this.#show("connecting");
       await peer.accept(answer.sdp);
       await within(peer.opened, CONNECT_MS, signal);
-      this.lastWord = performance.now();
       peer.send(this.log.envelope("hello", this.#hello(resumeToken)));
       await within(welcome, CONNECT_MS, signal);
       this.welcomed = null;
@@ -204,7 +199,6 @@ export class Call {
 
   /** @param {unknown} message */
   #receive(message) {
-    this.lastWord = performance.now();
     const event = this.log.accept(message);
     if (!event) return;
     if (event.type === "welcome") {
@@ -235,22 +229,32 @@ export class Call {
     if (peer === this.peer && peer.pc.connectionState !== "connected") this.restart();
   }
 
-  /** A word every two seconds in each direction, and a restart when the other side falls silent. */
+  /**
+   * Say something every two seconds, and look whether anything comes from the other side. The browser's own words for
+   * a lost network (`offline`, a muted track) come late or not at all, and say nothing of a server on this machine.
+   */
   #watch() {
-    const timer = setInterval(() => {
-      if (this.restarting) return;
-      this.send("ping", { nonce: `${this.log.nextOut}` });
-      if (performance.now() - this.lastWord > SILENCE_MS) this.restart();
-    }, PING_MS);
-    const online = () => this.restart();
-    const offline = () => this.on.trouble(new CallError("network_lost"));
+    const timers = [
+      setInterval(() => this.send("ping", { nonce: `${this.log.nextOut}` }), PING_MS),
+      setInterval(() => this.#look(), WATCH_MS),
+    ];
+    const online = () => this.phase === "reconnecting" && this.restart();
     window.addEventListener("online", online);
-    window.addEventListener("offline", offline);
     this.stop.signal.addEventListener("abort", () => {
-      clearInterval(timer);
+      timers.forEach(clearInterval);
       window.removeEventListener("online", online);
-      window.removeEventListener("offline", offline);
     });
+  }
+
+  async #look() {
+    const { peer } = this;
+    const heardAt = await peer?.heardAt();
+    if (heardAt === undefined || peer !== this.peer || this.restarting || this.stop.signal.aborted) return;
+    const silence = performance.now() - heardAt;
+    if (silence <= QUIET_MS) return this.#show("live");
+    this.on.lost(heardAt);
+    this.#show("reconnecting");
+    if (silence > SILENCE_MS) this.restart();
   }
 
   /** Put a new connection under the call. Runs until it stands, the server has forgotten the call, or time is up. */
@@ -259,8 +263,9 @@ export class Call {
     const { signal } = this.stop;
     const { answer } = this;
     this.restarting = true;
-    this.on.phase("reconnecting");
-    this.on.trouble(new CallError("network_lost"));
+    this.on.lost((await this.peer?.heardAt()) ?? performance.now());
+    if (signal.aborted) return;
+    this.#show("reconnecting");
     const giveUpAt = performance.now() + this.resumeS * 1000;
     try {
       for (let attempt = 0; ; attempt++) {
@@ -268,8 +273,8 @@ export class Call {
           await this.#connect((sdp) => restartCall(answer, sdp, signal), signal);
           break;
         } catch (reason) {
-          const error = asCallError(reason);
           if (signal.aborted) return;
+          const error = asCallError(reason);
           if (error.code === "call_gone") {
             this.forgotten = true;
             throw error;
@@ -277,16 +282,21 @@ export class Call {
           if (performance.now() > giveUpAt)
             throw error.code === "server_unreachable" ? error : new CallError("call_gone", { cause: error });
         }
-        await sleep(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)], signal);
+        await sleepOffline(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)], signal);
       }
-      this.on.trouble(null);
-      this.on.phase("live");
+      this.#show("live");
     } catch (reason) {
       if (!signal.aborted) await this.end("lost", asCallError(reason));
     } finally {
       this.restarting = false;
     }
   }
+}
+
+/** Like `sleep`, but ends as soon as the browser finds a network. @param {number} ms @param {AbortSignal} signal */
+async function sleepOffline(ms, signal) {
+  const found = new Promise((resolve) => window.addEventListener("online", resolve, { once: true, signal }));
+  await Promise.race([sleep(ms, signal), found]);
 }
 
 /**
@@ -299,6 +309,7 @@ export class Call {
 function within(promise, ms, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new CallError("media_blocked")), ms);
+    if (signal.aborted) reject(signal.reason);
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });

@@ -67,7 +67,7 @@ export class Conversation {
       this.transcript.reach(this.clock.epoch, this.clock.playedMs());
       if (now - this.reportedAt >= REPORT_MS) this.#report();
     }
-    if (this.transcript.hearing && now - this.wavedAt >= WAVE_MS) {
+    if (this.transcript.hearing && this.store.state.phase === "live" && now - this.wavedAt >= WAVE_MS) {
       this.wavedAt = now;
       this.transcript.hearLevel(this.playback.microphone?.level() ?? 0);
     }

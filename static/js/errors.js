@@ -53,7 +53,8 @@ const ADVICE = {
     retry: true,
   },
   server_full: {
-    message: "The server is full. Keep this page open: the call starts as soon as a place is free.",
+    message: "The server is full. Try again in a few minutes.",
+    retry: true,
   },
   rate_limited: {
     message: "Too many calls were started in a short time. Wait a minute, then try again.",
@@ -65,9 +66,6 @@ const ADVICE = {
   engine_failed: {
     message: "The model could not be started. Look at the server's log for the reason, then restart the server.",
     retry: true,
-  },
-  network_lost: {
-    message: "The connection is lost. Check the network; the call goes on by itself as soon as it is back.",
   },
   call_gone: {
     message: "The call has ended on the server, because it was away for too long. Start a new one.",

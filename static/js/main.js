@@ -7,18 +7,24 @@ import { asCallError } from "./errors.js";
 import { Capture } from "./media.js";
 import { Playback } from "./playback.js";
 import { StatsReader, qualityLevel, qualityText } from "./quality.js";
-import { closeCall, fetchReady } from "./signalling.js";
-import { Store, initialState } from "./state.js";
+import { CallRecord, download } from "./record.js";
+import { WakeLock, askBeforeLeaving, onVisible, trackViewport } from "./screen.js";
+import { fetchReady } from "./signalling.js";
+import { Store, initialState, room } from "./state.js";
+import { Uplink } from "./uplink.js";
 import { ControlsView } from "./view/controls.js";
 import { Orb } from "./view/orb.js";
 import { StageView } from "./view/stage.js";
 import { TranscriptView } from "./view/transcript.js";
-import { WakeLock, onVisible, trackViewport } from "./screen.js";
+import { describe } from "./view/words.js";
 
 /** @param {string} id */
 const $ = (id) => /** @type {any} */ (document.getElementById(id));
 const READY_POLL_MS = 2_000;
 const STATS_MS = 1_000;
+const LEVEL_MS = 100;
+/** Less speech than this in a gap is not worth a word, s. */
+const LEAST_LOST_S = 0.3;
 
 export const store = new Store(initialState());
 const captions = new TranscriptView($("captions"), $("announcer"), $("latest"));
@@ -32,18 +38,21 @@ let conversation = null;
 /** @type {Capture|null} */
 let capture = null;
 let stats = new StatsReader();
+let uplink = new Uplink();
+/** @type {CallRecord|null} the transcript of this call or of the last one */
+let record = CallRecord.restore();
 
 /** @param {import("./errors.js").CallError|null} error */
 const showError = (error) =>
   store.set({ error: error && { code: error.code, message: error.message, retry: error.retry && !inCall() } });
-const inCall = () => !["start", "ended"].includes(store.state.phase);
+const inCall = () => room(store.state) !== "lobby";
 
 /** @param {"video"|"voice"} mode */
 async function start(mode) {
   if (inCall()) return;
   playback.unlock();
-  captions.clear();
-  store.set({ ...initialState(), mode, phase: "asking", ready: store.state.ready });
+  const { ready, kept } = store.state;
+  store.set({ ...initialState(), mode, phase: "connecting", ready, kept });
   const own = new Capture({
     track: (kind, track) => {
       call?.replace(kind, track);
@@ -53,36 +62,25 @@ async function start(mode) {
     fault: showError,
   });
   capture = own;
-  try {
-    const withoutCamera = await own.open(mode);
-    if (own.closed) return;
-    if (withoutCamera) showError(withoutCamera);
-  } catch (reason) {
-    own.close();
-    playback.stop();
-    store.set({ phase: "start" });
-    showError(asCallError(reason));
-    return;
-  }
   controls.showSelf(own.stream);
-  store.set({ phase: "connecting" });
   stats = new StatsReader();
+  uplink = new Uplink();
   call = new Call(
     own,
-    { options: chosenVoice(), iceServers: store.state.ready?.ice_servers ?? [] },
+    { mode, options: chosenVoice(), iceServers: ready?.ice_servers ?? [] },
     {
       phase: onPhase,
       event: onEvent,
       stream: (stream) => playback.play(stream),
       ready: (ready) => store.set({ ready }),
       queue: (queue) => store.set({ queue }),
-      trouble: onTrouble,
+      lost: (sinceMs) => uplink.lose(sinceMs),
       over: onOver,
     },
   );
   conversation = new Conversation(
     store,
-    new Transcript((line) => captions.show(line)),
+    new Transcript((line) => (captions.show(line), record?.keep(line))),
     playback,
     (type, data) => call?.send(type, data) ?? false,
   );
@@ -95,19 +93,16 @@ function chosenVoice() {
   return voice && voice !== "default" ? { voice } : {};
 }
 
-/**
- * A missing camera is still missing when the network is back: only the call's own trouble is cleared.
- * @param {import("./errors.js").CallError|null} error
- */
-function onTrouble(error) {
-  if (error || ["server_full", "network_lost"].includes(store.state.error?.code ?? "")) showError(error);
-}
-
 /** @param {import("./state.js").Phase} phase */
 function onPhase(phase) {
+  if (phase === "live" && store.state.liveSince === null) {
+    record = new CallRecord(store.state.ready?.name ?? "");
+    captions.clear();
+    store.set({ liveSince: performance.now() });
+  }
   store.set({ phase });
   if (phase !== "live") return;
-  store.set({ liveSince: store.state.liveSince ?? performance.now() });
+  uplink.regain();
   wakeLock.request();
   if (!capture) return;
   conversation?.tellMicrophone(capture);
@@ -116,29 +111,49 @@ function onPhase(phase) {
 
 /** @param {import("./events.js").Envelope} event */
 function onEvent(event) {
-  if (event.type === "metrics") stats.fromServer(event.data);
+  if (event.type === "metrics") {
+    stats.fromServer(event.data);
+    ownUp(uplink.mark(event.t));
+  }
   if (event.type === "error" && !event.data.fatal) store.set({ notice: event.data.message });
   conversation?.receive(event);
+}
+
+/** Words that were spoken while there was no connection. @param {number} lostS */
+function ownUp(lostS) {
+  if (lostS < LEAST_LOST_S) return;
+  const seconds = Math.max(1, Math.round(lostS));
+  const length = seconds === 1 ? "About a second" : `About ${seconds} seconds`;
+  const remark = `${length} of what you said did not reach the model, because the connection was lost.`;
+  captions.remark(remark);
+  record?.remark(remark);
+  store.set({ notice: `${remark} Please say it again.` });
 }
 
 /** @param {import("./errors.js").CallError|null} error */
 function onOver(error) {
   conversation?.close();
+  if (store.state.liveSince !== null) record?.save();
   capture?.close();
   playback.stop();
   wakeLock.release();
   controls.showSelf(null);
   call = conversation = capture = null;
+  const kept = Boolean(record?.entries.length);
   store.set({
-    phase: "ended",
+    phase: kept || store.state.liveSince !== null ? "ended" : "start",
+    kept,
     turn: "idle",
     answering: false,
+    muted: false,
+    silent: "",
     camera: false,
     tapToHear: false,
     liveSince: null,
     context: null,
     framesSeen: 0,
     recorded: false,
+    queue: null,
     error: null,
   });
   if (error) showError(error);
@@ -146,12 +161,12 @@ function onOver(error) {
 
 /** @param {Capture} changed */
 function onCaptureChange(changed) {
-  const { muted, camera } = store.state;
+  const { muted, camera, silent: before } = store.state;
   const { microphones, cameras, speakers, mirrored } = changed;
-  store.set({ muted: changed.muted, camera: Boolean(changed.camera), mirrored, microphones, cameras, speakers });
+  const { silent } = changed;
+  store.set({ muted: changed.muted, silent, camera: Boolean(changed.camera), mirrored, microphones, cameras, speakers });
   controls.markDevices(changed.microphone?.getSettings().deviceId, changed.camera?.getSettings().deviceId);
-  if (changed.interrupted) store.set({ notice: "Another app holds the microphone. The call goes on when it lets go." });
-  if (muted !== changed.muted || changed.interrupted) conversation?.tellMicrophone(changed);
+  if (muted !== changed.muted || silent !== before) conversation?.tellMicrophone(changed);
   if (camera !== Boolean(changed.camera)) conversation?.tellCamera(changed);
 }
 
@@ -176,6 +191,7 @@ const controls = new ControlsView({
     if (refused) store.set({ notice: refused });
     return Boolean(conversation) && !refused;
   },
+  save: (kind) => record && download(record, kind),
   hear: () => {
     playback.unlock();
     attempt(() => playback.retry());
@@ -195,18 +211,17 @@ const controls = new ControlsView({
 
 const silence = { level: 0, bands: [0, 0, 0] };
 const orb = new Orb($("orb"), () => {
-  const meter =
-    store.state.turn === "hearing" || store.state.turn === "interrupted" ? playback.microphone : playback.voice;
+  const { turn } = describe(store.state);
+  const meter = turn === "hearing" || turn === "interrupted" ? playback.microphone : playback.voice;
   return meter && store.state.phase === "live" ? { level: meter.level(), bands: meter.bands() } : silence;
 });
 const stage = new StageView();
 store.subscribe((state, changed) => {
   stage.update(state, changed);
   controls.update(state, changed);
-  if (changed.has("turn") || changed.has("phase"))
-    orb.setTurn(
-      state.phase === "live" ? state.turn : state.phase === "start" || state.phase === "ended" ? "idle" : "thinking",
-    );
+  if (changed.has("phase")) askBeforeLeaving(state.phase === "live" || state.phase === "reconnecting");
+  if (changed.has("turn") || changed.has("phase") || changed.has("silent"))
+    orb.setTurn(room(state) === "call" && state.phase !== "live" ? "thinking" : describe(state).turn);
 });
 
 /** @param {number} now */
@@ -225,6 +240,8 @@ setInterval(async () => {
   if (figures.bufferMs !== null) playback.bufferMs = figures.bufferMs;
   store.set({ connection: qualityLevel(figures), connectionText: qualityText(figures) });
 }, STATS_MS);
+
+setInterval(() => uplink.hear(playback.microphone?.level() ?? 0), LEVEL_MS);
 
 /** Before a call the page follows the engine's warm-up. */
 async function watchReady() {
@@ -249,5 +266,15 @@ onVisible(() => {
 });
 trackViewport();
 window.addEventListener("pagehide", () => {
-  if (call?.answer) closeCall(call.answer);
+  if (!call) return;
+  conversation?.close();
+  if (store.state.liveSince !== null) record?.save();
+  call.abandon();
 });
+
+if (record) {
+  for (const entry of record.entries)
+    if ("line" in entry) captions.show(entry.line);
+    else captions.remark(entry.remark);
+  store.set({ phase: "ended", kept: true });
+}

@@ -19,12 +19,18 @@ const MICROPHONE = {
 
 /** @typedef {"audio"|"video"} Kind */
 
+/** Throws a CallError where the browser cannot make calls at all. */
+export function requireMedia() {
+  if (!window.isSecureContext) throw new CallError("insecure_origin");
+  if (!navigator.mediaDevices?.getUserMedia || !window.RTCPeerConnection) throw new CallError("webrtc_missing");
+}
+
 export class Capture {
   /**
    * @param {object} on
    * @param {(kind: Kind, track: MediaStreamTrack|null) => void} on.track a track was put in place or taken away
    * @param {() => void} on.change devices, mute, camera or facing changed
-   * @param {(error: CallError) => void} on.fault a track was lost and could not be brought back
+   * @param {(error: CallError) => void} on.fault a track is missing, or was lost and could not be brought back
    */
   constructor(on) {
     this.on = on;
@@ -54,20 +60,24 @@ export class Capture {
     return this.stream.getVideoTracks()[0] ?? null;
   }
 
+  /** Why no sound leaves this device, if none does. @returns {"muted"|"held"|"lost"|""} */
+  get silent() {
+    if (this.muted) return "muted";
+    if (!this.microphone) return "lost";
+    return this.interrupted ? "held" : "";
+  }
+
   /** Mirrored like in a mirror, unless the camera looks away from the person. */
   get mirrored() {
     return this.facing === "user";
   }
 
   /**
-   * Ask for microphone and, in a video call, camera. Call it in a tap handler.
+   * Ask for microphone and, in a video call, camera.
    * A missing camera does not stop the call; a refused permission does.
    * @param {"video"|"voice"} mode
-   * @returns {Promise<CallError|null>} why there is no camera, if it was wanted
    */
   async open(mode) {
-    if (!window.isSecureContext) throw new CallError("insecure_origin");
-    if (!navigator.mediaDevices?.getUserMedia || !window.RTCPeerConnection) throw new CallError("webrtc_missing");
     this.closed = false;
     this.muted = false;
     this.facing = "user";
@@ -86,12 +96,12 @@ export class Capture {
     }
     if (this.closed) {
       for (const track of stream.getTracks()) track.stop();
-      return withoutCamera;
+      return;
     }
     for (const track of stream.getTracks()) this.#place(track);
     navigator.mediaDevices.addEventListener("devicechange", this.refreshDevices);
     await this.refreshDevices();
-    return withoutCamera;
+    if (withoutCamera) this.on.fault(withoutCamera);
   }
 
   async refreshDevices() {
@@ -152,10 +162,13 @@ export class Capture {
   /** @param {string} deviceId */
   async useMicrophone(deviceId) {
     this.#remove("audio");
-    await this.#replace("audio", { ...MICROPHONE, deviceId: { exact: deviceId } }).catch((reason) => {
+    try {
+      await this.#replace("audio", { ...MICROPHONE, deviceId: { exact: deviceId } });
+    } catch (reason) {
       throw captureError(reason);
-    });
-    this.on.change();
+    } finally {
+      this.on.change();
+    }
   }
 
   /** After sleep, lock or an app switch: bring back what the system has ended. */
@@ -173,6 +186,7 @@ export class Capture {
       track.stop();
       this.stream.removeTrack(track);
     }
+    this.interrupted = false;
   }
 
   /**

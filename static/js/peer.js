@@ -26,7 +26,13 @@ export class Peer {
     this.channel = this.pc.createDataChannel("events", { ordered: true });
     /** @type {Promise<void>} resolves once events can be sent */
     this.opened = new Promise((resolve) => this.channel.addEventListener("open", () => resolve(), { once: true }));
-    this.channel.onmessage = ({ data }) => on.message(data);
+    this.channel.onmessage = ({ data }) => {
+      this.lastSign = performance.now();
+      on.message(data);
+    };
+    /** when something came from the other side, performance.now() */
+    this.lastSign = performance.now();
+    this.packets = 0;
     /** @type {Promise<true>} resolves when the other side ends the connection */
     this.ended = new Promise((resolve) => this.channel.addEventListener("close", () => resolve(true), { once: true }));
     this.channel.onclose = () => this.#tell("lost");
@@ -62,6 +68,20 @@ export class Peer {
     if (this.channel.readyState !== "open") return false;
     this.channel.send(message);
     return true;
+  }
+
+  /**
+   * The newest sign of the other side: a message, or a packet of its voice, which never pauses.
+   * @returns {Promise<number>} as performance.now() tells it, ms
+   */
+  async heardAt() {
+    const reports = await this.audio.receiver.getStats().catch(() => new Map());
+    for (const report of reports.values()) {
+      if (report.type !== "inbound-rtp" || report.packetsReceived === this.packets) continue;
+      this.packets = report.packetsReceived;
+      this.lastSign = performance.now();
+    }
+    return this.lastSign;
   }
 
   /**

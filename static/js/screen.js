@@ -18,6 +18,19 @@ export class WakeLock {
   }
 }
 
+/** @param {BeforeUnloadEvent} event */
+const ask = (event) => event.preventDefault();
+
+/**
+ * Let the browser ask before the page is left or loaded again. Only while there is something to lose: the listener
+ * keeps a page from being restored at once when the person comes back to it.
+ * @param {boolean} wanted
+ */
+export function askBeforeLeaving(wanted) {
+  if (wanted) window.addEventListener("beforeunload", ask);
+  else window.removeEventListener("beforeunload", ask);
+}
+
 /** @param {() => void} callback called when the page comes back to the front */
 export function onVisible(callback) {
   document.addEventListener("visibilitychange", () => {

@@ -41,7 +41,7 @@ async function post(path, content, signal) {
     signal,
   });
   if (answer.status >= 400) throw refusal(answer);
-  return answer.body;
+  return answer;
 }
 
 /**
@@ -60,13 +60,16 @@ const KNOWN = {
 /** @param {{status: number, body: any, headers: Headers}} answer */
 function refusal({ status, body, headers }) {
   const { code = "", message } = body.error ?? {};
-  const retryAfter = Number(headers.get("Retry-After")) || undefined;
+  const retryAfter = secondsOf(headers);
   if (code in KNOWN) return new CallError(KNOWN[code], { retryAfter, details: body });
   return new CallError(code || "server_error", { message, retryAfter, retry: status >= 500, details: body });
 }
 
-/** @param {any} body @returns {Answer} */
-const toAnswer = (body) => ({ sdp: body.sdp, callId: body.call_id, resumeToken: body.resume_token });
+/** @param {Headers} headers */
+const secondsOf = (headers) => Number(headers.get("Retry-After")) || undefined;
+
+/** @param {{body: any}} answer @returns {Answer} */
+const toAnswer = ({ body }) => ({ sdp: body.sdp, callId: body.call_id, resumeToken: body.resume_token });
 
 /**
  * Ask for a new call.
@@ -78,6 +81,21 @@ const toAnswer = (body) => ({ sdp: body.sdp, callId: body.call_id, resumeToken: 
 export async function openCall(sdp, options, ticket, signal) {
   const content = { type: "offer", sdp, options, ...(ticket ? { ticket } : {}) };
   return toAnswer(await post("/api/calls", content, signal));
+}
+
+/**
+ * Ask whether a call could begin now; rejects with `server_full` and a ticket where it could not. Asking keeps the ticket.
+ * @param {string|null} ticket the place in the line
+ * @param {AbortSignal} signal
+ */
+export async function askForPlace(ticket, signal) {
+  const { status, body, headers } = await post("/api/line", ticket ? { ticket } : {}, signal);
+  if (status === 202) throw new CallError("server_full", { retryAfter: secondsOf(headers), details: body });
+}
+
+/** Give up the place in the line. Survives the page being closed. @param {string} ticket */
+export async function leaveLine(ticket) {
+  await fetch(`/api/line/${encodeURIComponent(ticket)}`, { method: "DELETE", keepalive: true }).catch(() => {});
 }
 
 /**

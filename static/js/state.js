@@ -6,6 +6,7 @@
 
 /** @typedef {"start"|"asking"|"warming"|"queued"|"connecting"|"live"|"reconnecting"|"ended"} Phase */
 /** @typedef {"idle"|"listening"|"hearing"|"thinking"|"speaking"|"interrupted"|"paused"} Turn */
+/** @typedef {{position: number|null, etaS: number|null}} Queue a place in the line; null when the line is full, too */
 
 /**
  * @typedef {object} State
@@ -14,6 +15,7 @@
  * @property {Turn} turn the server's turn state
  * @property {boolean} answering true from response.started to response.done
  * @property {boolean} muted
+ * @property {"muted"|"held"|"lost"|""} silent why no sound leaves this device, if none does
  * @property {boolean} camera true while the camera sends
  * @property {boolean} mirrored the self view is mirrored for a camera that faces the person
  * @property {MediaDeviceInfo[]} microphones
@@ -25,11 +27,12 @@
  * @property {number} connection 0 none … 4 good
  * @property {string} connectionText the figures behind it
  * @property {number} framesSeen pictures that the model has looked at
- * @property {{position: number, etaS: number|null}|null} queue
+ * @property {Queue|null} queue
  * @property {{code: string, message: string, retry: boolean}|null} error
  * @property {string} notice a passing remark
  * @property {boolean} tapToHear the browser wants a tap before it plays sound
  * @property {number|null} liveSince performance.now() of the first welcome, ms
+ * @property {boolean} kept there is a transcript of the last call
  */
 
 /**
@@ -37,13 +40,25 @@
  * @property {boolean} ready
  * @property {string} [name]
  * @property {boolean} [trained]
+ * @property {boolean} [hears] false for an engine that only reads from a script
  * @property {string} [note]
  * @property {string[]} [voices] that the model can answer in
+ * @property {string[]} [examples] sentences to begin with
  * @property {boolean} [recording]
  * @property {number|null} [progress] 0 to 1
  * @property {string} [message]
  * @property {RTCIceServer[]} [ice_servers] STUN and TURN, where the server was given some
  */
+
+/**
+ * Where the person is: before and after a call, in line for one, or in it. What is on the page depends on it first.
+ * @param {State} state
+ * @returns {"lobby"|"waiting"|"call"}
+ */
+export function room({ phase }) {
+  if (phase === "start" || phase === "ended") return "lobby";
+  return phase === "queued" || phase === "warming" ? "waiting" : "call";
+}
 
 /** @returns {State} */
 export function initialState() {
@@ -53,6 +68,7 @@ export function initialState() {
     turn: "idle",
     answering: false,
     muted: false,
+    silent: "",
     camera: false,
     mirrored: true,
     microphones: [],
@@ -69,6 +85,7 @@ export function initialState() {
     notice: "",
     tapToHear: false,
     liveSince: null,
+    kept: false,
   };
 }
 

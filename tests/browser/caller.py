@@ -32,7 +32,10 @@ FLAGS = (
 
 OBSERVE = """
 (() => {
-  const seen = (window.observed = { peers: [], events: [], sent: [] });
+  const seen = (window.observed = { peers: [], events: [], sent: [], microphones: 0 });
+  const media = navigator.mediaDevices;
+  const ask = media?.getUserMedia.bind(media);
+  if (media) media.getUserMedia = (wanted) => ((seen.microphones += Boolean(wanted.audio)), ask(wanted));
   const Native = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends Native {
     constructor(...options) {
@@ -49,7 +52,8 @@ OBSERVE = """
   };
 })();
 """
-"""Keeps the page's connections and both directions of the data channel, so that a test can look at them."""
+"""Keeps the page's connections and both directions of the data channel, and counts how often it asked for the
+microphone, so that a test can look at them."""
 
 RECEIVED = """
 async () => {

@@ -52,6 +52,13 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_microphone(tmp_path_factory.mktemp("microphone") / "listener.wav", silence(5.0))
 
 
+@pytest.fixture(scope="session")
+def chatterer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person who does not stop talking."""
+    words = (speech(name) for name in ("digits-woman", "date-man", "command-woman"))
+    return write_microphone(tmp_path_factory.mktemp("microphone") / "chatterer.wav", *words)
+
+
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerFactory]:
     """Start a server with flags; all are stopped at the end of the module."""

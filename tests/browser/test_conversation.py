@@ -18,7 +18,7 @@ async def test_a_spoken_turn_is_answered_and_talking_again_interrupts_the_answer
     browsers: Browsers, scripted: Server, talker: Path, camera: Path
 ) -> None:
     async with browsers.visit(scripted.address, talker, camera) as person:
-        await person.shows("engine", "scripted")
+        await person.shows("engine", "Test tones")
         await person.start("video")
         welcome = (await person.everything())[0]
         assert (welcome["type"], welcome["seq"]) == ("welcome", 0)

@@ -7,12 +7,32 @@ from pathlib import Path
 import pytest
 from playwright.async_api import FloatRect, Locator, expect
 
-from tests.browser.caller import Browsers
-from tests.browser.server import Server
+from tests.browser.caller import Browsers, Caller
+from tests.browser.server import LONG_ANSWER, Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SCREENS = {"desktop": (1280, 800), "tablet": (1180, 820), "upright tablet": (820, 1180), "phone": (390, 844)}
+SCREENS = {
+    "desktop": (1440, 900),
+    "desktop at 200 %": (720, 450),
+    "tablet": (1366, 1024),
+    "upright tablet": (1024, 1366),
+    "small upright tablet": (820, 1180),
+    "phone": (390, 844),
+    "phone on its side": (667, 375),
+    "small window": (640, 400),
+    "small phone": (320, 568),
+}
+KEYBOARD = {"small phone with its keyboard": (320, 310)}
+"""CSS pixels. A page at 200 % has half as many of them each way."""
+
+CAMERA_LOST = "The camera stopped, so the call goes on by voice. Press the camera button to start it again."
+SHOW_ERROR = """
+async (message) => {
+  const { store } = await import("/static/js/main.js");
+  store.set({ error: message && { code: "camera_lost", message, retry: false } });
+}
+"""
 CONTROLS = ("mute", "camera", "flip", "stop", "end", "text-input", "send")
 
 OVERFLOW = """
@@ -22,25 +42,45 @@ OVERFLOW = """
 """
 
 
-@pytest.mark.parametrize("screen", SCREENS)
-async def test_every_control_is_on_the_screen_uncovered_and_large_enough_to_touch(
-    browsers: Browsers, scripted: Server, listener: Path, screen: str
-) -> None:
-    width, height = SCREENS[screen]
-    async with browsers.visit(scripted.address, listener, viewport={"width": width, "height": height}) as person:
+async def test_the_first_screen_can_be_reached_whole_on_every_screen(browsers: Browsers, scripted: Server) -> None:
+    async with browsers.visit(scripted.address) as person:
         await person.shows("state", "Ready when you are")
-        for testid in ("start-video", "start-voice", "help"):
-            await _fits(person[testid], width, height)
-        assert await person.page.evaluate(OVERFLOW) == []
+        for screen, (width, height) in SCREENS.items():
+            await _resize(person, width, height)
+            for testid in ("start-video", "start-voice", "help"):
+                await _fits(person[testid], width, height, screen)
+            for part in (".welcome .examples li", ".note", ".privacy"):
+                await person.page.locator(part).last.scroll_into_view_if_needed()
+                await expect(person.page.locator(part).last).to_be_in_viewport(ratio=0.99)
+            await person["start-video"].scroll_into_view_if_needed()
+            assert await person.page.evaluate(OVERFLOW) == [], screen
+
+
+async def test_every_control_is_on_the_screen_uncovered_and_large_enough_to_touch(
+    browsers: Browsers, scripted: Server, listener: Path
+) -> None:
+    async with browsers.visit(scripted.address, listener) as person:
         await person.start("video")
-        for testid in CONTROLS:
-            await _fits(person[testid], width, height)
-        for testid in ("captions", "state", "self-view"):
-            await expect(person[testid]).to_be_in_viewport(ratio=0.99)
-        own = await person["self-view"].bounding_box()
-        for testid in (*CONTROLS, "captions"):
-            assert not _overlap(own, await person[testid].bounding_box()), testid
-        assert await person.page.evaluate(OVERFLOW) == []
+        await person["text-input"].fill("Tell me something long.")
+        await person.press("send")
+        await person.shows("captions", LONG_ANSWER.split()[0])
+        for message in (None, CAMERA_LOST):
+            await person.page.evaluate(SHOW_ERROR, message)
+            for screen, (width, height) in (SCREENS if message else SCREENS | KEYBOARD).items():
+                await _resize(person, width, height)
+                for testid in CONTROLS:
+                    await _fits(person[testid], width, height, screen)
+                for testid in ("captions", "state", "self-view"):
+                    await expect(person[testid]).to_be_in_viewport(ratio=0.99)
+                boxes = {testid: await person[testid].bounding_box() for testid in (*CONTROLS, "captions", "self-view")}
+                for testid in (*CONTROLS, "captions"):
+                    assert not _overlap(boxes["self-view"], boxes[testid]), (screen, testid)
+                if message:
+                    await _fits(person["error-close"], width, height, screen)
+                    banner = await person.page.locator("#error").bounding_box()
+                    for testid, box in boxes.items():
+                        assert not _overlap(banner, box), (screen, testid)
+                assert await person.page.evaluate(OVERFLOW) == [], screen
 
 
 async def test_a_message_moves_nothing(browsers: Browsers, scripted: Server) -> None:
@@ -122,15 +162,23 @@ async def test_nothing_is_loaded_from_elsewhere(browsers: Browsers, scripted: Se
         assert failed == []
 
 
-async def _fits(control: Locator, width: int, height: int) -> None:
+async def _resize(person: Caller, width: int, height: int) -> None:
+    """Give the page another size and wait until it has taken it."""
+    await person.page.set_viewport_size({"width": width, "height": height})
+    await person.page.wait_for_function(
+        "size => document.body.clientWidth === size[0] && document.body.clientHeight === size[1]", arg=[width, height]
+    )
+
+
+async def _fits(control: Locator, width: int, height: int, screen: str) -> None:
     box = await control.bounding_box()
-    assert box is not None, control
-    assert box["width"] >= 44, control
-    assert box["height"] >= 44, control
-    assert box["x"] >= 0, control
-    assert box["y"] >= 0, control
-    assert box["x"] + box["width"] <= width, control
-    assert box["y"] + box["height"] <= height, control
+    assert box is not None, (screen, control)
+    assert box["width"] >= 44, (screen, control)
+    assert box["height"] >= 44, (screen, control)
+    assert box["x"] >= 0, (screen, control)
+    assert box["y"] >= 0, (screen, control)
+    assert box["x"] + box["width"] <= width, (screen, control)
+    assert box["y"] + box["height"] <= height, (screen, control)
 
 
 def _overlap(first: FloatRect | None, second: FloatRect | None) -> bool:

@@ -1,5 +1,7 @@
 /** Dock, composer, messages, self view and device sheet: what can be pressed, and what it shows. */
 
+import { room } from "../state.js";
+
 /** @typedef {import("../state.js").State} State */
 
 /**
@@ -11,6 +13,7 @@
  * @property {() => void} flip
  * @property {() => void} stop
  * @property {(text: string) => boolean} write true when the text was sent
+ * @property {(kind: "txt"|"json") => void} save the transcript as a file
  * @property {() => void} hear
  * @property {() => void} dismiss
  * @property {() => void} retry
@@ -28,6 +31,7 @@ export class ControlsView {
   constructor(actions) {
     this.actions = actions;
     this.noticeTimer = 0;
+    this.away = false;
     const onClick = {
       "start-video": () => actions.start("video"),
       "start-voice": () => actions.start("voice"),
@@ -40,11 +44,17 @@ export class ControlsView {
       "error-close": actions.dismiss,
       "error-action": actions.retry,
       devices: () => $("devices-sheet").showModal(),
+      "save-text": () => actions.save("txt"),
+      "save-json": () => actions.save("json"),
     };
     for (const [id, action] of Object.entries(onClick)) $(id).addEventListener("click", action);
     $("composer").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
       if (actions.write($("text-input").value)) $("text-input").value = "";
+    });
+    $("captions-empty").addEventListener("click", (/** @type {MouseEvent} */ { target }) => {
+      const example = /** @type {Element} */ (target).closest(".example");
+      if (example) actions.write(example.textContent ?? "");
     });
     for (const kind of /** @type {const} */ (["microphone", "camera", "speaker"])) {
       $(`${kind}-select`).addEventListener("change", (/** @type {any} */ event) =>
@@ -65,11 +75,11 @@ export class ControlsView {
     if (has("phase", "camera", "cameras", "mode")) {
       toggle($("camera"), !state.camera, state.camera ? "Camera off" : "Camera on");
       $("flip").disabled = !state.camera || state.cameras.length < 2;
-      for (const id of ["mute", "camera"]) $(id).disabled = ["asking", "warming", "queued"].includes(state.phase);
+      for (const id of ["mute", "camera"]) $(id).disabled = state.phase === "asking" || room(state) === "waiting";
     }
     if (has("camera", "mirrored", "mode", "phase")) {
       $("self").hidden =
-        !(state.camera || state.mode === "video") || ["start", "asking", "ended"].includes(state.phase);
+        !(state.camera || state.mode === "video") || state.phase === "asking" || room(state) !== "call";
       $("self").toggleAttribute("data-off", !state.camera);
       $("self").toggleAttribute("data-mirrored", state.mirrored);
     }
@@ -93,21 +103,28 @@ export class ControlsView {
   }
 
   /** Focus goes where the person would look next. @param {State} state */
-  #onPhase({ phase }) {
-    const started = !["start", "ended"].includes(phase);
+  #onPhase(state) {
+    const { phase } = state;
+    const lobby = room(state) === "lobby";
+    const end = room(state) === "waiting" ? "Leave the line" : "End the call";
+    $("end").setAttribute("aria-label", end);
+    $("end").title = end;
     $("text-input").disabled = $("send").disabled = phase !== "live";
     const focused = document.activeElement;
-    if (started && focused?.closest(".welcome")) $("end").focus({ preventScroll: true });
-    if (phase === "ended") {
+    if (!lobby && focused?.closest(".welcome")) $("end").focus({ preventScroll: true });
+    const returned = lobby && this.away;
+    this.away = !lobby;
+    if (returned) {
       $("devices-sheet").close();
       $("start-video").focus({ preventScroll: true });
     }
   }
 
   /** @param {State} state */
-  #devices({ microphones, cameras, speakers, phase }) {
+  #devices(state) {
+    const { microphones, cameras, speakers, phase } = state;
     const choice = [microphones, cameras, speakers].some((devices) => devices.length > 1);
-    $("devices").hidden = !choice || ["start", "asking", "ended"].includes(phase);
+    $("devices").hidden = !choice || phase === "asking" || room(state) !== "call";
     fill($("microphone-select"), microphones, "Microphone");
     fill($("camera-select"), cameras, "Camera");
     $("camera-select").disabled = cameras.length === 0;
@@ -140,7 +157,7 @@ export class ControlsView {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("devices-sheet").open) return;
     const writing = /** @type {Element} */ (event.target).matches("input, select, textarea");
     if (event.key === "Escape" && !$("stop").disabled) this.actions.stop();
-    if (writing || ["start", "ended"].includes(document.body.dataset.phase ?? "")) return;
+    if (writing || document.body.dataset.room !== "call") return;
     if (event.key === "m" && !$("mute").disabled) this.actions.mute();
     if (event.key === "v" && !$("camera").disabled) this.actions.camera();
   }

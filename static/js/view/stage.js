@@ -1,87 +1,37 @@
 /** Bar and stage: what the state is called, what the engine is, how the connection and the memory stand. */
 
+import { room } from "../state.js";
+import { describe } from "./words.js";
+
 /** @typedef {import("../state.js").State} State */
-
-const TURN_WORDS = {
-  idle: "Ready",
-  listening: "Listening",
-  hearing: "Hearing you",
-  thinking: "Thinking",
-  speaking: "Speaking",
-  interrupted: "Interrupted",
-  paused: "Paused",
-};
-
-/** @type {Partial<Record<import("../state.js").Phase, string>>} */
-const PHASE_WORDS = {
-  asking: "Waiting for your permission",
-  warming: "Waking the model",
-  queued: "In the queue",
-  connecting: "Connecting",
-  reconnecting: "Reconnecting",
-};
 
 /** @param {string} id */
 const $ = (id) => /** @type {any} */ (document.getElementById(id));
 
-/** @param {State} state @returns {string} */
-function stateWord(state) {
-  if (state.phase === "start" || state.phase === "ended") return readyWord(state);
-  return PHASE_WORDS[state.phase] ?? TURN_WORDS[state.turn];
-}
-
-/** @param {State} state */
-function readyWord({ phase, ready }) {
-  if (phase === "ended") return "The call has ended";
-  if (!ready) return "Looking for the server";
-  if (ready.ready) return "Ready when you are";
-  const share = typeof ready.progress === "number" ? ` ${Math.round(ready.progress * 100)} %` : "";
-  return ready.message ? `${ready.message}${share}` : `The model is waking up${share}`;
-}
-
-/** @param {State} state */
-function hint(state) {
-  if (state.phase === "asking")
-    return "The browser asks for your microphone" + (state.mode === "video" ? " and camera" : "");
-  if (state.phase === "queued") {
-    const { position = 1, etaS = null } = state.queue ?? {};
-    return `Number ${position} in line${etaS ? `, about ${Math.max(1, Math.round(etaS / 60))} min` : ""}`;
-  }
-  if (state.phase === "warming") return readyWord({ ...state, phase: "start" });
-  if (state.phase !== "live") return "";
-  if (state.muted && state.turn !== "speaking") return "Your microphone is off";
-  if (state.turn === "paused") return "No sound arrives from your microphone";
-  if (state.turn === "listening") return state.camera ? "Speak, or show something" : "Just speak";
-  return "";
-}
-
 /** @param {State} state the data-state attribute: the turn's name in a live call, the phase otherwise */
-const stateName = (state) => (state.phase === "live" ? state.turn : state.phase === "start" ? "idle" : state.phase);
+const stateName = (state) =>
+  state.phase === "live" ? describe(state).turn : state.phase === "start" ? "idle" : state.phase;
 
 export class StageView {
   /** @param {State} state @param {Set<string>} changed */
   update(state, changed) {
     const has = (/** @type {string[]} */ ...names) => names.some((name) => changed.has(name));
-    if (has("phase", "turn", "mode")) {
-      Object.assign(document.body.dataset, {
-        phase: state.phase,
-        mode: state.mode,
-        turn: state.phase === "live" ? state.turn : "idle",
-      });
-    }
-    if (has("phase", "turn", "mode", "ready", "muted", "queue", "camera")) {
-      $("state").textContent = stateWord(state);
+    if (has("phase", "turn", "mode", "ready", "silent", "queue", "camera", "tapToHear")) {
+      const { word, hint, turn } = describe(state);
+      Object.assign(document.body.dataset, { room: room(state), phase: state.phase, mode: state.mode, turn });
+      if ($("state").textContent !== word) $("state").textContent = word; // screen readers read it out
       $("state").dataset.state = stateName(state);
-      $("hint").textContent = hint(state);
+      $("hint").textContent = hint;
+      document.title = state.phase === "queued" ? `${word} · Omni Call` : "Omni Call";
     }
     if (has("phase")) {
       $("headline").textContent = state.phase === "ended" ? "Talk again?" : "Say hello.";
-      $("help").target = state.phase === "start" || state.phase === "ended" ? "" : "_blank"; // leaving would hang up
+      $("help").target = room(state) === "lobby" ? "" : "_blank"; // leaving would hang up
     }
     if (has("ready", "recorded", "phase")) this.#badges(state);
     if (has("context")) this.#context(state);
     if (has("connection", "connectionText", "phase")) {
-      $("quality").hidden = !inCall(state);
+      $("quality").hidden = state.phase !== "live" && state.phase !== "reconnecting";
       $("quality").dataset.level = String(state.phase === "live" ? state.connection : 0);
       $("quality").title = state.connectionText;
       $("quality").setAttribute("aria-label", state.connectionText || "Connection");
@@ -99,17 +49,31 @@ export class StageView {
     if ($("clock").textContent !== text) $("clock").textContent = text;
   }
 
-  /** @param {State} state */
-  #badges({ ready, recorded, phase }) {
+  /** What a caller should know of who answers. @param {State} state */
+  #badges(state) {
+    const { ready, recorded } = state;
+    const hears = ready?.hears !== false;
     $("engine-badge").hidden = !ready?.name;
-    $("engine-badge").textContent = ready?.name ?? "";
+    $("engine-badge").textContent = hears ? `You talk to ${ready?.name}` : "Test tones, nobody listens";
     $("engine-badge").title = ready?.note ?? "";
-    $("untrained-badge").hidden = ready?.trained !== false;
-    const willRecord = phase === "start" || phase === "ended" ? Boolean(ready?.recording) : recorded;
-    $("recorded-badge").hidden = !willRecord;
+    $("untrained-badge").hidden = ready?.trained !== false || !hears;
+    $("recorded-badge").hidden = !(room(state) === "call" ? recorded : ready?.recording);
+    $("recorded-word").textContent = room(state) === "call" ? "Recorded" : "Calls are recorded";
     $("recording-note").hidden = !ready?.recording;
     $("note").textContent = ready?.note ?? "";
     this.#voices(ready?.voices ?? []);
+    this.#examples(ready?.examples ?? []);
+  }
+
+  /** What to say to this model: to be read before a call, and to be said or tapped in it. @param {string[]} examples */
+  #examples(examples) {
+    for (const element of document.querySelectorAll(".examples")) {
+      /** @type {HTMLElement} */ (element).hidden = examples.length === 0;
+      const list = /** @type {HTMLElement} */ (element.querySelector("ul"));
+      if (list.dataset.shown === examples.join("\n")) continue;
+      list.dataset.shown = examples.join("\n");
+      list.replaceChildren(...examples.map((example) => exampleItem(example, list.hasAttribute("data-tap"))));
+    }
   }
 
   /** A choice only where there is one. @param {string[]} voices */
@@ -129,7 +93,7 @@ export class StageView {
     meter.setAttribute("aria-valuenow", String(share));
     meter.style.setProperty("--used", String(share));
     meter.toggleAttribute("data-high", share >= 85);
-    meter.title = `Model memory: ${context.used} of ${context.limit} tokens`;
+    meter.title = `The model's memory of this call is ${share} % full; then it forgets the oldest`;
     meter.querySelector(".value").textContent = `${share}%`;
   }
 
@@ -145,5 +109,12 @@ export class StageView {
   }
 }
 
-/** @param {State} state */
-const inCall = ({ phase }) => phase === "live" || phase === "reconnecting";
+/** @param {string} example @param {boolean} tap whether a tap sends it */
+function exampleItem(example, tap) {
+  const item = document.createElement("li");
+  const sentence = document.createElement(tap ? "button" : "q");
+  if (sentence instanceof HTMLButtonElement) Object.assign(sentence, { type: "button", className: "example" });
+  sentence.textContent = example;
+  item.append(sentence);
+  return item;
+}

@@ -47,8 +47,18 @@ export class TranscriptView {
     if (this.follows) this.#toEnd();
   }
 
+  /** @param {string} text what the page has to say at this point of the call */
+  remark(text) {
+    const element = document.createElement("p");
+    element.className = "remark";
+    element.dataset.testid = "remark";
+    element.textContent = text;
+    this.list.append(element);
+    if (this.follows) this.#toEnd();
+  }
+
   clear() {
-    for (const view of this.views.values()) view.element.remove();
+    for (const element of this.list.querySelectorAll(".line, .remark")) element.remove();
     this.views.clear();
     this.announcer.textContent = "";
     this.#toEnd();
