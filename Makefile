@@ -14,7 +14,7 @@ TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festv
                   fonts-lato fonts-humor-sans fonts-ecolier-court fonts-quicksand fonts-roboto-unhinted fonts-inconsolata
 MORE_VOICES    := rhvoice rhvoice-english libttspico-utils  # in Debian's contrib and non-free
 
-.PHONY: help run test check bench certs setup setup-test clean train-mini
+.PHONY: help run test test-fast check bench certs setup setup-test clean train-mini
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -51,8 +51,16 @@ certs: $(VENV)/.ready  ## create the local CA and the server's certificate, if m
 run: $(VENV)/.ready  ## set up and run the call; ends with "ready https://localhost:8443"
 	@$(PY) -m app
 
+# One file after the other on each core: fixtures that load a model are shared within a file. Browsers come last and
+# alone, since they take all the machine has.
+PARALLEL := -n auto --dist loadfile
+
 test: setup-test  ## set up and run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL) --durations 20 -m "not browser"
+	$(PY) -m pytest --durations 20 -m browser
+
+test-fast: setup-test  ## the tests that take neither a browser nor long
+	$(PY) -m pytest $(PARALLEL) -m "not browser and not slow and not train"
 
 check: $(VENV)/.ready-test check-js  ## ruff, mypy --strict, and the page's types and lint
 	$(VENV)/bin/ruff check .

@@ -26,8 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="Chromium is not installed: apt-get install chromium"))
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def browsers() -> AsyncIterator[Browsers]:
+    """Closed with the module that used them: an idle browser still takes a share of a core from the tests after it."""
     async with async_playwright() as playwright:
         chromiums = Browsers(playwright)
         yield chromiums
