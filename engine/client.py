@@ -109,6 +109,8 @@ class Prefilled:
     context_limit: int
     dropped_tokens: int = 0
     """Tokens that the KV window let go of to make room for this unit."""
+    end_probability: float | None = None
+    """How probable the language model finds it that the person's message ends here; None where it cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)

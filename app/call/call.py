@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 
 MAX_THUMBNAIL_BYTES = 8 * 1024
 ASKS_SMART_TURN = ("smart_turn", "both")
+ASKS_THE_MODEL = ("model", "both")
 SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
@@ -101,6 +102,7 @@ class Call:
         self._stepping = False
         self._response: Response | None = None
         self._drafts_kept = self._drafts_dropped = 0
+        self._end_probability: float | None = None  # the model's word after the newest unit
         self._meter = LevelMeter()
         self._outbox = Outbox(self._welcome, tap.event if tap else None)
         self._detector = create_detector(config.vad)
@@ -168,6 +170,13 @@ class Call:
             assert self._state.opened is not None
             preroll = samples_of(self.config.turn.preroll_ms)
             self._judge.ask(end, self._t - self._state.opened + preroll)
+        self._ask_the_model(end)
+
+    def _ask_the_model(self, end: int) -> None:
+        """The model has said whether the person was done at ``end`` once it holds all that was said."""
+        asked = self.config.turn.end_of_turn in ASKS_THE_MODEL and self._state.draft is not None
+        if asked and not self._feeder.awaited and self._end_probability is not None:
+            self.step(turn.Judged(end, self._end_probability))
 
     async def idle(self) -> None:
         """Return when nothing can happen without a new input: for replays, in which nobody takes any time."""
@@ -213,10 +222,14 @@ class Call:
         match result:
             case UnitPrefilled() | UnitRefused():
                 counts = self._feeder.settled(result.index)
+                if isinstance(result, UnitPrefilled):
+                    self._end_probability = result.prefilled.end_probability
                 if counts and self._feeder.is_on_trial(result.index):
                     self._withheld.append(result)
                 elif counts:
                     self._unit_settled(result)
+                if counts and self._state.lull is not None:
+                    self._ask_the_model(self._state.lull)
             case ChunkArrived(chunk):
                 self.step(turn.AnswerChunk(chunk))
             case GenerationFailed(epoch, error):

@@ -82,8 +82,8 @@ class TurnConfig:
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""
     barge_in_pause_ms: int = _number(120, 20, 5_000)
     """Voiced time after which an answer is paused, since this may become an interruption."""
-    barge_in_ms: int = _number(260, 20, 5_000)
-    """Voiced time after which a person who talks during an answer interrupts it."""
+    barge_in_ms: int = _number(480, 20, 5_000)
+    """Voiced time after which a person who talks during an answer interrupts it: longer than an "mhm" or a cough."""
     preroll_ms: int = _number(300, 0, 2_000)
     """How much sound before the onset belongs to the turn."""
     hangover_ms: int = _number(200, 0, 5_000)
@@ -170,6 +170,11 @@ class CallConfig:
             raise OptionError(
                 f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
                 "lower probability than it begins."
+            )
+        if self.turn.end_of_turn in ("model", "both") and not self.turn.prepare:
+            raise OptionError(
+                f"turn.end_of_turn is {self.turn.end_of_turn}, but turn.prepare is false: the model can only say whether "
+                "a turn is over when it has been given all of it."
             )
         if self.turn.end_of_turn_unlikely > self.turn.end_of_turn_likely:
             raise OptionError(

@@ -150,6 +150,12 @@ class StreamingModel:
             self.pool.reset_hearing(state)
         yield Fed(len(row), embeds, states, dropped)
 
+    @torch.inference_mode()
+    def end_probability(self, states: Tensor) -> float:
+        """The probability that a message ends after what gave ``states`` [T, hidden]: that of its closing token."""
+        scores = self.model.llm.logits(states[-1])
+        return float(scores.softmax(-1)[self.builder.specials.im_end])
+
     def make_room(self, state: SessionState, tokens: int) -> Dropped:
         """Let the window drop what must go before ``tokens`` more come."""
         return Dropped() if self.window is None else self.window.shrink(state, tokens)

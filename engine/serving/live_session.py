@@ -192,7 +192,8 @@ class LiveSession:
         return self._runtime.threads.submit(self._stream.prepare, state, message, max_slices=slices)
 
     def _prefilled(self, end: Fed) -> Prefilled:
-        return Prefilled(end.tokens, self._memory().length, self._stream.pool.context, end.dropped.tokens)
+        used, limit = self._memory().length, self._stream.pool.context
+        return Prefilled(end.tokens, used, limit, end.dropped.tokens, self._stream.end_probability(end.states))
 
     def _speak(self, answer: ServedAnswer) -> Generator[Any, Any, None]:
         """Begin an answer. Its randomness follows from its number, not from how far the answers before came."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor
 
+from app.call.config import CallConfig, OptionError
 from app.call.end_of_turn.judge import TurnJudge
 from app.call.end_of_turn.smart_turn import judge, log_mel
-from engine.serving.scripted import Script
+from engine.client import Prefilled, Unit
+from engine.serving.scripted import Script, ScriptedSession
 from tests.call.test_call import QUIET, start, syllables
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").glob("*.flac"))
@@ -127,3 +130,30 @@ async def test_preparing_changes_nothing_but_the_time(prepare: bool) -> None:
         await talk.hear(sound)
     assert talk.text == "4 units, 3.2 s"
     await talk.call.close("done")
+
+
+class Opinionated(ScriptedSession):
+    """A session whose model thinks that whatever it was fed ends there, with probability ``sure``."""
+
+    sure = 0.0
+
+    async def prefill(self, unit: Unit) -> Prefilled:
+        return replace(await super().prefill(unit), end_probability=self.sure)
+
+
+@pytest.mark.parametrize(("sure", "turns"), [(0.95, 2), (0.0, 1)])
+async def test_the_models_own_word_ends_a_turn_or_holds_it_open(
+    sure: float, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Opinionated, "sure", sure)
+    monkeypatch.setattr("engine.serving.scripted.ScriptedSession", Opinionated)
+    talk = await start(Script(answers=("one two",)), {"turn": {"end_of_turn": "model"}, "barge_in": False})
+    for sound in (QUIET, syllables(1.2), 0.5, syllables(1.2), 4.0):
+        await talk.hear(sound)
+    assert len(talk.of("response.started")) == turns
+    await talk.call.close("done")
+
+
+def test_the_model_cannot_be_asked_about_what_it_was_not_given() -> None:
+    with pytest.raises(OptionError, match="prepare"):
+        CallConfig.from_mapping({"turn": {"end_of_turn": "both", "prepare": False}})

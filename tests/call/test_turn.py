@@ -116,8 +116,8 @@ def test_question_and_answer() -> None:
 def test_barge_in_cuts_in_the_right_order() -> None:
     talk = Talk().say().answer()
     talk.take()
-    assert talk.speak(140).take() == ["pause"]
-    assert talk.wait(20, 260).take() == [
+    assert talk.speak(360).take() == ["pause"]
+    assert talk.wait(20, 480).take() == [
         "flush", "cancel 1", "cancelled 1/1 barge_in", "interrupted", "open", "hearing",
     ]  # fmt: skip
     assert talk.answer("late", epoch=1).tell(turn.AnswerStopped(1)).take() == []
