@@ -194,14 +194,15 @@ class Call:
             self._tap.audio(frame)
         self._feeder.push(frame)
         self._judge.push(frame)
-        match self._speech.push(self._detector.push(frame)):
+        level = level_dbfs(frame)
+        match self._speech.push(self._detector.push(frame), level):
             case turn.Lull() as lull:
                 self.step(replace(lull, ready=self._feeder.is_idle))
             case turn.SpeechStarted() | turn.SpeechEnded() | turn.LullOver() as change:
                 self.step(change)
         self.step(turn.Tick(self._speech.voiced_ms))
         self._cut_units()
-        self._tell_vad(level_dbfs(frame))
+        self._tell_vad(level)
 
     def _on_played(self, epoch: int, samples: int) -> None:
         if self._closed:

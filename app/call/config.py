@@ -46,6 +46,8 @@ class VadConfig:
     """Speech probability from which a frame outside speech counts as voiced (silero only)."""
     silero_off: float = _number(0.35, 0.0, 1.0)
     """Speech probability below which a frame inside speech counts as silent (silero only)."""
+    reach_back_ms: int = _number(800, 0, 2_000)
+    """How much earlier than it was noticed speech may have begun, as far as it stood out from the room until then."""
     onset_ms: int = _number(100, 20, 2_000)
     """Voiced time within ``onset_window_ms`` at which speech has begun."""
     onset_window_ms: int = _number(160, 20, 2_000)
@@ -173,8 +175,8 @@ class CallConfig:
             )
         if self.turn.end_of_turn in ("model", "both") and not self.turn.prepare:
             raise OptionError(
-                f"turn.end_of_turn is {self.turn.end_of_turn}, but turn.prepare is false: the model can only say whether "
-                "a turn is over when it has been given all of it."
+                f"turn.end_of_turn is {self.turn.end_of_turn}, but turn.prepare is false: the model can only say "
+                "whether a turn is over when it has been given all of it."
             )
         if self.turn.end_of_turn_unlikely > self.turn.end_of_turn_likely:
             raise OptionError(

@@ -11,6 +11,7 @@ import soundfile
 from app.call.config import CallConfig, VadConfig
 from app.call.turn import Lull, LullOver, SpeechEnded, SpeechStarted
 from app.call.vad import SpeechTracker, create_detector, create_tracker, level_dbfs
+from tests.ears.corpus import Recording, at_level, true_onset_s
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").rglob("*.flac"))
 KINDS = ["webrtc", "silero"]
@@ -20,7 +21,8 @@ def events(kind: str, wave: np.ndarray) -> list[SpeechStarted | SpeechEnded]:
     config = CallConfig.from_mapping({"vad": {"kind": kind}}).vad
     detector, tracker = create_detector(config), create_tracker(config)
     pcm = np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
-    found = (tracker.push(detector.push(pcm[i : i + 320])) for i in range(0, len(pcm) - 319, 320))
+    frames = (pcm[i : i + 320] for i in range(0, len(pcm) - 319, 320))
+    found = (tracker.push(detector.push(frame), level_dbfs(frame)) for frame in frames)
     return [event for event in found if isinstance(event, SpeechStarted | SpeechEnded)]
 
 
@@ -78,11 +80,11 @@ def track(flags: str, *, lulls: bool = False) -> list[str]:
     """Runs the tracker over frames: x voiced, . silent; answers with what it found at which frame."""
     tracker = SpeechTracker(
         on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, lull_ms=100, end_silence_ms=200, end_voiced_share=0.1,
-        end_quiet_ms=60,
+        end_quiet_ms=60, reach_back_ms=0,
     )  # fmt: skip
     found = []
     for i, flag in enumerate(flags):
-        match tracker.push({"x": 1.0, "~": 0.4, ".": 0.0}[flag]):
+        match tracker.push({"x": 1.0, "~": 0.4, ".": 0.0}[flag], -40.0):
             case SpeechStarted(onset):
                 found.append(f"start {onset // 320} at {i}")
             case SpeechEnded(end, voiced_ms):
@@ -131,8 +133,57 @@ def test_speech_that_was_ended_from_outside_begins_anew() -> None:
     config = CallConfig().vad
     tracker = create_tracker(config)
     for _ in range(10):
-        tracker.push(1.0)
+        tracker.push(1.0, -40.0)
     tracker.end()
     assert tracker.voiced_ms == 0
-    found = [tracker.push(1.0) for _ in range(5)]
+    found = [tracker.push(1.0, -40.0) for _ in range(5)]
     assert found[-1] == SpeechStarted(10 * 320)
+
+
+def onsets(levels: list[float], voiced_from: int, reach_back_ms: int = VadConfig().reach_back_ms) -> list[int]:
+    """In which frames speech begins for a tracker that hears a voice from frame ``voiced_from`` on."""
+    tracker = create_tracker(VadConfig(reach_back_ms=reach_back_ms))
+    found = (tracker.push(float(k >= voiced_from), level) for k, level in enumerate(levels))
+    return [event.onset // 320 for event in found if isinstance(event, SpeechStarted)]
+
+
+ROOM, VOICE = -70.0, -45.0
+
+
+def test_speech_that_was_noticed_late_begins_200_ms_after_its_sound_which_the_preroll_covers() -> None:
+    assert onsets([ROOM] * 100 + [VOICE] * 50, 120) == [110]
+    assert onsets([ROOM] * 100 + [VOICE] * 10 + [ROOM] * 12 + [VOICE] * 50, 125) == [110]  # a spelled letter
+    assert onsets([ROOM] * 100 + [VOICE] * 50, 110) == [110]
+
+
+def test_looking_back_ends_with_a_pause_with_the_option_and_with_the_room() -> None:
+    assert onsets([ROOM] * 100 + [VOICE] * 10 + [ROOM] * 30 + [VOICE] * 50, 143) == [143]  # a noise before it
+    assert onsets([ROOM] * 150, 120) == [120]
+    assert onsets([ROOM] * 100 + [VOICE] * 80, 150) == [120]
+    assert onsets([ROOM] * 100 + [VOICE] * 50, 120, reach_back_ms=0) == [120]
+    assert onsets([VOICE] * 60, 20) == [20]  # the call began in the middle of it: there is no room to stand out from
+
+
+def test_speech_does_not_reach_back_into_the_speech_before_it() -> None:
+    tracker = create_tracker(VadConfig())
+    flags = [False] * 50 + [True] * 20 + [False] * 45 + [True] * 20
+    levels = [ROOM] * 50 + [VOICE] * 85  # something loud goes on between two stretches of speech
+    found = [tracker.push(float(flag), level) for flag, level in zip(flags, levels, strict=True)]
+    ended = next(k for k, event in enumerate(found) if isinstance(event, SpeechEnded))
+    first, second = (event.onset // 320 for event in found if isinstance(event, SpeechStarted))
+    assert first == 50
+    assert ended + 1 <= second <= 115
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", [-20, -30, -36, -42])
+def test_a_quiet_microphone_keeps_the_first_word(kind: str, level: float) -> None:
+    """A turn begins before its speech does, with the pre-roll of the call."""
+    preroll = CallConfig().turn.preroll_ms * 16
+    for path in SPEECH:
+        wave, _ = soundfile.read(path, dtype="float32")
+        recording = Recording(path.stem, "", "", wave)
+        quiet = at_level(recording, level, lead_s=1.5, tail_s=1.0, seed=0)
+        begin = round(16_000 * (1.5 + true_onset_s(recording)))
+        starts = [event for event in events(kind, 32_768 * quiet) if isinstance(event, SpeechStarted)]
+        assert begin - 16_000 < starts[0].onset <= begin + preroll, path.name

@@ -1,6 +1,6 @@
 """How well a call hears quiet microphones, and whether it takes noise for speech.
 
-    python -m tests.ears.quiet FOLDER [--words] [--tuning] [--most N]
+    python -m tests.ears.quiet FOLDER [--detectors KIND …] [--levels DBFS …] [--words] [--tuning] [--most N]
 
 prints, for both detectors and speech at several levels: in how many utterances speech was noticed, how much of its
 beginning the turn misses although it reaches back by the pre-roll, and with ``--words`` what mini understands. Then how
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.call.config import CallConfig
 from app.call.turn import SpeechEnded, SpeechStarted
-from app.call.vad import create_detector, create_tracker
+from app.call.vad import create_detector, create_tracker, level_dbfs
 from engine.client import INPUT_RATE
 from tests.ears.corpus import Recording, Wave, at_level, frames_of, read_corpus, room_noise, to_pcm, true_onset_s
 from tests.ears.words import Score, understand
@@ -40,7 +40,7 @@ def speech_s(kind: str, pcm: NDArray[np.int16]) -> list[tuple[float, float]]:
     detector, tracker = create_detector(config), create_tracker(config)
     found: list[tuple[float, float]] = []
     for frame in frames_of(pcm):
-        match tracker.push(detector.push(frame)):
+        match tracker.push(detector.push(frame), level_dbfs(frame)):
             case SpeechStarted(onset):
                 found.append((onset / INPUT_RATE, len(pcm) / INPUT_RATE))
             case SpeechEnded(end):
@@ -101,15 +101,17 @@ def noises(recordings: Sequence[Recording]) -> Iterator[tuple[str, Wave]]:
             yield f"room of {recording.name}, {gain:+d} dB", np.asarray(room, np.float32)
 
 
-def print_levels(recordings: Sequence[Recording], *, words: bool) -> None:
+def print_levels(
+    recordings: Sequence[Recording], detectors: Sequence[str], levels: Sequence[float], *, words: bool
+) -> None:
     preroll_s = CallConfig().turn.preroll_ms / 1000
     print(f"{len(recordings)} utterances of {len({r.speaker for r in recordings})} people, pre-roll {preroll_s:.1f} s")
-    for kind in DETECTORS:
-        for level in LEVELS_DBFS:
+    for kind in detectors:
+        for level in levels:
             late = lateness_s(kind, recordings, level)
             heard = np.array([x for x in late if x is not None] or [np.nan])
             cut = np.mean([x is None or x - preroll_s > MISSED_S for x in late])
-            line = f"{kind:7} {level} dBFS: noticed {np.mean([x is not None for x in late]):4.0%}"
+            line = f"{kind:7} {level:.0f} dBFS: noticed {np.mean([x is not None for x in late]):4.0%}"
             line += f", onset late by {np.median(heard) * 1000:4.0f} ms (median)"
             line += f", {np.percentile(heard, 90) * 1000:4.0f} ms (90th percentile), beginning cut {cut:4.0%}"
             line += f", begun in noise {np.mean(heard < -EARLY_S):4.0%}"
@@ -122,10 +124,10 @@ def print_levels(recordings: Sequence[Recording], *, words: bool) -> None:
             print(line, flush=True)
 
 
-def print_noises(recordings: Sequence[Recording]) -> None:
+def print_noises(recordings: Sequence[Recording], detectors: Sequence[str]) -> None:
     waves = list(noises(recordings))
     minutes = sum(len(wave) for _, wave in waves) / INPUT_RATE / 60
-    for kind in DETECTORS:
+    for kind in detectors:
         counts = {name: len(speech_s(kind, to_pcm(wave))) for name, wave in waves}
         total = sum(counts.values())
         print(f"{kind:7} {total / minutes:.2f} false onsets a minute, {total} in {len(waves)} noises")
@@ -137,13 +139,17 @@ def print_noises(recordings: Sequence[Recording]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.ears.quiet", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="recorded people with a manifest.jsonl")
+    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS, help="[all]")
+    parser.add_argument(
+        "--levels", nargs="+", type=float, default=LEVELS_DBFS, metavar="DBFS", help="[-20 -30 -36 -42]"
+    )
     parser.add_argument("--words", action="store_true", help="have mini answer, too (a second or two an utterance)")
     parser.add_argument("--tuning", action="store_true", help="the people for tuning in place of those for the report")
     parser.add_argument("--most", type=int, help="at most so many utterances, evenly chosen")
     args = parser.parse_args()
     recordings = read_corpus(args.folder, tuning=args.tuning, most=args.most)
-    print_levels(recordings, words=args.words)
-    print_noises(recordings)
+    print_levels(recordings, args.detectors, args.levels, words=args.words)
+    print_noises(recordings, args.detectors)
 
 
 if __name__ == "__main__":

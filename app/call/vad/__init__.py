@@ -37,5 +37,6 @@ def create_tracker(config: VadConfig, now: int = 0) -> SpeechTracker:
         end_silence_ms=config.end_silence_ms,
         end_voiced_share=config.end_voiced_share,
         end_quiet_ms=config.end_quiet_ms,
+        reach_back_ms=config.reach_back_ms,
         now=now,
     )

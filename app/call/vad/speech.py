@@ -6,6 +6,7 @@ from collections import deque
 
 from app.call.media_time import FRAME_MS, FRAME_SAMPLES
 from app.call.turn import Lull, LullOver, SpeechEnded, SpeechStarted
+from app.call.vad.reach import Reach
 
 SpeechEvent = SpeechStarted | SpeechEnded | Lull | LullOver
 
@@ -16,7 +17,8 @@ class SpeechTracker:
     It has begun when ``onset_ms`` of the last ``onset_window_ms`` were voiced, and is over when at most the share
     ``end_voiced_share`` of the last ``end_silence_ms`` was, and nothing of the last ``end_quiet_ms``. A frame is
     voiced from probability ``on``; within speech it stays voiced down to ``off``. Silence of ``lull_ms`` within
-    speech is told before it is known whether speech is over.
+    speech is told before it is known whether speech is over. The beginning that is told is up to ``reach_back_ms``
+    before the first voiced frame, as far as the sound goes.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class SpeechTracker:
         end_silence_ms: int,
         end_voiced_share: float,
         end_quiet_ms: int,
+        reach_back_ms: int,
         now: int = 0,
     ) -> None:
         """``now`` is the media time (samples) at which the first frame begins."""
@@ -38,20 +41,24 @@ class SpeechTracker:
         self._onset_window: deque[bool] = deque(maxlen=_frames(onset_window_ms))
         self._lull = lull_ms * FRAME_SAMPLES // FRAME_MS
         self._in_lull = False
+        self._reach = Reach(reach_back_ms // FRAME_MS)
         self._end_frames = _frames(end_silence_ms)
         self._end_voiced = int(self._end_frames * end_voiced_share)
         self._end_window: deque[bool] = deque(maxlen=self._end_frames)
         self._end_quiet = end_quiet_ms * FRAME_SAMPLES // FRAME_MS
         self.now = now
+        self._ended = now
+        """When speech was last over: what comes next begins no earlier."""
         self.speaking = False
         self.voiced_ms = 0
         """Voiced time of the speech that goes on, 0 outside speech."""
         self.last_voiced = now
         """Media time (samples) at which the newest voiced frame ended."""
 
-    def push(self, probability: float) -> SpeechEvent | None:
+    def push(self, probability: float, level_dbfs: float) -> SpeechEvent | None:
         """Take in the next 20 ms frame. At most one change per frame."""
         self.now += FRAME_SAMPLES
+        self._reach.push(level_dbfs)
         voiced = probability >= (self._off if self.speaking else self._on)
         if voiced:
             self.last_voiced = self.now
@@ -59,15 +66,16 @@ class SpeechTracker:
 
     def end(self) -> None:
         """Whoever was speaking is done: what is voiced from now on is new speech."""
-        self.speaking, self.voiced_ms = False, 0
+        self.speaking, self.voiced_ms, self._ended = False, 0, self.now
 
     def _outside(self, voiced: bool) -> SpeechStarted | None:
         window = self._onset_window
         window.append(voiced)
         if sum(window) < self._onset_frames:
             return None
-        first = list(window).index(True)
-        onset = self.now - (len(window) - first) * FRAME_SAMPLES
+        voiced_since = len(window) - list(window).index(True)
+        sounds_since = voiced_since + self._reach.frames_before(voiced_since - 1)
+        onset = max(self._ended, self.now - sounds_since * FRAME_SAMPLES)
         self.speaking, self.voiced_ms, self._in_lull = True, sum(window) * FRAME_MS, False
         self._end_window.extend([True] * self._end_frames)
         window.clear()
@@ -79,7 +87,7 @@ class SpeechTracker:
         silence = self.now - self.last_voiced
         if not voiced and silence >= self._end_quiet and sum(self._end_window) <= self._end_voiced:
             ended = SpeechEnded(self.last_voiced, self.voiced_ms)
-            self.speaking, self.voiced_ms = False, 0
+            self.end()
             return ended
         if self._in_lull != (silence >= self._lull):
             self._in_lull = not self._in_lull
