@@ -12,6 +12,7 @@ STATUS: dict[str, HTTPStatus] = {
     "bad_sdp": HTTPStatus.BAD_REQUEST,
     "bad_candidate": HTTPStatus.BAD_REQUEST,
     "bad_options": HTTPStatus.BAD_REQUEST,
+    "prompt_too_long": HTTPStatus.BAD_REQUEST,
     "token_missing": HTTPStatus.UNAUTHORIZED,
     "token_wrong": HTTPStatus.FORBIDDEN,
     "unknown_call": HTTPStatus.NOT_FOUND,

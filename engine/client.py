@@ -132,7 +132,8 @@ class EngineSession(Protocol):
     except :meth:`cancel`, which overtakes."""
 
     async def prefill(self, unit: Unit) -> Prefilled:
-        """Feed one unit. Raises EngineError ``bad_unit`` (not a picture, too long, empty), ``session_closed``."""
+        """Feed one unit. Raises EngineError ``bad_unit`` (not a picture, too long, empty), ``text_too_long``,
+        ``session_closed``."""
         ...
 
     def generate(self, epoch: int) -> AsyncIterator[Chunk]:
@@ -140,6 +141,11 @@ class EngineSession(Protocol):
 
         The engine works at most a few chunks ahead of the consumer. Leaving the iterator early cancels the answer.
         """
+        ...
+
+    async def check_text(self, text: str) -> None:
+        """Raise EngineError ``text_too_long``, which names the text's tokens and the limit, if typed text does not fit
+        into the session. Overtakes what was asked before, and changes nothing."""
         ...
 
     async def cancel(self, epoch: int) -> None:
@@ -188,7 +194,7 @@ class Engine(Protocol):
         ...
 
     async def open(self, options: SessionOptions) -> EngineSession:
-        """Begin a session. Raises EngineError ``full`` (retryable) or ``bad_options``."""
+        """Begin a session. Raises EngineError ``full`` (retryable), ``bad_options`` or ``prompt_too_long``."""
         ...
 
     async def sessions(self) -> Collection[EngineSession]:

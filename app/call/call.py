@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,10 @@ log = logging.getLogger(__name__)
 MAX_THUMBNAIL_BYTES = 8 * 1024
 ASKS_SMART_TURN = ("smart_turn", "both")
 ASKS_THE_MODEL = ("model", "both")
+SURELY_FITS = 8
+"""A message with fewer bytes than an eighth of the context's tokens need not be measured: a token is a byte at least,
+some models write figures out, and an engine leaves more than that for what is typed."""
+
 SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
@@ -98,6 +103,9 @@ class Call:
         self._t = 0
         push_to_talk = config.turn.detection == "push_to_talk"
         self._state = turn.TurnState(muted=push_to_talk)
+        self._inbox: deque[str] = deque()
+        self._measuring = False
+        self._engine = engine
         self._events: deque[turn.Event] = deque()
         self._stepping = False
         self._response: Response | None = None
@@ -134,15 +142,49 @@ class Call:
 
     def receive(self, raw: str) -> None:
         """One message of the client. The peer limits their rate. One that cannot be understood gets an ``error`` that
-        names it, one of an unknown type a ``warning``; neither changes anything else."""
-        if self._closed:
-            return
+        names it, one of an unknown type a ``warning``; neither changes anything else.
+
+        A long typed text takes effect, or is refused, when the engine has measured it; what comes behind it waits.
+        """
+        if not self._closed:
+            self._inbox.append(raw)
+            self._read_inbox()
+
+    def _read_inbox(self) -> None:
+        while self._inbox and not self._measuring and not self._closed:
+            raw = self._inbox.popleft()
+            if (text := self._long_text(raw)) is None:
+                self._take(raw)
+            else:
+                self._measuring = True
+                self.link.check_text(text, partial(self._measured, raw))
+
+    def _measured(self, raw: str, refusal: EngineError | None) -> None:
+        self._measuring = False
+        if not self._closed:
+            self._take(raw, refusal)
+            self._read_inbox()
+
+    def _long_text(self, raw: str) -> str | None:
+        """The text that this message types, if it may be more than the engine can take in."""
+        if self._engine is None or len(raw.encode(errors="replace")) <= self._engine.context_limit // SURELY_FITS:
+            return None
+        try:
+            command = command_of(parse_message(raw))
+        except ProtocolError:
+            return None
+        return command.text if isinstance(command, turn.Typed) else None
+
+    def _take(self, raw: str, refusal: EngineError | None = None) -> None:
+        """Let a message take effect, or answer it with the engine's ``refusal`` of its text."""
         if self._tap:
             self._tap.command(self._t, raw)
         seq: int | None = None
         try:
             message = parse_message(raw)
             seq = message.seq
+            if refusal is not None:
+                raise ProtocolError(refusal.code, refusal.message)
             self._apply(command_of(message), seq)
         except ProtocolError as error:
             self._refuse(error.code, error.message, seq if error.ref_seq is None else error.ref_seq)

@@ -174,6 +174,12 @@ class EngineLink:
             self.cancel(epoch)
         self._submit(_TakeBack(epoch, units))
 
+    def check_text(self, text: str, then: Callable[[EngineError | None], None]) -> None:
+        """Have the engine see whether typed text fits, now, before whatever was requested; ``then`` is told what it
+        says against it. What else may be wrong with the engine is left to the request that the text is for."""
+        self._run_errand(self._check_text(text, then))
+        self._poke()
+
     def room_made(self) -> None:
         """``has_room()`` may have become true."""
         if not self._blocked.is_set() or not self._has_room():
@@ -356,6 +362,14 @@ class EngineLink:
             self._blocked.set()
             await self._wake.wait()
         self._blocked.clear()
+
+    async def _check_text(self, text: str, then: Callable[[EngineError | None], None]) -> None:
+        refusal: EngineError | None = None
+        try:
+            await self._guarded(self._session.check_text(text))
+        except EngineError as error:
+            refusal = error if error.code == "text_too_long" else None
+        then(refusal)
 
     async def _cancel(self, epoch: int) -> None:
         try:

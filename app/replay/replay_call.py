@@ -136,6 +136,7 @@ async def _play_recording(call: Call, bundle: Bundle, timing: Sequence[TimedInpu
                     call.output.pull(timed.value)
                 case "command":
                     call.receive(bundle.commands[timed.value - 1].raw)
+                    await call.link.idle()  # a long text is measured before the next input
                 case "frame":
                     call.push_frame(await asyncio.to_thread(read_still, bundle.path / timed.value))
                 case "paused":

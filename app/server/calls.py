@@ -291,7 +291,7 @@ class CallRegistry:
         except EngineError as error:
             if error.code == "full":
                 raise self._full(self._wait(None)) from error
-            code = "bad_options" if error.code == "bad_options" else "engine_failed"
+            code = error.code if error.code in ("bad_options", "prompt_too_long") else "engine_failed"
             raise RequestError(code, error.message, retry_after=5 if error.retryable else None) from error
         call_id, resume_token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)
         engine, tap = self._engine.info, None

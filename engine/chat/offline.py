@@ -145,11 +145,17 @@ class Chat:
             max_slices=options.max_slice_nums,
             use_image_id=options.use_image_id,
             chunk_input=options.chunk_input,
-            max_length=options.max_inp_length,
         )
-        if len(prompt.row) >= self.stream.pool.context:
-            problem = f"the conversation takes {len(prompt.row)} of {self.stream.pool.context} tokens"
-            raise InputError(f"{problem}; use fewer or smaller pictures, shorter sound, or a lower max_inp_length")
+        # A prompt is cut where the caller asks for that, not where the model happens to end.
+        size = min(len(prompt.row), options.max_inp_length)
+        if options.max_inp_length >= self.stream.pool.context:
+            size = len(prompt.row)
+        if size >= self.stream.pool.context:
+            problem = f"the conversation takes {size} of {self.stream.pool.context} tokens"
+            raise InputError(
+                f"{problem}; shorten the text or sound, use fewer or smaller pictures, or a lower max_inp_length"
+            )
+        prompt = replace(prompt, row=prompt.row.cut(size))
         if options.generate_audio and not len(prompt.row.spk_bounds):
             raise InputError("the prompt was cut before the speaker's place; raise max_inp_length to hear an answer")
         return prompt

@@ -51,7 +51,6 @@ class PromptMaker:
         max_slices: int | None = None,
         use_image_id: bool | None = None,
         chunk_input: bool | None = None,
-        max_length: int | None = None,
     ) -> ChatPrompt:
         """``joint`` comes between the parts of a message; ``speech`` asks for an answer that can be spoken, as does any
         sound. Raises InputError."""
@@ -79,7 +78,7 @@ class PromptMaker:
         pieces = _speech_template(turns) if speech or mels else self._text_template(turns)
         numbered = self.config.image.use_image_id if use_image_id is None else use_image_id
         row = self.build(pieces, use_image_id=numbered, chunk_input=chunk_input)
-        return ChatPrompt(row if max_length is None else row.cut(max_length), tuple(images), tuple(mels))
+        return ChatPrompt(row, tuple(images), tuple(mels))
 
     def _text_template(self, turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
         """The tokenizer's own chat template, for answers that are only written."""

@@ -122,6 +122,14 @@ class StreamingModel:
         kinds = _kinds(row, len(self.builder.text(closing)), len(self.builder.text(opening)), prompt=book.first)
         return Prepared(message.role, row, kinds, tuple(images), tuple(mels))
 
+    def prompt_length(self, message: Message) -> int:
+        """Tokens of a first message of texts and sounds."""
+        pieces: list[Piece] = []
+        for part in message.content:
+            assert not isinstance(part, Image.Image)
+            pieces.append(AudioSlot(len(part)) if isinstance(part, np.ndarray) else part)
+        return len(self.builder(_wrap(message.role, pieces)))
+
     def prefill(self, state: SessionState, message: Message, *, max_slices: int = 1) -> Task[Fed]:
         """Feed one message; gives one :class:`Fed`. A task that is closed before that leaves the session as it was."""
         return self.feed(state, self.prepare(state, message, max_slices=max_slices))

@@ -28,7 +28,7 @@ class WindowOptions:
     high: int = HIGH
     low: int = LOW
     keep_units: int = 2
-    """The newest units that are never touched, the one just fed included."""
+    """The newest units, which go only where what comes would not fit otherwise."""
 
     @classmethod
     def within(cls, context: int) -> WindowOptions:
@@ -64,7 +64,7 @@ class KVWindow:
         """Make room for ``coming`` tokens if they would take the session beyond the high-water mark."""
         if state.length + coming <= self.options.high:
             return Dropped()
-        gone = self._choose(state, state.length + coming - self.options.low)
+        gone = self._choose(state, state.length + coming)
         kept = [span not in gone for span in state.spans]
         self._compact(state, kept)
         state.spans = [span for span, stays in zip(state.spans, kept, strict=True) if stays]
@@ -74,21 +74,22 @@ class KVWindow:
         state.dropped += total
         return Dropped(images, total - images)
 
-    def _choose(self, state: SessionState, excess: int) -> set[Span]:
-        """Spans to let go of, at least ``excess`` tokens if there are so many."""
+    def _choose(self, state: SessionState, tokens: int) -> set[Span]:
+        """Spans to let go of, so that of ``tokens`` no more than the low-water mark is left, if the newest units allow
+        it; they themselves go where even the high-water mark cannot be kept."""
         gone: set[Span] = set()
-        free = 0
-        for group in self._oldest_first(state):
-            if free >= excess:
-                break
-            gone.update(group)
-            free += sum(map(len, group))
+        for keep_units, mark in ((self.options.keep_units, self.options.low), (0, self.options.high)):
+            for group in self._oldest_first(state, keep_units):
+                if tokens <= mark:
+                    break
+                tokens -= sum(len(span) for span in group if span not in gone)
+                gone.update(group)
         return gone
 
-    def _oldest_first(self, state: SessionState) -> Iterator[list[Span]]:
+    def _oldest_first(self, state: SessionState, keep_units: int) -> Iterator[list[Span]]:
         """Spans in the order in which they may go, as groups that go together."""
         newest = state.spans[-1].unit if state.spans else 0
-        free = [s for s in state.spans if s.kind != "prompt" and s.unit <= newest - self.options.keep_units]
+        free = [s for s in state.spans if s.kind != "prompt" and s.unit <= newest - keep_units]
         yield from ([span] for span in free if span.kind == "image")
         held = {span.turn for span in state.spans if span not in free}
         for turn in dict.fromkeys(span.turn for span in free):

@@ -29,7 +29,7 @@ from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
 from engine.processing.prompts import UNIT, Message, TypedText, get_sys_prompt
 from engine.serving.checks import check_options
-from engine.serving.live_session import LiveSession, Runtime
+from engine.serving.live_session import LiveSession, Runtime, room_of
 from engine.serving.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
 from engine.spec import EngineSpec
 
@@ -93,10 +93,13 @@ class LiveEngine:
         if self._info is None or self._runtime is None:
             raise EngineError("not_started", "The engine is not running; start it first.")
         check_options(options, self._info)
+        prompt = self._prompt(options)
+        room = room_of(self._runtime, options, prompt)
+        room.check_prompt()
         if len(self._sessions) >= self._info.max_sessions:
             message = f"All {self._info.max_sessions} sessions are taken; try again when a call has ended."
             raise EngineError("full", message, retryable=True)
-        session = LiveSession(self._runtime, options, self._prompt(options), self._sessions.discard)
+        session = LiveSession(self._runtime, options, prompt, room, self._sessions.discard)
         self._sessions.add(session)
         return session
 

@@ -22,10 +22,11 @@ from engine.conversation.speech_live import LiveOptions
 from engine.conversation.streaming import Fed, Prepared, StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.errors import InputError, NotFiniteError, OutOfMemoryError, is_out_of_memory
-from engine.processing.prompts import UNIT, Message, Part, TypedText
+from engine.processing.prompts import UNIT, Message, Part, TypedText, turn_header
 from engine.serving.answer import AnswerStream
 from engine.serving.checks import check_rewind, check_unit, decode_frame
 from engine.serving.live_answer import ServedAnswer
+from engine.serving.room import Room
 from engine.serving.scheduler import Cancelled, Job, Scheduler, Urgency
 
 HD_SLICES = 6
@@ -57,11 +58,17 @@ class LiveSession:
     """An :class:`engine.client.EngineSession` on a model in this process."""
 
     def __init__(
-        self, runtime: Runtime, options: SessionOptions, prompt: Message, forget: Callable[[LiveSession], None]
+        self,
+        runtime: Runtime,
+        options: SessionOptions,
+        prompt: Message,
+        room: Room,
+        forget: Callable[[LiveSession], None],
     ) -> None:
-        """``prompt`` is the first message; ``forget`` is told when the session closes."""
+        """``prompt`` is the first message, ``room`` what :func:`room_of` leaves beside it; ``forget`` is told when the
+        session closes."""
         self._runtime, self._stream, self._scheduler = runtime, runtime.stream, runtime.scheduler
-        self._options = options
+        self._options, self._room = options, room
         self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._lane = self._scheduler.open()
@@ -113,6 +120,10 @@ class LiveSession:
                 paused=lambda: answer.is_ahead,
             )
         return AnswerStream(answer.pipe, partial(self._taken, answer), partial(self._cancel, answer))
+
+    async def check_text(self, text: str) -> None:
+        ids = await self._loop.run_in_executor(self._runtime.threads, self._stream.builder.typed, text)
+        self._room.check_text(len(ids))
 
     async def cancel(self, epoch: int) -> None:
         for answer in self._answers:
@@ -184,6 +195,7 @@ class LiveSession:
         content = yield self._runtime.threads.submit(_content, unit, least_samples(self._stream.config))
         message, slices = Message("user", content.result()), HD_SLICES if unit.hd else 1
         prepared = yield self._prepare(state, message, slices)
+        self._room.check_unit(len(prepared.result().row), has_text=bool(unit.text))
         self._last, mark = None, state.mark()
         yield from self._stream.feed(state, prepared.result())
         self._marks.append(mark)
@@ -200,7 +212,7 @@ class LiveSession:
         state, options = self._memory(), self._options
         state.noise = Noise(options.seed * 1_000_003 + answer.number)
         sampling = self._runtime.sampling
-        limit = min(options.max_new_tokens, sampling.longest)
+        limit = longest_answer(self._runtime, options)
         pace = pace_on(self._stream.model.device)
         how = AnswerOptions(max_new_tokens=limit, speak=options.speak, text=sampling)
         answer.live, self._last = self._stream.generate(state, how, pace), answer
@@ -240,6 +252,23 @@ class LiveSession:
         if self._state is not None:
             self._stream.pool.drop(self._state)
         yield from ()
+
+
+def longest_answer(runtime: Runtime, options: SessionOptions) -> int:
+    """Tokens that an answer may have: half of the context at most, since the other half is for what it answers."""
+    return min(options.max_new_tokens, runtime.sampling.longest, runtime.stream.pool.context // 2)
+
+
+def room_of(runtime: Runtime, options: SessionOptions, prompt: Message) -> Room:
+    """How a session with this first message shares out its context."""
+    stream, build = runtime.stream, runtime.stream.builder
+    return Room(
+        context=stream.pool.context,
+        prompt=stream.prompt_length(prompt),
+        answer=len(stream.answer_prompt) + longest_answer(runtime, options),
+        header=len(build.text(turn_header(answered=True, completed=False))),
+        picture=len(build.text(UNIT)) + len(build.image((1, HD_SLICES), None)),
+    )
 
 
 def least_samples(config: OmniConfig) -> int:

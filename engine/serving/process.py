@@ -174,6 +174,11 @@ class ProcessSession:
         credit, leave = partial(self._worker.credit, number), partial(self._worker.leave, number)
         return AnswerStream(pipe, credit, leave, deadline_s=DEADLINES_S["generate"])
 
+    async def check_text(self, text: str) -> None:
+        if self._closed:
+            raise _closed()
+        await self._worker.request("check_text", session=self._number, text=text)
+
     async def cancel(self, epoch: int) -> None:
         await self._tell("cancel", epoch=epoch)
 

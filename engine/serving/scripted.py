@@ -32,6 +32,7 @@ from engine.client import (
 )
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
 from engine.serving.checks import check_options, check_rewind, check_unit, decode_frame
+from engine.serving.room import Room
 
 CHUNK_SAMPLES = 12_000
 """Speech per chunk: 0.5 s at 24 kHz."""
@@ -39,6 +40,7 @@ CHUNK_SAMPLES = 12_000
 CONTEXT_LIMIT = 8_192
 AUDIO_TOKENS_PER_S = 25
 FRAME_TOKENS = 66
+MAX_ANSWER_TOKENS = CONTEXT_LIMIT // 2
 VOICED_RMS = 300.0
 """A 20 ms frame whose int16 RMS is above this counts as voiced."""
 
@@ -124,6 +126,7 @@ class ScriptedEngine:
         if self._info is None:
             raise EngineError("not_started", "The engine is not running; start it first.")
         check_options(options, self._info)
+        room_for(options.prompt).check_prompt()
         if len(self._sessions) >= self._max_sessions:
             raise EngineError(
                 "full", f"All {self._max_sessions} sessions are taken; try again when a call has ended.", retryable=True
@@ -221,6 +224,8 @@ class ScriptedSession:
 
     async def prefill(self, unit: Unit) -> Prefilled:
         check_unit(unit)
+        if unit.text:
+            await self.check_text(unit.text)
         if self._closed:
             raise _closed()
         done: asyncio.Future[Prefilled] = asyncio.get_running_loop().create_future()
@@ -246,6 +251,9 @@ class ScriptedSession:
             self._answers.append(answer)
             self._requests.put_nowait(lambda: self._answer(answer))
         return AnswerStream(answer.pipe, answer.taken, answer.cancel)
+
+    async def check_text(self, text: str) -> None:
+        room_for(self._options.prompt).check_text(len(text.split()))
 
     async def cancel(self, epoch: int) -> None:
         for answer in self._answers:
@@ -361,6 +369,11 @@ def _voiced_frames(audio: NDArray[np.int16]) -> int:
     size = INPUT_RATE // 50
     frames = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float32)
     return int((np.sqrt((frames**2).mean(axis=1)) > VOICED_RMS).sum()) if len(frames) else 0
+
+
+def room_for(prompt: str) -> Room:
+    """The model that is not here takes a word for a token."""
+    return Room(CONTEXT_LIMIT, len(prompt.split()), MAX_ANSWER_TOKENS, header=0, picture=7 * FRAME_TOKENS)
 
 
 def _closed() -> EngineError:

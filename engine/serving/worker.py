@@ -31,6 +31,7 @@ OPS = (
     "open",
     "sessions",
     "prefill",
+    "check_text",
     "generate",
     "credit",
     "leave",
@@ -97,6 +98,8 @@ class EngineHost:
             self._link.send({"id": number, "error": error_to_wire(closed)})
         elif op == "prefill":
             self._reply(number, self._prefill(session, revive(Unit, message["unit"])))
+        elif op == "check_text":
+            self._reply(number, session.check_text(message["text"]))
         elif op == "cancel":
             self._reply(number, session.cancel(message["epoch"]))
         elif op == "heard":

@@ -14,7 +14,7 @@ import pytest
 from app.call.call import Call
 from app.call.config import CallConfig
 from app.call.protocol import check_event
-from engine.client import Chunk, EngineError, EngineSession, Prefilled, Unit
+from engine.client import Chunk, EngineError, EngineInfo, EngineSession, Prefilled, Unit
 from engine.serving.scripted import Script, ScriptedEngine
 
 QUIET = 1.0
@@ -309,6 +309,8 @@ class FailingSession:
         yield Chunk(epoch, 0, "one", np.ones(48_000, np.int16))
         raise self.fault
 
+    async def check_text(self, text: str) -> None: ...
+
     async def cancel(self, epoch: int) -> None: ...
 
     async def heard(self, epoch: int, samples: int) -> None: ...
@@ -360,6 +362,79 @@ async def test_a_silent_caller_is_told_of_a_lost_engine_at_once() -> None:
     session.change(None)
     assert len(told("warning")) == 2
     assert not talk.of("error"), "what the machine did is no part of the call"
+
+
+LONG = "word " * 1_500
+
+
+class MeasuringSession(FailingSession):
+    """Takes nothing that holds the word ``refused``, and its time to measure."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.measured: list[str] = []
+        self.fed: list[str | None] = []
+        self.go = asyncio.Event()
+
+    async def check_text(self, text: str) -> None:
+        self.measured.append(text)
+        await self.go.wait()
+        if "refused" in text:
+            raise EngineError("text_too_long", "The text takes 9 tokens where 5 can be taken in at once; shorten it.")
+
+    async def prefill(self, unit: Unit) -> Prefilled:
+        self.fed.append(unit.text)
+        return await super().prefill(unit)
+
+    async def generate(self, epoch: int) -> AsyncIterator[Chunk]:
+        yield Chunk(epoch, 0, "one", np.ones(48_000, np.int16))
+        yield Chunk(epoch, 1, finish="stop")
+
+
+ENGINE = EngineInfo("test", True, "cpu", 1, context_limit=4_096, max_sessions=1)
+
+
+async def test_a_text_that_does_not_fit_costs_no_turn() -> None:
+    session = MeasuringSession()
+    session.go.set()
+    talk = Talk(session, CallConfig(), engine=ENGINE)
+    await talk.send("input.text", text="hello")
+    await talk.hear(0.5)
+    before = len(talk.log.events)
+    await talk.send("input.text", text=LONG + "refused")
+    (refused,) = talk.log.events[before:]
+    assert (refused["type"], refused["data"]["code"], refused["data"]["fatal"]) == ("error", "text_too_long", False)
+    assert "9 tokens where 5" in refused["data"]["message"]
+    await talk.hear(3.0)
+    assert [done["data"]["status"] for done in talk.of("response.done")] == ["completed"], "it interrupted nothing"
+    assert session.fed == ["hello"]
+    await talk.send("input.text", text=LONG)
+    assert [event["turn"] for event in talk.of("response.started")] == [1, 2]
+    assert session.measured == [LONG + "refused", LONG.strip()]
+    await talk.call.close("done")
+
+
+async def test_messages_wait_for_the_text_before_them() -> None:
+    session = MeasuringSession()
+    talk = Talk(session, CallConfig(), engine=ENGINE)
+    for kind, data in (("input.text", {"text": LONG}), ("input.text", {"text": "second"}), ("ping", {"nonce": 1})):
+        talk.call.receive(json.dumps({"v": 1, "type": kind, "data": data}))
+    await asyncio.sleep(0)
+    assert session.fed == []
+    assert not talk.of("pong")
+    session.go.set()
+    await talk.call.link.idle()
+    assert session.fed == [LONG.strip(), "second"]
+    assert talk.of("pong")
+    await talk.call.close("done")
+
+
+async def test_a_call_can_end_while_a_text_is_measured() -> None:
+    talk = Talk(MeasuringSession(), CallConfig(), engine=ENGINE)
+    talk.call.receive(json.dumps({"v": 1, "type": "input.text", "data": {"text": LONG}}))
+    await asyncio.sleep(0)
+    await talk.call.close("done")
+    assert not talk.of("response.started")
 
 
 async def test_a_fault_of_the_engine_ends_the_answer_only() -> None:

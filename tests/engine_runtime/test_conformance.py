@@ -299,3 +299,32 @@ async def test_stop_ends_everything_and_start_begins_anew(spec: EngineSpec) -> N
     await engine.start()
     assert (await (await engine.open(SessionOptions())).prefill(unit())).tokens > 0
     await engine.stop()
+
+
+TOO_LONG = "€ " * 4_000
+
+
+async def test_a_text_that_does_not_fit_is_refused_with_its_size_and_the_limit(opened: Opener) -> None:
+    session = await opened(speak=False)
+    before = (await session.prefill(unit(0.5))).context_used
+    for request in (session.check_text(TOO_LONG), session.prefill(Unit(text=TOO_LONG))):
+        with pytest.raises(EngineError, match=r"takes \d+ tokens where \d+ ") as caught:
+            await request
+        assert (caught.value.code, caught.value.retryable) == ("text_too_long", False)
+        assert caught.value.message.endswith(".")
+    await session.check_text("What is this? " * 20)
+    after = await session.prefill(unit(0.5))
+    assert after.context_used == before + after.tokens, "as if it had never come"
+
+
+async def test_a_prompt_that_does_not_fit_opens_no_session(engine: Engine) -> None:
+    assert engine.info is not None
+    for _ in range(engine.info.max_sessions + 1):
+        with pytest.raises(
+            EngineError, match=r"takes \d+ tokens, and \d+ of the model's context of \d+ are free"
+        ) as caught:
+            await engine.open(SessionOptions(prompt=TOO_LONG))
+        assert caught.value.code == "prompt_too_long"
+    session = await engine.open(SessionOptions(prompt="Be brief. " * 50))
+    assert (await session.prefill(unit())).tokens > 0
+    await session.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from engine.client import Chunk, EngineError, EngineSession, SessionOptions, Uni
 from engine.serving.factory import create_engine
 from engine.serving.live_engine import MINI, LiveEngine, read_examples, read_notice, read_sampling, read_voice
 from engine.spec import EngineSpec
-from tests.engine_runtime.conftest import unit
+from tests.engine_runtime.conftest import picture, unit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -77,6 +79,37 @@ async def test_the_window_keeps_a_long_call_going(engine: LiveEngine) -> None:
         dropped += prefilled.dropped_tokens
     assert dropped > 0
     assert [chunk async for chunk in session.generate(1)][-1].finish in ("stop", "length")
+    await session.close()
+
+
+async def test_what_passes_as_fitting_fits(engine: LiveEngine) -> None:
+    """Text after text of the largest size, each with a picture and the longest answer: nothing ever overflows."""
+    session = await engine.open(SessionOptions(prompt="Be kind. " * 10, speak=False))
+    limit = session._room.text
+    text = " no" * limit
+    await session.check_text(text)
+    with pytest.raises(EngineError, match=f"takes {limit + 1} tokens where {limit} "):
+        await session.check_text(text + " no")
+    for epoch in range(3):
+        assert (await session.prefill(Unit(text=text, frame=picture()))).context_used <= CONTEXT
+        assert (await hear(session, 100, epoch))[-1].finish in ("stop", "length")
+    await session.close()
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 32, 4_096])
+async def test_the_longest_prompt_leaves_room(engine: LiveEngine, max_new_tokens: int) -> None:
+    options = SessionOptions(max_new_tokens=max_new_tokens, speak=False)
+    with pytest.raises(EngineError) as caught:
+        await engine.open(replace(options, prompt=" no" * CONTEXT))
+    assert caught.value.code == "prompt_too_long"
+    found = re.search(r"takes (\d+) tokens, and (\d+) ", caught.value.message)
+    assert found is not None
+    longest = CONTEXT - (int(found[1]) - int(found[2]))
+    with pytest.raises(EngineError, match=f"takes {int(found[2]) + 1} tokens"):
+        await engine.open(replace(options, prompt=" no" * (longest + 1)))
+    session = await engine.open(replace(options, prompt=" no" * longest))
+    await session.prefill(unit())
+    assert (await hear(session, 100))[-1].finish in ("stop", "length")
     await session.close()
 
 

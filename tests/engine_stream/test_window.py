@@ -146,3 +146,16 @@ def test_marks_that_make_no_sense_are_refused() -> None:
         WindowOptions(high=100, low=100)
     assert WindowOptions.within(32_768) == WindowOptions(8_000, 6_000)
     assert WindowOptions.within(2_048).high == 1_536
+
+
+def test_the_newest_units_go_where_what_comes_would_not_fit(loaded: LoadedModel) -> None:
+    """Only then, only as many as must, and never the prompt."""
+    stream = windowed(loaded, 500, 400)
+    state = stream.open()
+    put(stream, state, [("prompt", 40)])
+    put(stream, state, [("open", 5), ("text", 100)])
+    put(stream, state, [("close", 5), ("open", 5), ("text", 250)])
+    dropped = put(stream, state, [("close", 5), ("open", 5), ("text", 440)])
+    assert state.length <= 500
+    assert dropped.tokens == 365
+    assert [span.kind for span in state.spans] == ["prompt", "close", "open", "text"]

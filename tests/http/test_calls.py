@@ -18,6 +18,7 @@ from app.webrtc import channel, peer
 from engine.client import EngineError, SessionOptions
 from engine.serving.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
+from tests.replay.recorded import assert_replays_identically, finished_recording
 from tests.webrtc.caller import Caller, Camera, until
 from tests.webrtc.offers import OFFER
 
@@ -378,6 +379,29 @@ async def test_an_engine_that_hangs_is_not_ready_and_is_replaced(start: StartSer
     await site.free(0)
     await until(lambda: site.server.readiness()["ready"], "the engine's return")
     await site.call()
+
+
+async def test_a_prompt_that_is_too_long_is_refused_at_the_offer(site: Site) -> None:
+    status, body, _ = await site.offer(await Caller().offer(), options={"prompt": "a " * 4_000})
+    assert (status, body["error"]["code"]) == (400, "prompt_too_long")
+    assert "4000 tokens, and 2048 of" in body["error"]["message"]
+    assert len(site.server.registry) == 0
+
+
+async def test_a_text_that_is_too_long_is_an_error_and_no_turn(start: StartServer, tmp_path: Path) -> None:
+    """And none in the recording."""
+    site = await start("--record", str(tmp_path))
+    caller, answer = await site.call()
+    await caller.receive("welcome")
+    caller.send("input.text", text="a " * 4_000)
+    error = (await caller.receive("error"))["data"]
+    assert (error["code"], error["fatal"]) == ("text_too_long", False)
+    assert not caller.of_type("response.started")
+    caller.send("input.text", text="a " * 1_500, speak=False)
+    assert (await caller.receive("response.started"))["turn"] == 1
+    await caller.receive("response.done")
+    await site.hang_up(answer["call_id"])
+    await assert_replays_identically(await finished_recording(tmp_path))
 
 
 async def test_the_end_of_the_server_is_announced_and_closes_every_peer(start: StartServer) -> None:
