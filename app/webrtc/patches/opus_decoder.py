@@ -2,7 +2,8 @@
 
 Reason: aiortc decodes what came and says nothing of what did not, and FFmpeg's decoder has no way to ask libopus for
 the copy of a lost packet in the next one (forward error correction) or for a guess (concealment). The call fills the
-gap with silence, which cuts holes into words. `python -m tests.ears.loss` measures what is gained.
+gap with silence, which cuts holes into words. With 10 % of the packets lost, mini gets 17 % of the words wrong with
+silence, 15 % with guesses and 12 % with copies (docs/hearing.md).
 
 A loss is seen as a step of the time stamps, which the decoder gets in order. Nothing waits for it: the packet after the
 loss brings its repair. Where libopus cannot be reached, gaps stay silent as before, and the log says so once.
