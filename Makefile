@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 PINNED := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 # Debian's names. The call itself needs none of them: the wheels bring their own libraries.
-TEST_PACKAGES  := chromium firefox-esr iproute2
+TEST_PACKAGES  := chromium firefox-esr iproute2 libnss3-tools
 TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festvox-us-slt-hts \
                   asterisk-core-sounds-en-g722 klettres-data fonts-dejavu-core fonts-liberation fonts-freefont-ttf \
                   fonts-lato fonts-humor-sans fonts-ecolier-court fonts-quicksand fonts-roboto-unhinted fonts-inconsolata

@@ -21,7 +21,7 @@ from app.call.call import Call
 from app.call.config import CallConfig, OptionError
 from app.errors import RequestError
 from app.replay.record import Recordings
-from app.server.certs import local_addresses
+from app.server.addresses import local_addresses
 from app.server.limits import WaitingLine, client_of
 from app.server.open_call import OpenCall
 from app.webrtc.candidates import Reachable, parse_candidate

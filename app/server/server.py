@@ -21,8 +21,9 @@ from app.call.config import CallConfig
 from app.errors import StartError
 from app.replay.record import Recordings
 from app.server import api, connections, pages
+from app.server.addresses import local_addresses
 from app.server.calls import CallRegistry
-from app.server.certs import Certificates, ensure_certificates, local_addresses, own_certificates
+from app.server.certs import Certificates, ensure_certificates, own_certificates
 from app.server.limits import RateLimiter
 from app.server.options import ServerOptions
 from app.webrtc import patches

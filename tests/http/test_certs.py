@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import shutil
 import ssl
 import stat
+import subprocess
+from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import DNSName, IPAddress
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from app.errors import StartError
-from app.server import certs
+from app.server import addresses, certs
 from app.server.certs import Certificates, ensure_certificates, own_certificates
 
 
@@ -31,9 +38,9 @@ def load(path: Path | None) -> x509.Certificate:
 def test_the_leaf_is_what_an_ipad_accepts(files: Certificates) -> None:
     leaf = load(files.cert)
     san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert {"localhost", certs.local_names()[-1]} <= set(san.get_values_for_type(x509.DNSName))
-    addresses = {str(address) for address in san.get_values_for_type(x509.IPAddress)}
-    assert {"127.0.0.1", "::1", *certs.local_addresses()} <= addresses
+    assert {"localhost", addresses.local_names()[-1]} <= set(san.get_values_for_type(x509.DNSName))
+    reached = {str(address) for address in san.get_values_for_type(x509.IPAddress)}
+    assert {"127.0.0.1", "::1", *addresses.local_addresses()} <= reached
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert leaf.not_valid_after_utc - leaf.not_valid_before_utc <= datetime.timedelta(days=397)
@@ -48,6 +55,118 @@ def test_the_authority_may_sign_leaves_only(files: Certificates) -> None:
     constraints = load(files.ca).extensions.get_extension_for_class(x509.BasicConstraints)
     assert constraints.critical
     assert (constraints.value.ca, constraints.value.path_length) == (True, 0)
+
+
+def forge(files: Certificates, names: Sequence[x509.GeneralName]) -> Path:
+    """What a thief of the authority's key could make: a certificate of the server's form for any names."""
+    ca, ca_key, _ = certs._ensure_ca(files.cert.parent / "ca.pem", files.cert.parent / "ca.key")
+    key = ec.generate_private_key(ec.SECP256R1())
+    certs._write_key(files.cert.with_name("forged.key"), key)
+    forged = files.cert.with_name("forged.pem")
+    certs._write(forged, certs._pem(certs._sign_leaf(key, ca, ca_key, names)) + certs._pem(ca), 0o644)
+    return forged
+
+
+def accepts(ca: Path | None, leaf: Path, name: DNSName | IPAddress) -> bool:
+    verifier = PolicyBuilder().store(Store([load(ca)])).build_server_verifier(name)
+    try:
+        verifier.verify(load(leaf), [])
+    except VerificationError:
+        return False
+    return True
+
+
+def openssl_accepts(ca: Path | None, leaf: Path) -> bool:
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(ca), str(leaf)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+INSIDE = ["localhost", "somewhere.local", "10.1.2.3", "172.31.0.1", "192.168.7.7", "100.64.0.9", "fd00::7", "::1"]
+OUTSIDE = ["www.example.com", "local.example.com", "notlocal", "8.8.8.8", "172.32.0.1", "2001:db8:99::1"]
+
+
+def general(name: str) -> DNSName | IPAddress:
+    return IPAddress(ip_address(name)) if name[0].isdigit() or ":" in name else DNSName(name)
+
+
+def test_the_authority_holds_for_this_machine_and_private_networks_only(files: Certificates) -> None:
+    authority = load(files.ca)
+    assert authority.extensions.get_extension_for_class(x509.NameConstraints).critical
+    assert authority.not_valid_after_utc - authority.not_valid_before_utc <= datetime.timedelta(days=730)
+    own = [*addresses.local_names(), "127.0.0.1", *addresses.local_addresses()]
+    assert all(accepts(files.ca, files.cert, general(name)) for name in own)
+    for name in INSIDE:
+        assert accepts(files.ca, forge(files, [general(name)]), general(name)), name
+    for name in OUTSIDE:
+        assert not accepts(files.ca, forge(files, [general(name)]), general(name)), name
+    assert not accepts(
+        files.ca, forge(files, list(map(general, ["localhost", "www.example.com"]))), general("localhost")
+    )
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssl_sees_the_same_bounds(files: Certificates) -> None:
+    assert openssl_accepts(files.ca, files.cert)
+    assert openssl_accepts(files.ca, forge(files, list(map(general, INSIDE))))
+    for name in OUTSIDE:
+        assert not openssl_accepts(files.ca, forge(files, [general(name)])), name
+
+
+def test_a_public_address_of_this_machine_is_within_the_bounds_of_an_authority_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certs, "local_addresses", lambda: ["203.0.113.5", "2001:db8:1:2::3"])
+    files = ensure_certificates(tmp_path)
+    assert accepts(files.ca, files.cert, general("203.0.113.5"))
+    monkeypatch.setattr(certs, "local_addresses", lambda: ["203.0.113.6", "2001:db8:1:2::4", "192.168.0.9"])
+    ensure_certificates(tmp_path)  # the daily change of an IPv6 address needs no new authority; another host's does
+    assert accepts(files.ca, files.cert, general("2001:db8:1:2::4"))
+    assert accepts(files.ca, files.cert, general("192.168.0.9"))
+    assert not accepts(files.ca, files.cert, general("203.0.113.6"))
+
+
+def test_an_authority_is_renewed_with_its_key_until_it_has_run_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certs, "CA_DAYS", certs.RENEW_DAYS - 1)
+    old = load(ensure_certificates(tmp_path).ca)
+    trusted = tmp_path / "on-a-device.pem"
+    trusted.write_bytes((tmp_path / "ca.pem").read_bytes())
+    monkeypatch.undo()
+    files = ensure_certificates(tmp_path)
+    renewed = load(files.ca)
+    assert renewed != old
+    assert (renewed.public_key(), renewed.subject) == (old.public_key(), old.subject)
+    assert accepts(trusted, files.cert, general("localhost"))
+    assert accepts(files.ca, files.cert, general("localhost"))
+    (tmp_path / "ca.pem").unlink()
+    monkeypatch.setattr(certs, "CA_DAYS", 0)
+    run_out = load(ensure_certificates(tmp_path).ca)
+    monkeypatch.undo()
+    assert load(ensure_certificates(tmp_path).ca).public_key() != run_out.public_key()
+
+
+def test_an_authority_without_bounds_is_replaced_under_the_same_key(files: Certificates) -> None:
+    path = files.cert.parent
+    ca, key, _ = certs._ensure_ca(path / "ca.pem", path / "ca.key")
+    boundless = (
+        certs._builder(ca.subject, ca.subject, key.public_key(), 3650)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(certs._key_usage(sign_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (path / "ca.pem").write_bytes(certs._pem(boundless))
+    renewed = load(ensure_certificates(path).ca)
+    assert renewed.public_key() == boundless.public_key()
+    assert renewed.extensions.get_extension_for_class(x509.NameConstraints).critical
+    assert accepts(files.ca, files.cert, general("localhost"))
+
+
+def test_the_folder_is_for_its_owner_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for folder in (tmp_path, tmp_path / "new"):
+        ensure_certificates(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_private_keys_are_for_their_owner_only(files: Certificates) -> None:
