@@ -27,8 +27,8 @@ class Reach:
     """Remembers levels, to tell where a sound began that a detector only became sure of later.
 
     Detectors notice quiet voices and soft consonants late: at −42 dBFS in one of ten utterances by more than the
-    pre-roll, so that the turn begins without its first sound. Looking back does not make noise pass for speech, as raising the level of
-    what the detector hears does.
+    pre-roll, so that the turn begins without its first sound. Looking back does not make noise pass for speech, as
+    raising the level of what the detector hears does.
     """
 
     def __init__(self, most_frames: int) -> None:
