@@ -17,6 +17,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.spoken import Starts
+
 INPUT_RATE = 16_000
 """Rate of unit audio, Hz."""
 
@@ -122,8 +124,9 @@ class Chunk:
     text: str = ""
     pcm: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
     """Mono at 24 kHz, following the pcm of the chunk before without a gap."""
-    audio_start: int = 0
-    """Sample of the answer's audio (24 kHz, from its start) at which ``text`` begins to be spoken."""
+    starts: Starts = ()
+    """When pieces of the answer are spoken (:mod:`engine.spoken`): of the text that is new, and of any whose start is
+    known better now. With ``pcm`` the starts of all that begins in it are final."""
     finish: FinishReason | None = None
 
 
@@ -153,8 +156,11 @@ class EngineSession(Protocol):
         An epoch that is over or unknown is no error."""
         ...
 
-    async def heard(self, epoch: int, samples: int) -> None:
-        """Tell how much of the answer of ``epoch`` was played (24 kHz samples). Sent once, when it ends."""
+    async def heard(self, epoch: int, samples: int, read: int | None = None) -> None:
+        """Tell how much of the answer of ``epoch`` was played (24 kHz samples). Sent once, when it ends; what was not
+        heard leaves the session's memory. Of an answer that was stopped, ``read`` is the number of its characters that
+        count, as the caller has them from :meth:`engine.spoken.SpokenText.heard_chars`, or of one that was shown
+        without its sound, those that came."""
         ...
 
     async def rewind(self, units: int) -> None:

@@ -483,7 +483,8 @@ class Call:
         if action.prepared:
             self._feeder.close(action.speech_end)
         waits = self._feeder.awaited
-        self._response = Response(action.turn, action.epoch, action.speak, self._t, action.speech_end, waits)
+        speak = action.speak and self.config.speak
+        self._response = Response(action.turn, action.epoch, speak, self._t, action.speech_end, waits)
         if not waits:
             self._response.prefilled = self._t
         self.output.push(action.epoch, np.zeros(0, np.int16))
@@ -505,12 +506,16 @@ class Call:
     def _play(self, chunk: Chunk) -> None:
         response = self._response
         assert response is not None
+        before = len(response.spoken.text)
         response.add(chunk, self._t)
-        start = {"audio_start_ms": round(chunk.audio_start * 1000 / OUTPUT_RATE, 1)}
         for begin in range(0, len(chunk.text), MAX_DELTA_CHARS):
-            delta = {"delta": chunk.text[begin : begin + MAX_DELTA_CHARS]}
-            spoken = start if self.config.speak and response.speak else {}
-            self.event("assistant.text", delta | spoken, turn=response.turn, epoch=response.epoch)
+            delta = chunk.text[begin : begin + MAX_DELTA_CHARS]
+            spoken = response.timing(before + begin, before + begin + len(delta))
+            self.event("assistant.text", {"delta": delta} | spoken, turn=response.turn, epoch=response.epoch)
+        mended = response.mended(chunk, before)
+        for begin in range(0, len(mended), MAX_DELTA_CHARS):
+            starts = {"starts": mended[begin : begin + MAX_DELTA_CHARS]}
+            self.event("assistant.timing", starts, turn=response.turn, epoch=response.epoch)
         if response.speak:
             self.output.push(chunk.epoch, chunk.pcm)
         self._check_drained()
@@ -523,10 +528,11 @@ class Call:
     def _done(self, action: turn.Done) -> None:
         response, self._response = self._response, None
         assert response is not None
-        heard = response.heard_samples(self.output.played, complete=action.status == "completed")
-        data = {"status": action.status, "reason": action.reason} | response.summary(heard, action.status)
+        complete = action.status == "completed"
+        heard = response.heard(self.output.played, complete=complete)
+        data = {"status": action.status, "reason": action.reason} | response.summary(heard)
         self.event("response.done", data, turn=action.turn, epoch=action.epoch)
-        self.link.heard(action.epoch, heard)
+        self.link.heard(action.epoch, heard.samples, None if complete else heard.characters)
         self.link.room_made()
 
     def _unit_settled(self, result: UnitPrefilled | UnitRefused) -> None:

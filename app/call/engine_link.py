@@ -89,6 +89,7 @@ class _Generate:
 class _Heard:
     epoch: int
     samples: int
+    read: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,10 @@ class EngineLink:
             self._run_errand(self._cancel(epoch))
         self._poke()
 
-    def heard(self, epoch: int, samples: int) -> None:
-        """Tell the session how much of an answer was played (24 kHz), before whatever is requested next."""
-        self._submit(_Heard(epoch, samples))
+    def heard(self, epoch: int, samples: int, read: int | None = None) -> None:
+        """Tell the session how much of an answer was played (24 kHz), and how many characters of one that was stopped
+        count as heard, before whatever is requested next."""
+        self._submit(_Heard(epoch, samples, read))
 
     def take_back(self, epoch: int, units: range, *, running: bool) -> None:
         """The answer of ``epoch``, which may be ``running``, and these units before it were never asked for."""
@@ -241,9 +243,9 @@ class EngineLink:
                         await self._prefill(request)
                     case _Generate(epoch):
                         await self._generate(epoch)
-                    case _Heard(epoch, samples):
+                    case _Heard(epoch, samples, read):
                         if self._failure is None:
-                            await self._session.heard(epoch, samples)
+                            await self._session.heard(epoch, samples, read)
                     case _TakeBack(epoch, units):
                         await self._take_back(epoch, units)
             except EngineError as error:
@@ -271,7 +273,7 @@ class EngineLink:
     async def _take_back(self, epoch: int, units: range) -> None:
         if self._failure is not None:
             return
-        await self._session.heard(epoch, 0)
+        await self._session.heard(epoch, 0, 0)
         if fed := sum(index not in self._refused for index in units):
             await self._session.rewind(fed)
 

@@ -1,10 +1,10 @@
-"""What the listener hears next, and how much of it was heard."""
+"""What the listener hears next, and how much of it was played."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,58 +146,3 @@ def _quietest(samples: NDArray[np.int16]) -> int:
     energy = (samples[first:].reshape(moments, -1).astype(np.float64) ** 2).sum(axis=1)
     quietest = moments - 1 - int(np.argmin(energy[::-1]))
     return first + quietest * QUIET_SAMPLES
-
-
-@dataclass(slots=True)
-class SpokenText:
-    """Which part of an answer's text had been spoken after so many samples of its speech."""
-
-    _starts: list[int] = field(default_factory=list)
-    _texts: list[str] = field(default_factory=list)
-    _samples: int = 0
-
-    def add(self, text: str, audio_start: int, samples: int) -> None:
-        """A chunk: its text, the sample of the answer (24 kHz) at which that begins, and the length of its speech."""
-        self._samples += samples
-        if text:
-            self._starts.append(audio_start)
-            self._texts.append(text)
-
-    @property
-    def text(self) -> str:
-        return "".join(self._texts)
-
-    def heard_chars(self, played: int) -> int:
-        """Characters whose speech lies within the first ``played`` samples. Inside a piece, of which only the begin and
-        the end are known, time is shared out evenly among its characters and a word that was begun does not count. An
-        answer without speech is read: all of it counts."""
-        if not self._samples:
-            return len(self.text)
-        heard = 0
-        for i, (start, text) in enumerate(zip(self._starts, self._texts, strict=True)):
-            end = self._starts[i + 1] if i + 1 < len(self._starts) else max(self._samples, start)
-            if played >= end:
-                heard += len(text)
-            elif played > start:
-                share = int(len(text) * (played - start) / (end - start))
-                return heard + _whole_words(text, share)
-            else:
-                break
-        return heard
-
-
-def _whole_words(text: str, chars: int) -> int:
-    """The longest beginning of ``text`` of at most ``chars`` characters that does not end inside a word.
-
-    Scripts without spaces (Chinese) have no such place; there every character stands for itself.
-    """
-    if chars >= len(text) or text[chars].isspace() or not _is_spaced(text[chars]):
-        return chars
-    while chars > 0 and not text[chars - 1].isspace() and _is_spaced(text[chars - 1]):
-        chars -= 1
-    return chars
-
-
-def _is_spaced(char: str) -> bool:
-    """Whether ``char`` belongs to a script that puts spaces between words."""
-    return not "\u3040" <= char <= "\u9fff"

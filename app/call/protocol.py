@@ -29,8 +29,9 @@ MAX_MESSAGE_BYTES = 16 * 1024
 MAX_TEXT_CHARS = 8_000
 """Longest typed text."""
 
-MAX_DELTA_CHARS = 3_500
-"""Longest piece of an answer in one event: below :data:`MAX_MESSAGE_BYTES` in any script."""
+MAX_DELTA_CHARS = 600
+"""Longest piece of an answer in one event, and most starts: below :data:`MAX_MESSAGE_BYTES` in any script, even where
+every sign begins at a time of its own."""
 
 SCHEMA: dict[str, Any] = json.loads(Path(__file__).with_name("protocol.schema.json").read_text(encoding="utf-8"))
 

@@ -15,10 +15,23 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.conversation.sampling import pick, speech_probabilities, text_token
 from engine.conversation.session import Hearing, SessionPool
-from engine.conversation.work import Decode, Decoded, Feed, Hear, Read, Recall, Render, See, Speak, Spoken, Work
+from engine.conversation.work import (
+    Decode,
+    Decoded,
+    Feed,
+    Hear,
+    LookBack,
+    Read,
+    Recall,
+    Render,
+    See,
+    Speak,
+    Spoken,
+    Work,
+)
 from engine.errors import NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.model.audio import conv_length, pool, token_length
-from engine.model.kv import KVArena, whole
+from engine.model.kv import KVArena, KVReview, whole
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.image import pad_slices
@@ -41,6 +54,7 @@ class Executor:
             Read: self.read,
             Recall: self.recall,
             Speak: self.speak,
+            LookBack: self.look_back,
             Render: self.render,
         }
 
@@ -232,6 +246,19 @@ class Executor:
             results.append(Spoken(finished, noise))
         return results
 
+    def look_back(self, works: Sequence[LookBack]) -> list[Tensor]:
+        tts, device, count = self.model.tts, self.model.device, works[0].codes
+        first_text = 1 + tts.config.num_spk_embs
+        sight = tts.sight(torch.tensor([work.text_length for work in works], device=device))
+        starts = [tts.config.condition_length - 1 + len(work.voice.codes) - count for work in works]
+        slots = [work.voice.slot for work in works]
+        cache = self.pool.speech.place(slots, starts, [count] * len(works), sight=sight.each)
+        review = KVReview.of(cache, (first_text, first_text + 1 + max(work.text_length for work in works)))
+        # What was fed when the codes were drawn: each code's predecessor, or [Ptts] in front of the first.
+        codes = torch.stack([_recent(work.voice.codes[:-1], count) for work in works]).to(device)
+        tts(tts.embed_codes(codes), cache=review)
+        return [row[:, : work.text_length + 1] for row, work in zip(review.mean().cpu(), works, strict=True)]
+
     def render(self, works: Sequence[Render]) -> list[Tensor]:
         codes = torch.stack([work.codes for work in works]).to(self.model.device)
         waves = self.vocos(self.model.tts.dvae.decode(codes.transpose(1, 2))).cpu()
@@ -247,6 +274,8 @@ def _group(work: Work) -> object:
             return type(work), work.steps, work.sampling
         case Recall():
             return Recall, len(work.voice.codes)
+        case LookBack():
+            return LookBack, work.codes
         case Render():
             return Render, len(work.codes)
         case _:

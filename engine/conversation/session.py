@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine.conversation.pace import Pace
 from engine.conversation.sampling import Noise
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
@@ -88,6 +89,8 @@ class SessionState:
     dropped: int = 0
     """Tokens that the key/value window let go of."""
     spans: list[Span] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+    """Of the voice that answers, as far as it was heard."""
     resets: int = 0
     past_hearing: dict[int, list[Tensor]] = field(default_factory=dict)
     """Caches of the audio encoder from before its latest resets, for marks that lie there."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.config import TTSConfig
 from engine.conversation.work import Step
 from engine.errors import TokenizerError
+from engine.spoken import Starts
 
 OVERLAP = 2048
 """Samples (24 kHz) over which consecutive blocks of speech are faded into each other."""
@@ -40,8 +41,8 @@ class SpeechChunk:
 
     text: str
     wave: Tensor
-    audio_start: int = 0
-    """Sample of the answer's audio at which ``text`` begins, as far as can be told."""
+    starts: Starts = ()
+    """Pieces of the answer whose start is new, or known better than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ class TextItem:
     """With the first piece: the language model's state at ``<|spk|>`` [1, hidden]."""
     position: int = 0
     """The context holds this text once it has this many tokens (a position of the session)."""
+    parts: tuple[tuple[str, int], ...] = ()
+    """The text token by token, each part with the position at which the context holds it; a token that does not
+    complete a character has no part."""
 
 
 class TextSource(Protocol):

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from engine.client import OUTPUT_RATE
+from engine.conversation.answer_text import AnswerText
 from engine.conversation.sampling import SpeechSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import (
@@ -32,13 +34,23 @@ from engine.conversation.speech import (
     sentence_end,
     spell_digits,
 )
-from engine.conversation.work import Read, Recall, Render, Speak, Spoken, Task, Voice, Work
+from engine.conversation.work import LookBack, Read, Recall, Render, Speak, Spoken, Step, Task, Voice, Work
 
 PARTIAL_WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+$")
 """Letters and digits at the end of a text that the next piece may continue (not so where each sign is a word)."""
 
 PORTION = re.compile(r"[^\s.。!?！？]{0,40}[.。!?！？]+\s*|[^\s.。!?！？]{1,40}\s*|\s+")
 """A word or the end of a sentence, with the space that follows."""
+
+
+LEVEL_SAMPLES = OUTPUT_RATE // 100
+"""Samples over which loudness is measured."""
+
+QUIET = 10 ** (-55 / 10)
+"""Mean square of what is as good as silence: -55 dBFS. Voices begin some 40 dB louder, their silence is at -70."""
+
+ONSET_SAMPLES = OUTPUT_RATE * 3 // 100
+"""Samples that are kept in front of the first sound: 30 ms, in which a soft one rises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +70,10 @@ class LiveOptions:
     growth: float = 0.5
     """How many codes more than the first block a later one has, as a share of those before it. Blocks grow slowly, so
     that none takes longer than the sound before it lasts."""
-    codes_per_token: int = 14
-    """Audio codes that a text token usually takes: tells about when a word is spoken before that is known."""
+    max_trim: int = OUTPUT_RATE // 2
+    """Samples of silence at the beginning of an answer that are left out at most."""
     max_codes_per_token: int = 50
     """Audio codes per text token after which speech that does not end is ended."""
-
-
-@dataclass(slots=True)
-class Timeline:
-    """When which text is spoken: exact where stretches of speech begin and end, estimated between."""
-
-    samples_per_token: int
-    tokens: list[int] = field(default_factory=lambda: [0])
-    samples: list[int] = field(default_factory=lambda: [0])
-
-    def anchor(self, tokens: int, samples: int) -> None:
-        """The first ``tokens`` text tokens are spoken in the first ``samples``."""
-        self.tokens.append(max(tokens, self.tokens[-1]))
-        self.samples.append(max(samples, self.samples[-1]))
-
-    def time(self, token: int) -> int:
-        """Sample at which a text token begins."""
-        right = bisect_right(self.tokens, token)
-        known, start = self.tokens[right - 1], self.samples[right - 1]
-        if right == len(self.tokens):
-            return start + (token - known) * self.samples_per_token
-        return start + (token - known) * (self.samples[right] - start) // (self.tokens[right] - known)
 
 
 class LiveSpeech:
@@ -96,28 +86,28 @@ class LiveSpeech:
         tokens: SpeechTokens,
         sampling: SpeechSampling,
         options: LiveOptions,
+        said: AnswerText,
         *,
         slot: int,
         speaker: Callable[[Tensor], Tensor],
         context: int,
         samples_per_code: int,
     ) -> None:
-        """``slot`` of the speech storage is the caller's; ``context`` codes on its left are what a wave depends on."""
+        """``said`` is told all that is written and spoken. ``slot`` of the speech storage is the caller's; ``context``
+        codes on its left are what a wave depends on."""
         self.state, self.source, self.tokens, self.sampling = state, source, tokens, sampling
-        self.options, self.slot, self.speaker = options, slot, speaker
+        self.options, self.said, self.slot, self.speaker = options, said, slot, speaker
         self.context, self.samples_per_code = context, samples_per_code
-        self.timeline = Timeline(options.codes_per_token * samples_per_code)
         self.codes = torch.empty(0, tokens.config.num_vq, dtype=torch.int64)
         """All codes of the answer."""
-        self.said: list[tuple[int, int]] = []
-        """Per piece of text: its first text token, and the context's length once it holds the piece."""
         self._raw = self._held = ""
         self._over = False
-        self._taken = 0  # text tokens of the answer so far
         self._ids: list[int] = []  # text tokens of the present stretch, those carried over in front
+        self._before = 0  # text tokens that earlier stretches spoke
         self._closed = False  # the present stretch takes no more text
         self._later = ""  # text for the next stretches
         self._sent = self._rendered = 0
+        self._quiet = True  # nothing but silence was rendered so far
         self._tail = torch.empty(0)
 
     def task(self) -> Task[SpeechChunk]:
@@ -156,18 +146,16 @@ class LiveSpeech:
             self._admit()
 
     def _take(self, item: TextItem) -> Task[SpeechChunk]:
-        """Take a piece of text in; gives it out as a caption with the time at which it is spoken."""
+        """Take a piece of text in; gives it out as a caption with the times at which its words will be spoken."""
         self._raw += item.text
-        start = self.timeline.time(self._taken)
-        self.said.append((self._taken, item.position))
-        self._taken += len(self.tokens.encode(item.text))
+        starts = self.said.write(item.parts or ((item.text, item.position),))
         text = self._held + item.text
         partial = PARTIAL_WORD.search(text)
         end = partial.start() if partial else len(text)
         self._later, self._held = self._later + text[:end], text[end:]
         self._admit()
         if item.text:
-            yield SpeechChunk(item.text, torch.empty(0), start)
+            yield SpeechChunk(item.text, torch.empty(0), starts)
 
     def _admit(self) -> None:
         """Move waiting text into the present stretch of speech until it is full."""
@@ -181,6 +169,7 @@ class LiveSpeech:
                 self._closed = True
                 return
             self._ids += ids
+            self.said.admit(portion.end(), len(ids))
             self._later = self._later[portion.end() :]
             self._closed = len(self._ids) >= reserved - SEGMENT_TOKENS and bool(sentence_end(portion[0]))
         if self._over and not self._later:
@@ -218,15 +207,30 @@ class LiveSpeech:
             new = voice.codes[before:]
             own += len(new)
             self.codes = torch.cat([self.codes, new])
-            yield from self._sound()
             limit = min(MAX_CODES, options.codes + options.max_codes_per_token * (len(self._ids) - carried))
-            if spoken.finished or (self._closed and own >= limit) or own >= MAX_CODES:
-                left = self._ids[min(self._window(voice, 1), read - head) :] if spoken.finished else []
-                tokens = self.timeline.tokens[-1] + len(self._ids) - carried - len(left)
-                self.timeline.anchor(tokens, len(self.codes) * self.samples_per_code)
-                return left
+            over = spoken.finished or (self._closed and own >= limit) or own >= MAX_CODES
+            seen = min(self._window(voice, 1), read - head, len(self._ids))
+            known = seen if spoken.finished or not over else len(self._ids)
+            yield from self._align(voice, len(new), carried, known, read - head - 1, over=over)
+            yield from self._sound()
+            if over:
+                self._before += known - carried
+                return self._ids[known:]
             if not self._over:
                 yield from self._pull()
+
+    def _align(self, voice: Voice, codes: int, carried: int, known: int, text_length: int, *, over: bool) -> Step[None]:
+        """Find out which text the last ``codes`` codes say. The ``known`` first tokens of the stretch are seen by now;
+        the ``carried`` ones were spoken before. With ``over`` the stretch has come to its end."""
+        seen = np.zeros((codes, known - carried), np.float32)
+        if codes:
+            attention: Tensor = yield LookBack(voice, codes, text_length)
+            part = attention.numpy()[:, carried:known]
+            seen[:, : part.shape[1]] = part
+        frontier = max(0, len(self.codes) * self.samples_per_code - self._overlap)
+        if known > carried:
+            last = self._before + known - carried - 1 if over else None
+            self.said.follow(seen, self._before, fix=frontier // self.samples_per_code, last=last)
 
     def _window(self, voice: Voice, steps: int) -> int:
         """Text tokens that the last of the next ``steps`` codes may see."""
@@ -251,14 +255,28 @@ class LiveSpeech:
             faded = self._tail + (fresh[: len(fade)] - self._tail) * fade
             fresh = torch.cat([faded, fresh[len(fade) :]])
             self._rendered = len(self.codes)
-        overlap = OVERLAP if self._sent else self.options.first_overlap
-        ready = len(fresh) if last else max(0, len(fresh) - overlap)
-        out, self._tail = fresh[:ready], fresh[ready:]
-        if ready:
-            yield SpeechChunk("", out, self._sent)
+        ready = len(fresh) if last else max(0, len(fresh) - self._overlap)
+        skip = 0 if last or not self._quiet else self._silence(fresh[:ready])
+        if self._quiet and not last:  # the end of the silence waits for what follows it
+            ready = skip
+        out, self._tail = fresh[skip:ready], fresh[ready:]
         self._sent += ready
+        self.said.trimmed += skip
+        starts = self.said.hand_over(self._sent - self.said.trimmed, last=last)
+        if len(out) or starts:
+            yield SpeechChunk("", out, starts)
 
-    def heard(self, samples: int) -> int | None:
-        """Length of the context that holds what was spoken in the first ``samples``; None for nothing at all."""
-        begun = [position for token, position in self.said if self.timeline.time(token) < samples]
-        return begun[-1] if begun else None
+    @property
+    def _overlap(self) -> int:
+        """Samples that wait for what follows them."""
+        return OVERLAP if self._sent > self.said.trimmed else self.options.first_overlap
+
+    def _silence(self, wave: Tensor) -> int:
+        """How many samples can be left out in front of the answer's first sound; ``_quiet`` tells whether it is still
+        to come."""
+        room = self.options.max_trim - self.said.trimmed
+        level = wave[: len(wave) // LEVEL_SAMPLES * LEVEL_SAMPLES].view(-1, LEVEL_SAMPLES).square().mean(1)
+        loud = (level > QUIET).nonzero()
+        self._quiet = not len(loud) and len(wave) <= room
+        silent = int(loud[0]) * LEVEL_SAMPLES if len(loud) else len(wave)
+        return max(0, min(silent - ONSET_SAMPLES, room))

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.answer_text import AnswerText
 from engine.conversation.executor import Executor
 from engine.conversation.sampling import SpeechSampling
 from engine.conversation.session import Kind, SessionPool, SessionState
@@ -24,7 +25,7 @@ from engine.conversation.speech_exact import ExactSpeech
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer
 from engine.conversation.window import Dropped, KVWindow, WindowOptions
-from engine.conversation.work import Feed, Hear, See, Task
+from engine.conversation.work import Feed, Hear, See, Step, Task
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
@@ -304,6 +305,7 @@ class LiveAnswer:
         self.before = state.mark()
         self.text: LiveText | None = None
         self.speech: LiveSpeech | None = None
+        self.said = AnswerText(stream.samples_per_code, state.pace)
 
     def task(self) -> Task[SpeechChunk]:
         """Captions and waves, each as soon as it is there.
@@ -328,6 +330,7 @@ class LiveAnswer:
         if not self.options.speak:
             while (item := (yield from text.next())) is not None:
                 if item.text:
+                    self.said.write(item.parts, speak=False)
                     yield SpeechChunk(item.text, torch.empty(0))
             return
         slot = stream.pool.speech.allocate()
@@ -338,6 +341,7 @@ class LiveAnswer:
                 stream.speech_tokens,
                 self.options.speech or stream.speech_sampling,
                 self.live,
+                self.said,
                 slot=slot,
                 speaker=stream.speaker,
                 context=stream.wave_context,
@@ -352,19 +356,18 @@ class LiveAnswer:
         """Why a complete answer ended: by itself, or at ``max_new_tokens``."""
         return "stop" if self.state.book.completed else "length"
 
-    def cut(self, samples: int) -> int:
-        """After the task ended or was closed: let the context end with what was spoken in the first ``samples`` of the
-        answer's sound. Nothing heard: as if the answer had never begun. Returns the tokens taken back."""
-        state, length = self.state, self.state.position
-        heard = self.speech.heard(samples) if self.speech is not None else length
-        mark = self.before
-        if heard is not None:
-            position = min(heard, length)
-            if position == length:
-                return 0
-            mark = replace(state.mark(), position=position, book=replace(state.book, completed=False))
-        self.stream.pool.truncate(state, mark)
-        return length - state.position
+    def cut(self, characters: int) -> Step[None]:
+        """After the task ended or was closed: let the context end with the first ``characters`` of the answer. None of
+        them: as if the answer had never begun."""
+        state, pool = self.state, self.stream.pool
+        position = self.said.position(characters)
+        if position is None:
+            pool.truncate(state, self.before)
+            return
+        if position > state.position and self.text is not None:  # a token is fed with the next one, which did not come
+            yield Feed(state, self.stream.embed(self.text.ids[-1:]))
+            state.note("answer", 1)
+        pool.truncate(state, replace(state.mark(), position=position, book=replace(state.book, completed=False)))
 
 
 def _wrap(role: str, pieces: Sequence[Piece]) -> list[Piece]:

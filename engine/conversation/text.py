@@ -129,6 +129,7 @@ class LiveText:
             state.note("answer", 1)
         state.note("answer", len(decoded.ids) - 1)
         state.noise = decoded.noise
+        start = state.position - len(decoded.ids) + 1
         self.ids += decoded.ids
         self._input = decoded.ids[-1:]
         if decoded.stopped:
@@ -138,20 +139,29 @@ class LiveText:
             self.over = True
             yield Feed(state, self.embed(self._input))
             state.note("answer", 1)
-        return TextItem(self._text(decoded.ids), speaker, state.position + (not self.over))
+        parts = self._parts(decoded.ids, start)
+        return TextItem("".join(text for text, _ in parts), speaker, state.position + (not self.over), parts)
 
-    def _text(self, drawn: Sequence[int]) -> str:
-        """What the new ids say: whole characters, up to the end of the spoken text."""
+    def _parts(self, drawn: Sequence[int], start: int) -> tuple[tuple[str, int], ...]:
+        """What the new ids say, up to the end of the spoken text: whole characters, each part with the position at
+        which the context holds it. ``start`` is the position of the first of ``drawn``."""
         if self._said:
-            return ""
+            return ()
         ends = (*self.specials.stop, self.specials.tts_end)
         end = next((index for index, token in enumerate(drawn) if token in ends), None)
         self._said = end is not None
-        ids = (*self._held, *drawn[:end])
+        ids, held = (*self._held, *drawn[:end]), len(self._held)
         if not self.over and not self._said:
             ids, self._held = split_complete(ids, self.tokenizer)
-        out: str = self.tokenizer.decode(ids)
-        return out
+        whole: str = self.tokenizer.decode(ids)
+        parts: list[tuple[str, int]] = []
+        done = 0
+        for count in range(1, len(ids) + 1):
+            text: str = self.tokenizer.decode(ids[:count]) if count < len(ids) else whole
+            if len(text) > done and not (text.endswith("\ufffd") and count < len(ids)):
+                parts.append((whole[done : len(text)], start + count - held))
+                done = len(text)
+        return tuple(parts)
 
 
 def note_prompt(state: SessionState, tokens: int, closing: int) -> None:

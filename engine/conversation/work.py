@@ -118,13 +118,23 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LookBack:
+    """How much each of the last ``codes`` codes of a voice attended to each text slot, the mean of all heads ->
+    float32 [codes, text_length + 1] on the CPU. ``text_length`` as when they were drawn."""
+
+    voice: Voice
+    codes: int
+    text_length: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Render:
     """Codes int64 [N, num_vq] -> wave float32 [N * 512] on the CPU, 24 kHz."""
 
     codes: Tensor
 
 
-Work = See | Hear | Feed | Decode | Read | Recall | Speak | Render
+Work = See | Hear | Feed | Decode | Read | Recall | Speak | LookBack | Render
 Out = TypeVar("Out")
 Task = Generator["Work | Out", Any, None]
 """A resumable piece of a session: yields work (and is sent its result) or output of its own (and is sent None)."""

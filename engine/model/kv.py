@@ -7,7 +7,7 @@ forking it means copying a slot. What lies beyond a sequence's length is rubbish
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -259,3 +259,36 @@ class KVBatch:
             is_causal=self.is_causal,
             enable_gqa=query.shape[1] != key.shape[1],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class KVReview(KVBatch):
+    """A pass over tokens that are stored already, to see what they attended to: it writes nothing.
+
+    Every query head needs keys of its own.
+    """
+
+    watched: tuple[int, int] = (0, 0)
+    """The first key that matters, and the first after it that does not."""
+    weights: list[Tensor] = field(default_factory=list)
+    """Per layer that has run, float32 [B, T, watched]: the attention to them, the mean of its heads."""
+
+    @classmethod
+    def of(cls, batch: KVBatch, watched: tuple[int, int]) -> KVReview:
+        """A review of the tokens that ``batch`` would write."""
+        return cls(**{item.name: getattr(batch, item.name) for item in fields(KVBatch)}, watched=watched)
+
+    def mean(self) -> Tensor:
+        """The mean over all layers, float32 [B, T, watched]."""
+        return torch.stack(self.weights).mean(0)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        stored = self.arena.keys[layer], self.arena.values[layer]
+        keys, values = (tensor[:, :, : self.span].index_select(0, self.slots) for tensor in stored)
+        scores = query.float() @ keys.float().transpose(2, 3) / query.shape[-1] ** 0.5
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask, float("-inf"))
+        weights = scores.softmax(-1)
+        self.weights.append(weights[..., slice(*self.watched)].mean(1))
+        seen: Tensor = weights.to(query.dtype) @ values.to(query.dtype)
+        return seen

@@ -53,6 +53,10 @@ class SpeechSight:
         said = self.audio(keys) & (keys < ends[:, None])
         return self.text(queries[:, :1], keys) | said[:, None]
 
+    def each(self, queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
+        """The same for codes that were drawn one by one and are looked at together: each sees what it saw then."""
+        return self.text(queries, keys) | (self.audio(keys) & (keys <= queries[..., None]))
+
     def text(self, positions: Tensor, keys: Tensor) -> Tensor:
         """Visible text slots: positions [B, T] of codes, keys [S] -> bool [B, T, S]."""
         config = self.config

@@ -34,8 +34,9 @@ HD_SLICES = 6
 
 PACE = LiveOptions(first_text=4, text=4, first_codes=6, first_overlap=1024)
 """Small first blocks: the sooner the first sound. 6 codes give 85 ms of it, in which the next block is made."""
-SAFE_PACE = replace(PACE, first_codes=16, growth=0.25)
-"""For a processor, which has the call's media, and often the browser, to run as well: 298 ms, lest it runs dry."""
+SAFE_PACE = replace(PACE, first_codes=24)
+"""For a processor, which has the call's media, and often the browser, to run as well: 469 ms, of which mini is silent
+for some 160 that are left out; the rest lasts until the next block is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,9 @@ class LiveSession:
             if answer.epoch == epoch:
                 self._cancel(answer)
 
-    async def heard(self, epoch: int, samples: int) -> None:
+    async def heard(self, epoch: int, samples: int, read: int | None = None) -> None:
         if not self._closed:
-            self._submit(partial(self._settle, epoch, samples), urgency=lambda: Urgency.FIRST_AUDIO)
+            self._submit(partial(self._settle, epoch, samples, read), urgency=lambda: Urgency.FIRST_AUDIO)
 
     async def rewind(self, units: int) -> None:
         if self._closed:
@@ -227,18 +228,18 @@ class LiveSession:
         end: Chunk | EngineError
         if error is None or isinstance(error, Cancelled):
             finish: FinishReason = answer.live.finish if answer.live and answer.complete else "cancelled"
-            end = Chunk(answer.epoch, answer.pushed, audio_start=answer.spoken, finish=finish)
+            end = Chunk(answer.epoch, answer.pushed, finish=finish)
         else:
             end = _refusal(error)
         self._loop.call_soon_threadsafe(self._answers.remove, answer)
         self._loop.call_soon_threadsafe(answer.pipe.push, end)
 
-    def _settle(self, epoch: int, samples: int) -> Generator[Any, Any, None]:
+    def _settle(self, epoch: int, samples: int, read: int | None) -> Generator[Any, Any, None]:
         """Cut the context back to what was heard of the last answer, unless something was fed since."""
         answer = self._last
         if answer is not None and answer.epoch == epoch:
             self._last = None
-            yield from answer.settle(samples)
+            yield from answer.settle(samples, read)
 
     def _rewind(self, units: int) -> Generator[Any, Any, None]:
         """Cut the context back to where it was before the last units."""

@@ -182,8 +182,8 @@ class ProcessSession:
     async def cancel(self, epoch: int) -> None:
         await self._tell("cancel", epoch=epoch)
 
-    async def heard(self, epoch: int, samples: int) -> None:
-        await self._tell("heard", epoch=epoch, samples=samples)
+    async def heard(self, epoch: int, samples: int, read: int | None = None) -> None:
+        await self._tell("heard", epoch=epoch, samples=samples, read=read)
 
     async def rewind(self, units: int) -> None:
         await self._tell("rewind", units=units)

@@ -33,6 +33,7 @@ from engine.client import (
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
 from engine.serving.checks import check_options, check_rewind, check_unit, decode_frame
 from engine.serving.room import Room
+from engine.spoken import SpokenText, Starts
 
 CHUNK_SAMPLES = 12_000
 """Speech per chunk: 0.5 s at 24 kHz."""
@@ -49,13 +50,17 @@ EXAMPLES = ("Hello, how are you?", "What is three plus four?", "What do you see?
 PENTATONIC_HZ = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0)
 
 
+_Spoken = tuple[str, NDArray[np.int16], Starts]
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """What a scripted engine says and how slowly (seconds of the event loop's clock).
 
     ``answers`` are said in turn, the last one is followed by the first. Each may use ``{turn}``, ``{units}``,
-    ``{seconds}``, ``{voiced}``, ``{frames}``, ``{typed}`` (all since the answer before) and ``{heard}`` (seconds of the
-    answer before that were played). Without answers the engine tells what it was given.
+    ``{seconds}``, ``{voiced}``, ``{frames}``, ``{typed}`` (all since the answer before), ``{heard}`` (seconds of the
+    answer before that were played) and ``{said}`` (what it remembers of that answer). Without
+    answers the engine tells what it was given.
     """
 
     answers: tuple[str, ...] = ()
@@ -154,6 +159,7 @@ class _Fed:
     frames: int = 0
     typed: list[str] = field(default_factory=list)
     before_s: float = 0.0
+    before: str = ""
 
     def as_words(self, turn: int) -> dict[str, str]:
         return {
@@ -164,6 +170,7 @@ class _Fed:
             "frames": str(self.frames),
             "typed": " ".join(self.typed),
             "heard": f"{self.before_s:.1f}",
+            "said": self.before,
         }
 
 
@@ -221,6 +228,7 @@ class ScriptedSession:
         self._turn = 0
         self._context = 0
         self._before: deque[tuple[_Fed, int, int]] = deque(maxlen=MAX_REWIND_UNITS)
+        self._last: tuple[int, SpokenText] | None = None
 
     async def prefill(self, unit: Unit) -> Prefilled:
         check_unit(unit)
@@ -260,8 +268,15 @@ class ScriptedSession:
             if answer.epoch == epoch:
                 answer.cancel()
 
-    async def heard(self, epoch: int, samples: int) -> None:
-        self._heard.before_s = samples / OUTPUT_RATE
+    async def heard(self, epoch: int, samples: int, read: int | None = None) -> None:
+        if self._last is None or self._last[0] != epoch:
+            return
+        said = self._last[1]
+        if read is None and not self._options.speak:
+            read = len(said.text)
+        kept = said.text[: said.heard_chars(samples) if read is None else read]
+        self._context -= len(said.text.split()) - len(kept.split())
+        self._heard.before_s, self._heard.before, self._last = samples / OUTPUT_RATE, kept, None
 
     async def rewind(self, units: int) -> None:
         if self._closed:
@@ -312,13 +327,17 @@ class ScriptedSession:
     async def _answer(self, answer: _ScriptedAnswer) -> None:
         words, finish = self._words()
         await answer.pause(self._script.first_chunk_s)
-        pieces = _speak(words) if self._options.speak else [(" ".join(words), np.zeros(0, np.int16), 0)]
-        index = 0
-        for text, pcm, audio_start in pieces:
+        silent: list[_Spoken] = [(" ".join(words), np.zeros(0, np.int16), ())]
+        spoken = _speak(words) if self._options.speak else silent
+        said, index = SpokenText(), 0
+        for text, _, starts in spoken:
+            said.add(text, starts)
+        self._last = answer.epoch, said
+        for text, pcm, starts in spoken:
             await answer.room()
             if answer.cancelled:
                 break
-            answer.pipe.push(Chunk(answer.epoch, index, text, pcm, audio_start))
+            answer.pipe.push(Chunk(answer.epoch, index, text, pcm, starts))
             index += 1
             await answer.pause(self._script.chunk_s)
         answer.pipe.push(Chunk(answer.epoch, index, finish="cancelled" if answer.cancelled else finish))
@@ -338,17 +357,18 @@ class ScriptedSession:
         return words[:limit], "length" if len(words) > limit else "stop"
 
 
-def _speak(words: list[str]) -> list[tuple[str, NDArray[np.int16], int]]:
-    """Words as (text, pcm, sample at which the text begins) per chunk, which holds the words beginning in it."""
+def _speak(words: list[str]) -> list[_Spoken]:
+    """Words as (text, pcm, starts of its words) per chunk, which holds the words that begin in it."""
     notes = [_note(word) for word in words]
-    starts = np.cumsum([0] + [len(note) for note in notes])
+    samples = np.cumsum([0] + [len(note) for note in notes])
+    characters = np.cumsum([0] + [len(word) + (i > 0) for i, word in enumerate(words)])
     speech = np.concatenate(notes) if notes else np.zeros(0, np.int16)
-    pieces = []
+    pieces: list[_Spoken] = []
     for begin in range(0, len(speech), CHUNK_SAMPLES):
-        here = [i for i in range(len(words)) if begin <= starts[i] < begin + CHUNK_SAMPLES]
+        here = [i for i in range(len(words)) if begin <= samples[i] < begin + CHUNK_SAMPLES]
         text = "".join(words[i] if i == 0 else f" {words[i]}" for i in here)
-        audio_start = int(starts[here[0]]) if here else begin
-        pieces.append((text, speech[begin : begin + CHUNK_SAMPLES], audio_start))
+        starts = tuple((int(characters[i]), int(samples[i])) for i in here)
+        pieces.append((text, speech[begin : begin + CHUNK_SAMPLES], starts))
     return pieces
 
 

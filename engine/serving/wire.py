@@ -91,6 +91,8 @@ def revive(kind: type[T], message: Any) -> T:
     try:
         for name in {Unit: ("audio",), Chunk: ("pcm",)}.get(kind, ()):
             values[name] = np.frombuffer(values[name], "<i2").astype(np.int16)
+        if kind is Chunk:
+            values["starts"] = tuple((int(character), int(sample)) for character, sample in values["starts"])
         if kind is EngineInfo:
             values |= {name: tuple(values[name]) for name in ("voices", "examples")}
         return kind(**values)

@@ -103,7 +103,7 @@ class EngineHost:
         elif op == "cancel":
             self._reply(number, session.cancel(message["epoch"]))
         elif op == "heard":
-            self._reply(number, session.heard(message["epoch"], message["samples"]))
+            self._reply(number, session.heard(message["epoch"], message["samples"], message["read"]))
         elif op == "rewind":
             self._reply(number, session.rewind(message["units"]))
         elif op == "generate":

@@ -1,12 +1,9 @@
 /**
  * The transcript of a call: what each side said, and how much of an answer was heard.
  *
- * The text of an answer comes ahead of its sound. It is shown when the sound reaches it: each piece carries the
- * millisecond of the answer's audio at which it begins, and the words between two pieces are spread evenly.
+ * The text of an answer comes ahead of its sound, and is shown when the sound reaches it. The server alone says when
+ * that is: it tells at which millisecond of the answer's sound each word begins, and mends that until it is spoken.
  */
-
-/** Speaking time of one character where the next piece is not known yet, ms. */
-const MS_PER_CHARACTER = 62;
 
 /**
  * @typedef {object} Line
@@ -21,7 +18,11 @@ const MS_PER_CHARACTER = 62;
  * @property {number|null} epoch the answer's epoch
  */
 
-/** @typedef {{at: number, startMs: number|null}} Mark `at` is the character at which a piece begins */
+/**
+ * When words begin, ms of the answer's sound, by their first character. The server counts code points, a JavaScript
+ * text UTF-16 units: these are the server's.
+ * @typedef {Map<number, number>} Starts
+ */
 
 export class Transcript {
   /** @param {(line: Line) => void} onChange a line is new or different */
@@ -29,7 +30,7 @@ export class Transcript {
     this.onChange = onChange;
     /** @type {Line[]} */
     this.lines = [];
-    /** @type {Map<number, {line: Line, marks: Mark[]}>} answers by epoch */
+    /** @type {Map<number, {line: Line, starts: Starts}>} answers by epoch */
     this.answers = new Map();
     /** @type {Line|null} the person's turn while it is being spoken */
     this.hearing = null;
@@ -82,24 +83,34 @@ export class Transcript {
     if (this.answers.has(epoch)) return;
     const line = this.#add("model", "spoken");
     line.epoch = epoch;
-    this.answers.set(epoch, { line, marks: [] });
+    this.answers.set(epoch, { line, starts: new Map() });
   }
 
   /**
    * A piece of an answer.
    * @param {number} epoch
    * @param {string} delta
-   * @param {number|null|undefined} startMs where its sound begins; null for text without sound
+   * @param {[number, number][]} [starts] of its words; none for text without sound
    */
-  append(epoch, delta, startMs) {
+  append(epoch, delta, starts) {
     this.begin(epoch);
     const answer = this.answers.get(epoch);
     if (answer?.line.status !== "open") return;
-    const { line, marks } = answer;
-    marks.push({ at: line.text.length, startMs: startMs ?? null });
+    const { line } = answer;
     line.text += delta;
-    if (startMs == null) line.shown = line.text.length;
+    if (starts) this.time(epoch, starts);
+    else line.shown = line.text.length;
     this.onChange(line);
+  }
+
+  /**
+   * When words of an answer begin; what was said of them before holds no longer.
+   * @param {number} epoch
+   * @param {[number, number][]} starts first character (code points of the whole answer) and millisecond of its sound
+   */
+  time(epoch, starts) {
+    const answer = this.answers.get(epoch);
+    for (const [character, ms] of starts) answer?.starts.set(character, ms);
   }
 
   /**
@@ -110,7 +121,7 @@ export class Transcript {
   reach(epoch, ms) {
     const answer = this.answers.get(epoch);
     if (!answer || answer.line.status !== "open") return;
-    const shown = Math.max(answer.line.shown, charactersBy(answer.marks, answer.line.text, ms));
+    const shown = Math.max(answer.line.shown, charactersBy(answer.starts, answer.line.text, ms));
     if (shown === answer.line.shown) return;
     answer.line.shown = shown;
     this.onChange(answer.line);
@@ -120,16 +131,14 @@ export class Transcript {
    * An answer is over. A completed one was heard to its end; a cancelled one as far as the server counted.
    * @param {number} epoch
    * @param {"completed"|"cancelled"|"failed"} status
-   * @param {{heardChars?: number|null, heardMs?: number|null}} heard
+   * @param {number} heardChars
    */
-  finish(epoch, status, { heardChars, heardMs }) {
+  finish(epoch, status, heardChars) {
     const answer = this.answers.get(epoch);
     if (!answer || answer.line.status !== "open") return;
-    const { line, marks } = answer;
+    const { line } = answer;
     line.status = status;
-    if (status === "completed") line.heard = line.text.length;
-    else if (heardChars != null) line.heard = unitsOf(line.text, heardChars);
-    else line.heard = charactersBy(marks, line.text, heardMs ?? 0);
+    line.heard = status === "completed" ? line.text.length : unitsOf(line.text, heardChars);
     line.shown = line.text.length;
     this.onChange(line);
   }
@@ -138,7 +147,7 @@ export class Transcript {
   close() {
     this.heardAll();
     for (const [epoch, { line }] of this.answers)
-      this.finish(epoch, "cancelled", { heardChars: [...line.text.slice(0, line.shown)].length });
+      this.finish(epoch, "cancelled", codePoints(line.text.slice(0, line.shown)));
   }
 
   /** @param {"you"|"model"} side @param {"spoken"|"typed"} how @returns {Line} */
@@ -161,47 +170,28 @@ export class Transcript {
   }
 }
 
+/** @param {string} text */
+function codePoints(text) {
+  return [...text].length;
+}
+
 /**
- * The server counts code points, a JavaScript text UTF-16 units.
  * @param {string} text
  * @param {number} codePoints
+ * @returns {number} UTF-16 units
  */
 function unitsOf(text, codePoints) {
   return [...text].slice(0, codePoints).join("").length;
 }
 
 /**
- * How many characters have been said by `ms`, never half a word.
- * @param {Mark[]} marks
+ * How many characters (UTF-16 units) of an answer have been said by `ms`: the words that have begun.
+ * @param {Starts} starts
  * @param {string} text
  * @param {number} ms
  * @returns {number}
  */
-export function charactersBy(marks, text, ms) {
-  let reached = 0;
-  marks.forEach(({ at, startMs }, index) => {
-    if (startMs !== null && startMs > ms) return;
-    const next = marks[index + 1];
-    const end = next ? next.at : text.length;
-    if (startMs === null) {
-      reached = end;
-      return;
-    }
-    const duration = next?.startMs != null ? next.startMs - startMs : (end - at) * MS_PER_CHARACTER;
-    const share = duration > 0 ? Math.min(1, (ms - startMs) / duration) : 1;
-    reached = at + wholeWords(text.slice(at, end), share);
-  });
-  return reached;
-}
-
-/**
- * Characters of the words that have begun when `share` of the piece is said.
- * @param {string} piece
- * @param {number} share 0 to 1
- */
-function wholeWords(piece, share) {
-  const target = share * piece.length;
-  if (target >= piece.length) return piece.length;
-  const space = piece.slice(Math.floor(target)).search(/\s|[\u3000-\u9fff]/u);
-  return space === -1 ? piece.length : Math.min(piece.length, Math.floor(target) + Math.max(1, space));
+export function charactersBy(starts, text, ms) {
+  const waiting = [...starts].filter(([, startMs]) => startMs >= ms).map(([character]) => character);
+  return waiting.length ? unitsOf(text, Math.min(...waiting)) : text.length;
 }

@@ -34,7 +34,7 @@ export class Conversation {
   /** @param {import("./events.js").Envelope} event */
   receive(event) {
     const { type, data, epoch = -1 } = event;
-    if (type.startsWith("response.") || type === "assistant.text") {
+    if (type.startsWith("response.") || type.startsWith("assistant.")) {
       if (epoch < this.epoch) return;
       this.epoch = epoch;
     }
@@ -50,10 +50,13 @@ export class Conversation {
         this.transcript.begin(epoch);
         break;
       case "assistant.text":
-        this.transcript.append(epoch, data.delta, data.audio_start_ms);
+        this.transcript.append(epoch, data.delta, data.starts);
+        break;
+      case "assistant.timing":
+        this.transcript.time(epoch, data.starts);
         break;
       case "response.done":
-        this.transcript.finish(epoch, data.status, { heardChars: data.heard_chars, heardMs: data.heard_ms });
+        this.transcript.finish(epoch, data.status, data.heard_chars);
         if (this.clock.epoch === epoch) (this.#report(), this.clock.stop());
         break;
       default:

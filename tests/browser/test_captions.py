@@ -22,9 +22,9 @@ async (steps) => {
 }
 """
 CHARACTERS = """
-async ([marks, text, times]) => {
+async ([starts, text, times]) => {
   const { charactersBy } = await import("/static/js/captions.js");
-  return times.map((ms) => text.slice(0, charactersBy(marks, text, ms)));
+  return times.map((ms) => text.slice(0, charactersBy(new Map(starts), text, ms)));
 }
 """
 EVENTS = """
@@ -49,31 +49,42 @@ async def test_the_rules_of_the_transcript(page: Caller) -> None:
         result: list[dict[str, Any]] = await page.page.evaluate(TRANSCRIPT, list(steps))
         return result
 
-    answer: list[list[Any]] = [["begin", 3], ["append", 3, "Hello there, ", 0], ["append", 3, "my friend.", 800]]
+    answer: list[list[Any]] = [
+        ["begin", 3],
+        ["append", 3, "Hello there,", [[0, 0], [5, 400]]],
+        ["append", 3, " my friend.", [[12, 800], [15, 1_100]]],
+    ]
 
-    # Text waits for its sound, and never shows half a word.
+    # Text waits for its sound, word by word.
     (line,) = await lines(*answer)
     assert (line["text"], line["shown"]) == ("Hello there, my friend.", 0)
-    marks = [{"at": 0, "startMs": 0}, {"at": 13, "startMs": 800}]
-    shown = await page.page.evaluate(CHARACTERS, [marks, "Hello there, my friend.", [0, 300, 790, 800, 60_000]])
-    assert shown[0] == "Hello"
-    assert shown[1] == "Hello"
-    assert shown[2] == "Hello there, "
-    assert shown[3] == "Hello there, my"
-    assert shown[4] == "Hello there, my friend."
+    starts = [[0, 0], [5, 400], [12, 800], [15, 1_100]]
+    times = [0, 1, 400, 401, 800, 1_100, 60_000]
+    shown = await page.page.evaluate(CHARACTERS, [starts, "Hello there, my friend.", times])
+    assert shown == ["", "Hello", "Hello", "Hello there,", "Hello there,", "Hello there, my", "Hello there, my friend."]
+    (line,) = await lines(*answer, ["reach", 3, 900])
+    assert line["text"][: line["shown"]] == "Hello there, my"
+
+    # The server mends its times: a word that comes later waits, what is shown stays.
+    late = ["time", 3, [[12, 1_500], [15, 1_900]]]
+    (line,) = await lines(*answer, ["reach", 3, 500], late, ["reach", 3, 1_200])
+    assert line["text"][: line["shown"]] == "Hello there,"
+    (line,) = await lines(*answer, ["reach", 3, 900], late, ["reach", 3, 950])
+    assert line["text"][: line["shown"]] == "Hello there, my"
 
     # What was heard of a cancelled answer is kept, and nothing is added to it afterwards.
-    (line,) = await lines(*answer, ["finish", 3, "cancelled", {"heardChars": 11}], ["append", 3, " Late.", 900])
-    assert (line["status"], line["text"][: line["heard"]]) == ("cancelled", "Hello there")
+    (line,) = await lines(*answer, ["finish", 3, "cancelled", 12], ["append", 3, " Late.", [[23, 1_500]]])
+    assert (line["status"], line["text"][: line["heard"]]) == ("cancelled", "Hello there,")
     assert line["text"] == "Hello there, my friend."
-    (line,) = await lines(*answer, ["finish", 3, "cancelled", {"heardMs": 810}])
-    assert line["text"][: line["heard"]] == "Hello there, my"
-    (line,) = await lines(*answer, ["finish", 3, "completed", {"heardChars": 1}])
+    (line,) = await lines(*answer, ["finish", 3, "cancelled", 0])
+    assert line["heard"] == 0
+    (line,) = await lines(*answer, ["finish", 3, "completed", 1])
     assert line["heard"] == len(line["text"])
 
     # The server counts characters, not UTF-16 units.
-    (line,) = await lines(["append", 1, "😀😀 ok", 0], ["finish", 1, "cancelled", {"heardChars": 2}])
-    assert line["text"][:2] == "😀😀"
+    (line,) = await lines(["append", 1, "😀😀 ok", [[0, 0], [2, 300]]], ["reach", 1, 200])
+    assert line["shown"] == 4
+    (line,) = await lines(["append", 1, "😀😀 ok", [[0, 0], [2, 300]]], ["finish", 1, "cancelled", 2])
     assert line["heard"] == 4
 
     # Text without sound is shown as it comes; a transcript of the person replaces the drawn sound.

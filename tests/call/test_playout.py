@@ -1,4 +1,4 @@
-"""The speech queue: what was played, what was dropped, what was heard."""
+"""The speech queue: what was played, and what was dropped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.call.playout import SpeechQueue, SpokenText
+from app.call.playout import SpeechQueue
 
 
 def test_silence_when_idle_and_order_when_not() -> None:
@@ -67,26 +67,3 @@ def test_silence_in_the_middle_of_an_answer_is_an_underrun() -> None:
     queue.flush()
     queue.push(2, np.ones(480, np.int16))
     assert queue.underruns == 1
-
-
-def test_heard_text_ends_with_a_whole_word() -> None:
-    spoken = SpokenText()
-    spoken.add("one two", 0, 12_000)
-    spoken.add(" three four", 12_000, 12_000)
-    assert [spoken.heard_chars(n) for n in (0, 3_000, 9_000, 12_000, 20_000, 24_000)] == [0, 0, 4, 7, 14, 18]
-
-
-def test_an_answer_without_speech_is_read() -> None:
-    spoken = SpokenText()
-    spoken.add("hello", 0, 0)
-    assert spoken.heard_chars(0) == 5
-
-
-@given(st.lists(st.tuples(st.text(max_size=12), st.integers(0, 12_000)), max_size=8), st.integers(0, 100_000))
-def test_heard_text_grows_with_what_was_played(chunks: list[tuple[str, int]], played: int) -> None:
-    spoken, at = SpokenText(), 0
-    for text, samples in chunks:
-        spoken.add(text, at, samples)
-        at += samples
-    assert 0 <= spoken.heard_chars(played) <= spoken.heard_chars(played + 500) <= len(spoken.text)
-    assert spoken.heard_chars(at) == len(spoken.text)

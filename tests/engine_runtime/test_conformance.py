@@ -11,6 +11,7 @@ from engine.client import Chunk, Engine, EngineError, EngineSession, SessionOpti
 from engine.serving.answer import CHUNKS_AHEAD
 from engine.serving.factory import create_engine
 from engine.spec import EngineSpec
+from engine.spoken import SpokenText
 from tests.engine_runtime.conftest import Opener, picture, tone, unit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,7 +36,7 @@ async def beginning(session: EngineSession, chunks: int, epoch: int = 1) -> list
 
 def same(ours: list[Chunk], theirs: list[Chunk]) -> bool:
     def key(chunk: Chunk) -> tuple[object, ...]:
-        return chunk.index, chunk.text, chunk.pcm.tobytes(), chunk.audio_start, chunk.finish
+        return chunk.index, chunk.text, chunk.pcm.tobytes(), chunk.starts, chunk.finish
 
     return [key(chunk) for chunk in ours] == [key(chunk) for chunk in theirs]
 
@@ -52,12 +53,18 @@ async def test_an_answer_is_one_gapless_run_of_chunks_with_one_finish(session: E
 
 async def test_captions_point_into_the_speech(session: EngineSession) -> None:
     await session.prefill(unit())
-    chunks = await answer(session)
-    spoken = sum(len(chunk.pcm) for chunk in chunks)
-    starts = [chunk.audio_start for chunk in chunks if chunk.text]
+    said, made = SpokenText(), 0
+    for chunk in await answer(session):
+        heard = said.heard_chars(made)
+        said.add(chunk.text, chunk.starts)
+        assert said.heard_chars(made) == heard, "a start is final when its sound has come"
+        made += len(chunk.pcm)
+    starts = [start for _, start in said.starts]
     assert starts
+    assert said.starts[0][0] == 0
     assert starts == sorted(starts)
-    assert all(0 <= start <= spoken for start in starts)
+    assert starts[0] >= 0
+    assert starts[-1] <= made
 
 
 async def test_nothing_is_spoken_when_speech_is_off(opened: Opener) -> None:

@@ -17,10 +17,10 @@ def test_units_and_chunks_survive(pcm: bytes, text: str, frame: bytes | None) ->
     unit = Unit(np.frombuffer(pcm, np.int16), frame, text, hd=True)
     back = revive(Unit, unpack(pack(plain(unit))[4:]))
     assert (back.audio.tolist(), back.frame, back.text, back.hd) == (unit.audio.tolist(), frame, text, True)
-    chunk = Chunk(3, 1, text, np.frombuffer(pcm, np.int16), 9, "stop")
+    chunk = Chunk(3, 1, text, np.frombuffer(pcm, np.int16), ((0, 9), (4, 17)), "stop")
     other = revive(Chunk, unpack(pack(plain(chunk))[4:]))
-    assert (other.epoch, other.index, other.text, other.pcm.tolist(), other.audio_start, other.finish) == (
-        3, 1, text, chunk.pcm.tolist(), 9, "stop",
+    assert (other.epoch, other.index, other.text, other.pcm.tolist(), other.starts, other.finish) == (
+        3, 1, text, chunk.pcm.tolist(), ((0, 9), (4, 17)), "stop",
     )  # fmt: skip
 
 

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
+from engine.conversation.answer_text import AnswerText
+from engine.conversation.pace import Pace
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech import OVERLAP, SpeechChunk, spell_digits
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.streaming import LiveAnswer, StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Decode, Read, Render, Speak, Work
+from engine.spoken import SpokenText
 from tests.engine_stream.conftest import Script, begin, feed, unit
 
 
@@ -68,12 +71,20 @@ def test_every_code_is_heard_once_and_every_token_remembered(loaded: LoadedModel
     chunks, _ = run(stream, answer)
     assert answer.text is not None
     assert answer.speech is not None
-    assert len(sound_of(chunks)) == len(answer.speech.codes) * stream.samples_per_code
+    assert len(sound_of(chunks)) == len(answer.speech.codes) * stream.samples_per_code - answer.said.trimmed
     stopped = answer.finish == "stop"
     assert answer.state.length == before + len(stream.answer_prompt) + len(answer.text.ids) - stopped
     assert len(answer.text.ids) == limit or stopped
-    starts = [chunk.audio_start for chunk in chunks if chunk.text]
-    assert starts == sorted(starts)
+    table, made = SpokenText(), 0
+    for chunk in chunks:
+        before = table.heard_chars(made)
+        table.add(chunk.text, chunk.starts)
+        assert table.heard_chars(made) == before, "what was handed over is final"
+        made += len(chunk.wave)
+        starts = [start for _, start in table.starts]
+        assert starts == sorted(starts)
+    assert starts[-1] <= made
+    assert table.text == text_of(chunks)
 
 
 @torch.inference_mode()
@@ -92,7 +103,7 @@ def test_blocks_join_to_what_one_pass_would_give(stream: StreamingModel) -> None
     chunks, _ = run(stream, answer)
     assert answer.speech is not None
     whole = stream.executor.render([Render(answer.speech.codes)])[0]
-    wave = sound_of(chunks)
+    wave, whole = sound_of(chunks), whole[answer.said.trimmed :]
     gap = (wave - whole).abs()
     assert len(wave) == len(whole)
     assert gap[-OVERLAP:].max() < 1e-5
@@ -114,7 +125,8 @@ def scripted(
         Script(pieces, speaker),
         stream.speech_tokens,
         sampling or SpeechSampling(),
-        LiveOptions(max_codes_per_token=3),
+        LiveOptions(max_codes_per_token=3, max_trim=0),
+        AnswerText(stream.samples_per_code, Pace()),
         slot=slot,
         speaker=stream.speaker,
         context=stream.wave_context,
@@ -218,7 +230,9 @@ def test_written_answers_have_no_sound(stream: StreamingModel) -> None:
     assert text_of(chunks)
     assert not len(sound_of(chunks))
     assert not any(isinstance(work, Speak | Read | Render) for work in works)
-    assert answer.cut(0) == 0
+    length = answer.state.position
+    list(stream.executor.drive(answer.cut(len(text_of(chunks)))))
+    assert answer.state.position == length - (answer.finish == "stop")
 
 
 def test_the_repetition_penalty_sees_the_whole_answer(stream: StreamingModel) -> None:
@@ -234,11 +248,11 @@ def test_a_cut_keeps_what_was_heard(stream: StreamingModel) -> None:
     chunks, _ = run(stream, answer)
     total = len(sound_of(chunks))
     lengths = []
-    for heard in (total + 1, total * 2 // 3, total // 3, 1):
-        answer.cut(heard)
+    for heard in (total, total * 2 // 3, total // 3, 1):
+        list(stream.executor.drive(answer.cut(answer.said.spoken.heard_chars(heard))))
         lengths.append(answer.state.position)
-        assert not answer.state.book.completed or heard > total
+        assert not answer.state.book.completed
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-1] > start
-    answer.cut(0)
+    list(stream.executor.drive(answer.cut(0)))
     assert answer.state.mark() == before

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.speech import SpeechTokens, crossfade, language_of, sentence_end, spell_digits
-from engine.conversation.speech_live import PARTIAL_WORD, PORTION, Timeline
+from engine.conversation.speech_live import PARTIAL_WORD, PORTION
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,3 @@ def test_portions_are_the_whole_text(text: str) -> None:
 def test_a_word_that_may_go_on_is_held_back(text: str, held: str) -> None:
     found = PARTIAL_WORD.search(text)
     assert (found[0] if found else "") == held
-
-
-def test_the_timeline_is_exact_where_speech_has_ended() -> None:
-    timeline = Timeline(samples_per_token=100)
-    assert [timeline.time(token) for token in (0, 5)] == [0, 500]
-    timeline.anchor(10, 2000)
-    assert [timeline.time(token) for token in (0, 5, 10, 12)] == [0, 1000, 2000, 2200]
-    timeline.anchor(10, 2000)
-    timeline.anchor(8, 3000)
-    assert timeline.time(10) == 3000
