@@ -16,15 +16,19 @@ from engine.errors import ModelError
 from engine.parity.chat import compare_chat
 from engine.parity.conversation import compare_stream
 from engine.parity.goldens import GoldenSet, SetError
+from engine.parity.hearing import compare_hearing
 from engine.parity.ledger import StageRow, table
 from engine.parity.senses import compare_batch_audio, compare_images
 from engine.parity.voice import compare_dvae, compare_sampler, compare_speech, compare_vocos, compare_xfade
 
 Stage = Callable[[GoldenSet, StreamingModel, StageRow], None]
+OPTIONAL = ("apm_reset",)
+"""Stages that not every set has."""
 STAGES: dict[str, Stage] = {
     "image": compare_images,
     "batch_audio": compare_batch_audio,
     "stream": compare_stream,
+    "apm_reset": compare_hearing,
     "chat": compare_chat,
     "tts": compare_speech,
     "sampler": compare_sampler,
@@ -47,8 +51,12 @@ def compare_set(goldens: GoldenSet, stream: StreamingModel, only: str | None = N
     for name, stage in STAGES.items():
         cases = [name] if name != "tts" else [key for key in goldens.manifest if key.startswith("tts.")] or ["tts"]
         for case in cases:
+            if case in OPTIONAL and not goldens.left(case) and case not in goldens.manifest:
+                continue
             if only in (None, name, case):
                 rows.append(_compare(goldens, stream, StageRow(case), stage))
+    if only is None and (left := goldens.left_behind({row.stage for row in rows})):
+        rows.append(StageRow("others", problems=[f"{key} was not compared: no stage knows it" for key in left]))
     return rows
 
 

@@ -17,12 +17,12 @@ from engine.chat.offline import Chat, ChatOptions
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Speak, Spoken, Work
 from engine.parity.goldens import GoldenSet, SetError
-from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
+from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, placeholders, trim
 from engine.parity.ledger import SIGNAL, StageRow
 from engine.parity.probe import greedy_options
+from engine.parity.sampled import kept_close, kept_same
 from engine.parity.senses import EVERY
 from engine.processing.prompts import IM_END, IM_START, Message
-from engine.processing.tokens import AudioSlot
 
 
 def compare_chat(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> None:
@@ -43,7 +43,7 @@ def compare_chat(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> N
     row.same("chat.input_ids", prompt.row.ids, goldens.take("chat.input_ids").flatten())
     for name in ("image_bounds", "audio_bounds", "spk_bounds"):
         key = "chat.image_bound" if name == "image_bounds" else f"chat.{name}"
-        row.same(key, getattr(prompt.row, name), goldens.take(key))
+        kept_same(goldens, row, key, getattr(prompt.row, name))
     lengths = [mel.shape[1] for mel in prompt.mels]
     row.same("chat.mel_lens", lengths, goldens.take("chat.mel_lens"))
     row.same("chat.n_audio_features", len(lengths), case["n_audio_features"])
@@ -51,25 +51,21 @@ def compare_chat(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -> N
     answer = chat.answer(messages, options)
     assert answer.codes is not None
     assert answer.speaker is not None
-    for key, found in goldens.keys(rf"chat\.merged_embeds_{EVERY}"):
-        row.close(key, answer.embeds[:: int(found[1])], goldens.take(key))
+    kept_close(goldens, row, "chat.merged_embeds", answer.embeds)
     with torch.inference_mode():
-        row.close("chat.logits_last", stream.model.llm.logits(answer.states[-1]), goldens.take("chat.logits_last"))
+        kept_close(goldens, row, "chat.logits_last", stream.model.llm.logits(answer.states[-1]))
         mel = stream.model.tts.dvae.decode(answer.codes.T[None])
     row.same("chat.generated_ids", answer.ids, ids)
     row.same("chat.text", answer.text, case["text"])
-    row.close("chat.spk_embeds", answer.speaker, goldens.take("chat.spk_embeds"))
-    row.same("chat.audio_codes", answer.codes, goldens.take("chat.audio_codes"))
+    kept_close(goldens, row, "chat.spk_embeds", answer.speaker)
+    kept_same(goldens, row, "chat.audio_codes", answer.codes)
     counts = [count for count, _ in spoken]
     row.same("chat.codes_after_each_tts_generate", counts, case["codes_after_each_tts_generate"])
     row.same("chat.finished", [finished for _, finished in spoken], case["finished"])
-    for key, found in goldens.keys(r"chat\.mel_first(\d+)"):
-        row.close(key, mel[:, :, : int(found[1])], goldens.take(key))
+    kept_close(goldens, row, "chat.mel", mel)
     wave = torch.from_numpy(answer.wave)
     row.same("chat.wav_len", len(wave), case["wav_len"])
-    head, tail = goldens.take("chat.wav_head"), goldens.take("chat.wav_tail")
-    row.close("chat.wav_head", wave[: len(head)], head, SIGNAL)
-    row.close("chat.wav_tail", wave[max(0, len(wave) - len(tail)) :], tail, SIGNAL)
+    kept_close(goldens, row, "chat.wav", wave, SIGNAL)
 
 
 def _watch_speech(chat: Chat) -> list[tuple[int, bool]]:
@@ -136,12 +132,7 @@ def _kept(goldens: GoldenSet, length: int) -> tuple[Tensor, list[int]]:
 def _sounds_of(goldens: GoldenSet, stream: StreamingModel, tokens: int) -> list[Sound]:
     """Inputs that take so many placeholders."""
     sounds = list(goldens.sounds.values())
-    fitting = [sound for sound in sounds if _tokens(stream, sound) == tokens]
+    fitting = [sound for sound in sounds if placeholders(stream, sound) == tokens]
     if not fitting:
         raise SetError(f"inputs.safetensors holds no sound of {tokens} tokens, which chat was given")
     return fitting
-
-
-def _tokens(stream: StreamingModel, sound: Sound) -> int:
-    bounds = stream.builder([AudioSlot(len(sound))]).audio_bounds
-    return int((bounds[:, 1] - bounds[:, 0]).sum())

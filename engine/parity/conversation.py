@@ -7,8 +7,10 @@ is built by the implementation and must come out identical.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,19 +22,20 @@ from engine.conversation.streaming import Fed, StreamingModel
 from engine.conversation.text import ExactText
 from engine.conversation.work import Decode, Hear, Speak, Task
 from engine.parity.goldens import GoldenSet, SetError
-from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, trim
+from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, placeholders, trim
 from engine.parity.ledger import SIGNAL, StageRow
 from engine.parity.probe import Probe, Run, greedy_options
+from engine.parity.sampled import PART, gap, kept_close, kept_same
 from engine.parity.senses import EVERY
 from engine.parity.voice import compare_run, compare_speech_tensors
-from engine.processing.mel import mel_length
-from engine.processing.prompts import IM_END, IM_START, Message, turn_header
+from engine.processing.prompts import IM_END, IM_START, UNIT, Message, turn_header
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillStep:
     name: str
-    before: int
+    before: int | None
+    """None where the set keeps nothing of the step that tells it."""
     after: int
 
 
@@ -46,9 +49,11 @@ class GenerateStep:
 def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[PrefillStep | GenerateStep | None]:
     """The steps in order, None where a new session begins. Raises SetError where the lengths fit no order."""
     prefills = [
-        PrefillStep(name, after - goldens.expected[f"{name}.input_ids"].numel(), after)
+        PrefillStep(
+            name, after - goldens.expected[ids].numel() if goldens.has(ids := f"{name}.input_ids") else None, after
+        )
         for name, after in goldens.section("llm_cache_len_after").items()
-        if goldens.has(f"{name}.input_ids")
+        if name.startswith("stream.")
     ]
     answers = []
     for name, case in goldens.manifest.items():
@@ -62,7 +67,9 @@ def steps(goldens: GoldenSet, prompt_tokens: int) -> Iterator[PrefillStep | Gene
             step: PrefillStep | GenerateStep = prefills.pop(0)
         elif answers and answers[0].before == length:
             step = answers.pop(0)
-        elif prefills and prefills[0].before == 0:
+        elif prefills and prefills[0].before is None and prefills[0].after > length:
+            step = prefills.pop(0)
+        elif prefills and prefills[0].before in (0, None):
             yield None
             step = prefills.pop(0)
         else:
@@ -89,31 +96,30 @@ def compare_stream(goldens: GoldenSet, stream: StreamingModel, row: StageRow) ->
 
 def _compare_prefill(goldens: GoldenSet, probe: Probe, state: SessionState, row: StageRow, step: PrefillStep) -> None:
     stream, name = probe.stream, step.name
-    expected = goldens.take(f"{name}.input_ids").flatten()
-    message, slices = _message(goldens, stream, state, row, name, expected)
+    if goldens.has(f"{name}.input_ids"):
+        message, slices = _message(goldens, stream, state, row, name, goldens.expected[f"{name}.input_ids"].flatten())
+    else:
+        message, slices = _named_message(goldens, stream, state, step), 1
     prepared = stream.prepare(state, message, max_slices=slices)
-    row.same(f"{name}.input_ids", prepared.row.ids, expected)
-    for bound, own in (("image_bound", prepared.row.image_bounds), ("audio_bounds", prepared.row.audio_bounds)):
-        if goldens.has(f"{name}.{bound}"):
-            row.same(f"{name}.{bound}", own, goldens.take(f"{name}.{bound}"))
-    if goldens.has(f"{name}.tgt_sizes"):
-        sizes = [list(size) for image in prepared.images for size in image.sizes]
-        row.same(f"{name}.tgt_sizes", sizes, goldens.take(f"{name}.tgt_sizes"))
+    if goldens.has(f"{name}.input_ids"):
+        row.same(f"{name}.input_ids", prepared.row.ids, goldens.take(f"{name}.input_ids").flatten())
+    kept_same(goldens, row, f"{name}.image_bound", prepared.row.image_bounds)
+    kept_same(goldens, row, f"{name}.audio_bounds", prepared.row.audio_bounds)
+    kept_same(goldens, row, f"{name}.tgt_sizes", [list(size) for image in prepared.images for size in image.sizes])
     run = probe.run(stream.feed(state, prepared))
     fed: Fed = run.outputs[0]
     for heard in run.of(Hear):
-        row.close(f"{name}.mel", heard.work.mel[None], goldens.take(f"{name}.mel"), SIGNAL)
-        row.close(f"{name}.apm_last_hidden", heard.outputs["ears"][0][0], goldens.take(f"{name}.apm_last_hidden"))
-        projected = heard.outputs["audio_projection"][0][0]
-        row.close(f"{name}.audio_projection", projected, goldens.take(f"{name}.audio_projection"))
-        row.same(f"{name}.apm_cache_len_after", heard.count, goldens.section("apm_cache_len_after")[name])
-    row.close(f"{name}.merged_embeds", fed.embeds, goldens.take(f"{name}.merged_embeds"))
+        kept_close(goldens, row, f"{name}.mel", heard.work.mel[None], SIGNAL)
+        kept_close(goldens, row, f"{name}.apm_last_hidden", heard.outputs["ears"][0][0])
+        kept_close(goldens, row, f"{name}.audio_projection", heard.outputs["audio_projection"][0][0])
+        if name in (cached := goldens.section("apm_cache_len_after")):
+            row.same(f"{name}.apm_cache_len_after", heard.count, cached[name])
+    kept_close(goldens, row, f"{name}.merged_embeds", fed.embeds)
     row.same(f"{name}.llm_cache_len_after", state.length, step.after)
     with torch.inference_mode():
         logits = stream.model.llm.logits(fed.states)
-    row.close(f"{name}.logits_last", logits[-1], goldens.take(f"{name}.logits_last"))
-    for key, found in goldens.keys(rf"{name}\.logits_{EVERY}_position"):
-        row.close(key, logits[:: int(found[1])], goldens.take(key))
+    kept_close(goldens, row, f"{name}.logits_last", logits[-1])
+    kept_close(goldens, row, f"{name}.logits", logits, parts=rf"(?:_{EVERY}_positions?)?")
 
 
 def _compare_answer(goldens: GoldenSet, probe: Probe, state: SessionState, row: StageRow, step: GenerateStep) -> None:
@@ -181,10 +187,10 @@ def _message(
     media: dict[Place, Any] = {}
     for place in (part for part in parts if isinstance(part, Place)):
         if place.kind == "sound":
-            media[place] = _sound(goldens, stream, name)
+            media[place] = _sound(goldens, stream, name, place)
         else:
-            embeds = goldens.expected[f"{name}.merged_embeds"]
-            media[place], slices = find_picture(goldens, stream, place, embeds, range(len(embeds)))
+            embeds, rows = _kept_embeds(goldens, name, len(tokens))
+            media[place], slices = find_picture(goldens, stream, place, embeds, rows, name.removeprefix("stream."))
     content = fill(parts, media)
     if book.first and "sys" in name:
         known = known_prompt(content)
@@ -194,13 +200,49 @@ def _message(
     return Message(role, content), slices  # type: ignore[arg-type]
 
 
-def _sound(goldens: GoldenSet, stream: StreamingModel, name: str) -> Sound:
-    """The input whose mel is the step's."""
-    expected = goldens.expected[f"{name}.mel"][0]
+def _named_message(goldens: GoldenSet, stream: StreamingModel, state: SessionState, step: PrefillStep) -> Message:
+    """The message of a step of which the set keeps no tokens: a unit of the inputs that have its name.
+
+    Raises SetError where none is as long as the step.
+    """
+    unit, tokens = step.name.removeprefix("stream."), step.after - state.length
+    sounds = [goldens.sounds[name] for name in (f"{unit}_audio", unit) if name in goldens.sounds][:1]
+    pictures = [goldens.pictures[name] for name in (f"{unit}_image", unit) if name in goldens.pictures][:1]
+    contents: list[list[Any]] = [[UNIT, *pictures, *sounds], [UNIT, *sounds], [*pictures, *sounds], sounds]
+    # An input may serve several units: the one of the right length whose name begins most alike.
+    alike = sorted(goldens.sounds, key=lambda title: _alike(title, unit), reverse=True)
+    contents += [[*mark, goldens.sounds[title]] for title in alike for mark in ([], [UNIT])]
+    for content in contents:
+        if content and len(stream.prepare(state, Message("user", content), max_slices=1).row) == tokens:
+            return Message("user", content)
+    raise SetError(f"{step.name} has {tokens} tokens that the set does not keep, and no input of its name is as long")
+
+
+def _alike(one: str, other: str) -> int:
+    """Letters at the beginning that two names share."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _kept_embeds(goldens: GoldenSet, name: str, length: int) -> tuple[Tensor, list[int]]:
+    """The embeddings that the set keeps of a step of ``length`` tokens, where their number tells which they are."""
+    for key, _ in goldens.keys(re.escape(f"{name}.merged_embeds") + PART):
+        kept = goldens.expected[key]
+        steps = [step for step in range(1, length + 1) if -(-length // step) == len(kept)]
+        if len(steps) == 1:
+            return kept, list(range(0, length, steps[0]))
+    return torch.empty(0), []
+
+
+def _sound(goldens: GoldenSet, stream: StreamingModel, name: str, place: Place) -> Sound:
+    """The input of a step: of those that take its placeholders the one with the step's mel, or with its name."""
+    keys = [key for key, _ in goldens.keys(re.escape(f"{name}.mel") + PART)]
     fitting = []
     for title, samples in goldens.sounds.items():
-        if mel_length(len(samples)) == expected.shape[1]:
-            fitting.append((float((stream.mel(samples) - expected).abs().max()), title))
+        if placeholders(stream, samples) == place.tokens:
+            other = not title.startswith(name.removeprefix("stream."))
+            mel = stream.mel(samples)[None]
+            gaps = [gap(mel, goldens.expected[key]) for key in keys]
+            fitting.append((max(gaps, default=0.0), other, title))
     if not fitting:
-        raise SetError(f"inputs.safetensors holds no sound of {expected.shape[1]} frames, which {name} was fed")
-    return goldens.sounds[min(fitting)[1]]
+        raise SetError(f"inputs.safetensors holds no sound of {place.tokens} tokens, which {name} was fed")
+    return goldens.sounds[min(fitting)[2]]

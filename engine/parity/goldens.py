@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +93,14 @@ class GoldenSet:
     def left(self, stage: str) -> list[str]:
         """Expected tensors of a stage that nobody took."""
         return sorted(key for key in self.expected if key.startswith(f"{stage}.") and key not in self._taken)
+
+    def left_behind(self, stages: Collection[str]) -> list[str]:
+        """Expected tensors that nobody took and that belong to none of ``stages``."""
+        return sorted(
+            key
+            for key in self.expected
+            if key not in self._taken and not any(key.startswith(f"{stage}.") for stage in stages)
+        )
 
 
 def _read(path: Path, reader: Callable[[], R]) -> R:

@@ -17,6 +17,7 @@ from engine.conversation.streaming import StreamingModel
 from engine.parity.goldens import GoldenSet, SetError
 from engine.processing.image import pad_slices
 from engine.processing.prompts import MODES, Message, Part, get_sys_prompt
+from engine.processing.tokens import AudioSlot
 
 Sound = NDArray[np.float32]
 
@@ -67,6 +68,12 @@ def parse(stream: StreamingModel, tokens: Sequence[int], offset: int = 0) -> lis
     return [part for part in parts if part != ""]
 
 
+def placeholders(stream: StreamingModel, sound: Sound) -> int:
+    """Placeholders that a sound takes, all its groups together."""
+    bounds = stream.builder([AudioSlot(len(sound))]).audio_bounds
+    return int((bounds[:, 1] - bounds[:, 0]).sum())
+
+
 def trim(parts: list[str | Place], before: str, after: str) -> list[str | Place]:
     """Parts without the header and the end that the implementation has to add by itself."""
     if parts and isinstance(parts[0], str):
@@ -78,11 +85,12 @@ def trim(parts: list[str | Place], before: str, after: str) -> list[str | Place]
 
 @torch.inference_mode()
 def find_picture(
-    goldens: GoldenSet, stream: StreamingModel, place: Place, embeds: Tensor, rows: Sequence[int]
+    goldens: GoldenSet, stream: StreamingModel, place: Place, embeds: Tensor, rows: Sequence[int], name: str = ""
 ) -> tuple[Image.Image, int]:
     """The input picture that comes closest to a place, and the slices that it was cut into at most.
 
-    ``embeds`` [R, hidden] are the set's embeddings of ``rows`` of the context.
+    ``embeds`` [R, hidden] are the set's embeddings of ``rows`` of the context. Of pictures that are equally close, as
+    all are where none of the rows is the place's, it is the one that is called after the step ``name``.
     """
     kept = [index for index, row in enumerate(rows) if any(first <= row < last for first, last in place.bounds)]
     flat = [row for first, last in place.bounds for row in range(first, last)]
@@ -95,10 +103,10 @@ def find_picture(
             patches, sizes = pad_slices([image])
             vectors = stream.model.see(patches, sizes).flatten(0, 1)
             gap = (vectors[wanted] - embeds[kept]).abs().max() if kept else torch.tensor(0.0)
-            fitting.append((float(gap), limit, title))
+            fitting.append((float(gap), not (name and title.startswith(name)), limit, title))
     if not fitting:
         raise SetError(f"images/ holds no picture that is cut into {len(place.bounds)} slices, which the set was fed")
-    _, limit, title = min(fitting)
+    *_, limit, title = min(fitting)
     return goldens.pictures[title], limit
 
 

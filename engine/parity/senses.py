@@ -13,17 +13,12 @@ from engine.conversation.streaming import StreamingModel
 from engine.model.audio import pool, token_length
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import EXACT, SIGNAL, StageRow
+from engine.parity.sampled import kept_close, kept_same
 from engine.processing.image import pad_slices
 from engine.processing.mel import split_clips
 from engine.processing.tokens import AudioSlot, ImageSlot
 
 EVERY = r"every(\d+)(?:st|nd|rd|th)"
-
-
-def stride(total: int, kept: int) -> int:
-    """Step of the rows that a set keeps of ``total``: the one that leaves ``kept``, a power of two if several do."""
-    fitting = [step for step in range(1, total + 1) if -(-total // step) == kept]
-    return next((step for step in fitting if step & (step - 1) == 0), fitting[0] if fitting else 1)
 
 
 @torch.inference_mode()
@@ -39,10 +34,10 @@ def _compare_image(
     resized, _ = stream.images.slice(picture, settings["max_slice_nums"])
     slices = stream.images(picture, settings["max_slice_nums"])
     row.same(f"{name}.n_slices", len(resized), settings["n_slices"])
-    row.same(f"{name}.tgt_sizes", [list(size) for size in slices.sizes], goldens.take(f"{name}.tgt_sizes"))
+    kept_same(goldens, row, f"{name}.tgt_sizes", [list(size) for size in slices.sizes])
     tokens = stream.builder([ImageSlot(slices.grid)], use_image_id=settings["use_image_id"])
-    row.same(f"{name}.input_ids", tokens.ids, goldens.take(f"{name}.input_ids").flatten())
-    row.same(f"{name}.image_bound", tokens.image_bounds, goldens.take(f"{name}.image_bound"))
+    kept_same(goldens, row, f"{name}.input_ids", tokens.ids)
+    kept_same(goldens, row, f"{name}.image_bound", tokens.image_bounds)
     patches, sizes = pad_slices([slices])
     features = stream.model.vpm(patches, sizes)
     for index, (piece, pixels, size) in enumerate(zip(resized, slices.patches, slices.sizes, strict=True)):
@@ -56,10 +51,8 @@ def _compare_image(
             row.same(f"{key}.resized_u8.png", raw[: expected.shape[0]], expected)
         for wanted, found in goldens.keys(rf"{key}\.pixel_values_first(\d+)patches"):
             row.close(wanted, _patchified(pixels, int(found[1])), goldens.take(wanted), EXACT)
-        expected_features = goldens.take(f"{key}.vpm")
-        own = features[index, : size[0] * size[1]]
-        row.close(f"{key}.vpm", own[:: stride(len(own), len(expected_features))], expected_features)
-    row.close(f"{name}.resampler", stream.model.resampler(features, sizes), goldens.take(f"{name}.resampler"))
+        kept_close(goldens, row, f"{key}.vpm", features[index, : size[0] * size[1]])
+    kept_close(goldens, row, f"{name}.resampler", stream.model.resampler(features, sizes))
 
 
 def _patchified(patches: Tensor, count: int) -> Tensor:
@@ -74,23 +67,20 @@ def compare_batch_audio(goldens: GoldenSet, stream: StreamingModel, row: StageRo
     sounds = [goldens.sounds[f"batch_audio{index}"] for index in range(count)]
     mels = [stream.mel(clip) for sound in sounds for clip in split_clips(sound, stream.config.mel)]
     lengths = [mel.shape[1] for mel in mels]
-    row.same("batch_audio.mel_lens", lengths, goldens.take("batch_audio.mel_lens"))
+    kept_same(goldens, row, "batch_audio.mel_lens", lengths)
     for sound, placeholders in zip(sounds, goldens.section("batch_audio_placeholders"), strict=True):
         bounds = stream.builder([AudioSlot(len(sound))]).audio_bounds
         groups = [int((bounds[:, 1] - bounds[:, 0]).sum()), len(bounds)]
         row.same("batch_audio_placeholders", groups, placeholders)
     batch = torch.nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
-    for key, found in goldens.keys(r"batch_audio\.mel_item(\d+)_first(\d+)"):
-        row.close(key, batch[int(found[1]), :, : int(found[2])], goldens.take(key), SIGNAL)
+    for index in range(len(batch)):
+        kept_close(goldens, row, f"batch_audio.mel_item{index}", batch[index], SIGNAL)
     step = stream.config.audio.pool_step
     variants = sorted({found[1] for _, found in goldens.keys(r"batch_audio\.(full|chunk[\d.]+s)\..*")})
     for variant in variants:
         seconds = -1.0 if variant == "full" else float(variant[len("chunk") : -1])
         states = stream.model.apm(batch, lengths, chunk_length=seconds)
         vectors = pool(stream.model.audio_projection_layer(states), step)
-        for key, found in goldens.keys(rf"batch_audio\.{variant}\.apm_last_hidden_item(\d+)(?:_{EVERY})?"):
-            row.close(key, states[int(found[1]), :: int(found[2] or 1)], goldens.take(key))
-        for key, found in goldens.keys(rf"batch_audio\.{variant}\.embeds(\d+)(?:_{EVERY})?"):
-            clip = int(found[1])
-            own = vectors[clip, : token_length(lengths[clip], step)]
-            row.close(key, own[:: int(found[2] or 1)], goldens.take(key))
+        for clip, length in enumerate(lengths):
+            kept_close(goldens, row, f"batch_audio.{variant}.apm_last_hidden_item{clip}", states[clip])
+            kept_close(goldens, row, f"batch_audio.{variant}.embeds{clip}", vectors[clip, : token_length(length, step)])
