@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from engine.client import INPUT_RATE
 
 REPORT = ("an4-fclc", "an4-ftmj", "an4-fsrb", "an4-mjes", "an4-mkdb", "an4-mmkw", "fsdd-theo")
-"""People whom figures are told of: neither mini's weights nor a threshold were chosen on them. On all others
-thresholds may be."""
+"""People whom figures are told of: mini was not trained on them. Thresholds are to be chosen on all others."""
 
 COMMANDS = frozenset(["yes", "no", "go", "stop", "start", "help", "enter", "erase", "rubout", "repeat"])
 """Words that mini takes for something other than dictation."""
