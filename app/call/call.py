@@ -15,7 +15,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from app.call.commands import (
     command_of,
 )
 from app.call.config import FIXED_AT_START, CallConfig, OptionError
-from app.call.end_of_turn import EndOfTurn, TurnJudge
+from app.call.ears import Ears
 from app.call.engine_link import (
     FATAL_CODES,
     ChunkArrived,
@@ -46,8 +45,9 @@ from app.call.engine_link import (
     UnitPrefilled,
     UnitRefused,
 )
-from app.call.feeder import UnitFeeder, samples_of
+from app.call.feeder import UnitFeeder
 from app.call.greeting import SECRETS, Greeting
+from app.call.inbox import Inbox
 from app.call.media_time import FRAME_SAMPLES
 from app.call.microphone import Microphone
 from app.call.outbox import Outbox
@@ -55,19 +55,12 @@ from app.call.playout import SpeechQueue
 from app.call.protocol import MAX_DELTA_CHARS, VERSION, ProtocolError, parse_message
 from app.call.response import Response
 from app.call.tap import CallTap
-from app.call.vad import create_detector, create_tracker, level_dbfs
-from app.call.vad.meter import LevelMeter
 from engine.client import OUTPUT_RATE, Chunk, EngineError, EngineInfo, EngineSession
 
 log = logging.getLogger(__name__)
 
 MAX_THUMBNAIL_BYTES = 8 * 1024
-ASKS_SMART_TURN = ("smart_turn", "both")
 ASKS_THE_MODEL = ("model", "both")
-SURELY_FITS = 8
-"""A message with fewer bytes than an eighth of the context's tokens need not be measured: a token is a byte at least,
-some models write figures out, and an engine leaves more than that for what is typed."""
-
 SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
@@ -98,29 +91,21 @@ class Call:
         self._greeting = Greeting(call_id, engine, resume_token, resume_s, recorded)
         self._on_end = on_end
         self._closed = self._ended = False
-        self._held = held
         self._withheld: list[UnitPrefilled | UnitRefused] = []  # of units on trial: told when they count
         self._t = 0
         push_to_talk = config.turn.detection == "push_to_talk"
         self._state = turn.TurnState(muted=push_to_talk)
-        self._inbox: deque[str] = deque()
-        self._measuring = False
-        self._engine = engine
         self._events: deque[turn.Event] = deque()
         self._stepping = False
         self._response: Response | None = None
         self._drafts_kept = self._drafts_dropped = 0
         self._end_probability: float | None = None  # the model's word after the newest unit
-        self._meter = LevelMeter()
         self._outbox = Outbox(self._welcome, tap.event if tap else None)
-        self._detector = create_detector(config.vad)
-        self._speech = create_tracker(config.vad)
+        self._ears = Ears(config, self.judged, held=held)
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
         self.link = EngineLink(session, self._on_result, self._has_room, engine_changed=self._engine_changed, held=held)
-        self._judge = TurnJudge(_listener, self.judged)
-        if config.turn.end_of_turn in ASKS_SMART_TURN and not held:
-            self._judge.prepare()
+        self._inbox = Inbox(self.link, engine.context_limit if engine else None, self._take)
         self._feeder = UnitFeeder(config, self.link, self._warn_behind, tap.unit_frame if tap else None)
         self.event("welcome", self._welcome(False), secret=SECRETS)
 
@@ -147,36 +132,12 @@ class Call:
         A long typed text takes effect, or is refused, when the engine has measured it; what comes behind it waits.
         """
         if not self._closed:
-            self._inbox.append(raw)
-            self._read_inbox()
+            self._inbox.push(raw)
 
-    def _read_inbox(self) -> None:
-        while self._inbox and not self._measuring and not self._closed:
-            raw = self._inbox.popleft()
-            if (text := self._long_text(raw)) is None:
-                self._take(raw)
-            else:
-                self._measuring = True
-                self.link.check_text(text, partial(self._measured, raw))
-
-    def _measured(self, raw: str, refusal: EngineError | None) -> None:
-        self._measuring = False
-        if not self._closed:
-            self._take(raw, refusal)
-            self._read_inbox()
-
-    def _long_text(self, raw: str) -> str | None:
-        """The text that this message types, if it may be more than the engine can take in."""
-        if self._engine is None or len(raw.encode(errors="replace")) <= self._engine.context_limit // SURELY_FITS:
-            return None
-        try:
-            command = command_of(parse_message(raw))
-        except ProtocolError:
-            return None
-        return command.text if isinstance(command, turn.Typed) else None
-
-    def _take(self, raw: str, refusal: EngineError | None = None) -> None:
+    def _take(self, raw: str, refusal: EngineError | None) -> None:
         """Let a message take effect, or answer it with the engine's ``refusal`` of its text."""
+        if self._closed:
+            return
         if self._tap:
             self._tap.command(self._t, raw)
         seq: int | None = None
@@ -208,10 +169,8 @@ class Call:
         self.step(turn.Judged(end, probability))
 
     def _ask(self, end: int) -> None:
-        if self.config.turn.end_of_turn in ASKS_SMART_TURN and not self._held:  # a recording has the answers
-            assert self._state.opened is not None
-            preroll = samples_of(self.config.turn.preroll_ms)
-            self._judge.ask(end, self._t - self._state.opened + preroll)
+        assert self._state.opened is not None
+        self._ears.ask(end, self._t - self._state.opened)
         self._ask_the_model(end)
 
     def _ask_the_model(self, end: int) -> None:
@@ -222,7 +181,7 @@ class Call:
 
     async def idle(self) -> None:
         """Return when nothing can happen without a new input: for replays, in which nobody takes any time."""
-        await self._judge.idle()
+        await self._ears.idle()
         await self.link.idle()
 
     def _on_frame(self, frame: NDArray[np.int16]) -> None:
@@ -235,16 +194,15 @@ class Call:
         if self._tap:
             self._tap.audio(frame)
         self._feeder.push(frame)
-        self._judge.push(frame)
-        level = level_dbfs(frame)
-        match self._speech.push(self._detector.push(frame), level):
+        match self._ears.push(frame):
             case turn.Lull() as lull:
                 self.step(replace(lull, ready=self._feeder.is_idle))
             case turn.SpeechStarted() | turn.SpeechEnded() | turn.LullOver() as change:
                 self.step(change)
-        self.step(turn.Tick(self._speech.voiced_ms))
+        self.step(turn.Tick(self._ears.speech.voiced_ms))
         self._cut_units()
-        self._tell_vad(level)
+        if (shown := self._ears.shown(self._t)) is not None:
+            self.event("vad", shown)
 
     def _on_played(self, epoch: int, samples: int) -> None:
         if self._closed:
@@ -371,12 +329,9 @@ class Call:
             self.event("warning", {"code": "fixed_at_start", "message": message})
 
     def _set_config(self, config: CallConfig) -> None:
-        """New options take effect at once; a changed VAD begins anew."""
-        if config.vad != self.config.vad:
-            if self._speech.speaking:
-                self.step(turn.SpeechEnded(self._speech.last_voiced, self._speech.voiced_ms))
-            now = self._speech.now
-            self._detector, self._speech = create_detector(config.vad), create_tracker(config.vad, now)
+        """New options take effect at once."""
+        if (ended := self._ears.configure(config)) is not None:
+            self.step(ended)
         detection = config.turn.detection
         if detection != self.config.turn.detection:
             self.step(turn.Discard())
@@ -407,7 +362,8 @@ class Call:
         self._closed = True
         if self._tap:
             self._tap.closed(reason)  # the end's place among the inputs: while the link closes, the track pulls on
-        self._judge.close()
+        self._inbox.close()
+        self._ears.close()
         await self.link.close()
 
     # ------------------------------------------------------------------------------------------ the turn machine
@@ -431,7 +387,7 @@ class Call:
                 self._feeder.open(onset)
             case turn.CloseTurn(end):
                 push_to_talk = self.config.turn.detection == "push_to_talk"
-                last_voiced = end if end is not None or push_to_talk else self._speech.last_voiced
+                last_voiced = end if end is not None or push_to_talk else self._ears.speech.last_voiced
                 self._feeder.close(last_voiced)
             case turn.DropTurn(reason):
                 self._feeder.drop()
@@ -449,7 +405,7 @@ class Call:
                 self.link.take_back(epoch, self._feeder.take_back(), running=not finished)
                 self._drafts_dropped += 1
             case turn.EndSpeech():
-                self._speech.end()
+                self._ears.speech.end()
             case turn.Generate():
                 self._generate(action)
             case turn.Play(chunk):
@@ -476,8 +432,8 @@ class Call:
             return
         if self.config.turn.detection == "push_to_talk":
             self._feeder.cut(self._t)
-        elif self._state.said_ms + self._speech.voiced_ms >= self.config.turn.min_speech_ms:
-            self._feeder.cut(self._speech.last_voiced)
+        elif self._state.said_ms + self._ears.speech.voiced_ms >= self.config.turn.min_speech_ms:
+            self._feeder.cut(self._ears.speech.last_voiced)
 
     def _generate(self, action: turn.Generate) -> None:
         if action.prepared:
@@ -553,11 +509,6 @@ class Call:
         context = {"used": prefilled.context_used, "limit": prefilled.context_limit, "action": action}
         self.event("context", context | {"dropped": prefilled.dropped_tokens})
 
-    def _tell_vad(self, level: float) -> None:
-        data = self._meter.push(self._t, self._speech.speaking, level)
-        if data is not None:
-            self.event("vad", data)
-
     def _engine_changed(self, error: EngineError | None) -> None:
         """What the engine does unasked. It depends on the machine, so that it is not recorded."""
         if self._closed:
@@ -592,12 +543,6 @@ class Call:
 
     def _welcome(self, resumed: bool) -> dict[str, Any]:
         return self._greeting.data(self.config, resumed)
-
-
-def _listener() -> EndOfTurn:
-    from app.call.end_of_turn.smart_turn import SmartTurn  # loads onnxruntime, which not every call needs
-
-    return SmartTurn()
 
 
 def _about(seq: int | None) -> dict[str, Any]:

@@ -86,7 +86,7 @@ async def test_a_question_that_is_overtaken_is_given_up() -> None:
 async def test_a_pause_of_half_a_second_splits_a_turn_or_not(
     probability: float, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.call.call._listener", lambda: Oracle(*[probability] * 20))
+    monkeypatch.setattr("app.call.ears._listener", lambda: Oracle(*[probability] * 20))
     talk = await start(Script(answers=("one two",)), {"turn": {"end_of_turn": "smart_turn"}, "barge_in": False})
     for sound in (QUIET, syllables(1.2), 0.5, syllables(1.2), 4.0):
         await talk.hear(sound)
@@ -96,7 +96,7 @@ async def test_a_pause_of_half_a_second_splits_a_turn_or_not(
 
 
 async def test_a_judge_who_fails_leaves_it_to_the_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.call.call._listener", Oracle)  # has no answer at all
+    monkeypatch.setattr("app.call.ears._listener", Oracle)  # has no answer at all
     talk = await start(Script(answers=("one two",)), {"turn": {"end_of_turn": "smart_turn"}})
     for sound in (QUIET, syllables(1.2), 3.0):
         await talk.hear(sound)

@@ -1,0 +1,78 @@
+"""What a call hears in its microphone: when somebody speaks, how loud it is, and whether they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.call import turn
+from app.call.config import CallConfig
+from app.call.end_of_turn import EndOfTurn, TurnJudge
+from app.call.feeder import samples_of
+from app.call.vad import create_detector, create_tracker, level_dbfs
+from app.call.vad.meter import LevelMeter
+from app.call.vad.speech import SpeechEvent
+
+ASKS_SMART_TURN = ("smart_turn", "both")
+
+
+class Ears:
+    """The voice detector with its tracker, the level meter, and the one who is asked whether a turn is over."""
+
+    def __init__(self, config: CallConfig, judged: Callable[[int, float], None], *, held: bool) -> None:
+        """``judged(end, probability)`` hears of every judgement; with ``held`` nobody is asked, since a recording has
+        what was said."""
+        self._config = config
+        self._held = held
+        self._detector = create_detector(config.vad)
+        self.speech = create_tracker(config.vad)
+        self._meter = LevelMeter()
+        self._judge = TurnJudge(_listener, judged)
+        self._level = 0.0
+        if self._asks:
+            self._judge.prepare()
+
+    def push(self, frame: NDArray[np.int16]) -> SpeechEvent | None:
+        """The next 20 ms, int16 [320] at 16 kHz; what that changes for whoever speaks."""
+        self._judge.push(frame)
+        self._level = level_dbfs(frame)
+        return self.speech.push(self._detector.push(frame), self._level)
+
+    def shown(self, t_samples: int) -> dict[str, Any] | None:
+        """What the client is told of the newest frame; None for nothing new."""
+        return self._meter.push(t_samples, self.speech.speaking, self._level)
+
+    def ask(self, end: int, turn_samples: int) -> None:
+        """Ask whether the person was done at media time ``end``, in a turn that is so long without its pre-roll."""
+        if self._asks:
+            self._judge.ask(end, turn_samples + samples_of(self._config.turn.preroll_ms))
+
+    def configure(self, config: CallConfig) -> turn.SpeechEnded | None:
+        """New options take effect at once; a changed detector begins anew, and speech that it heard is over."""
+        changed, self._config = config.vad != self._config.vad, config
+        if not changed:
+            return None
+        before = self.speech
+        self._detector, self.speech = create_detector(config.vad), create_tracker(config.vad, before.now)
+        return turn.SpeechEnded(before.last_voiced, before.voiced_ms) if before.speaking else None
+
+    async def idle(self) -> None:
+        """Return when no question is open."""
+        await self._judge.idle()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._judge.close()
+
+    @property
+    def _asks(self) -> bool:
+        return self._config.turn.end_of_turn in ASKS_SMART_TURN and not self._held
+
+
+def _listener() -> EndOfTurn:
+    from app.call.end_of_turn.smart_turn import SmartTurn  # loads onnxruntime, which not every call needs
+
+    return SmartTurn()
