@@ -84,3 +84,14 @@ def test_no_module_imports_itself_over_others() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"an import circle: {' imports '.join(reversed(error.args[1]))}")
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """One name for one thing: who reads ``Options`` must know which. Names that begin with an underscore are at home in
+    their module."""
+    homes: dict[str, list[str]] = {}
+    for name, path in HOUSE.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    assert not {name: places for name, places in homes.items() if len(places) > 1}

@@ -34,7 +34,7 @@ from app.call.commands import (
     command_of,
 )
 from app.call.config import FIXED_AT_START, CallConfig, OptionError
-from app.call.ears import Ears
+from app.call.ears import CallEars
 from app.call.engine_link import (
     FATAL_CODES,
     ChunkArrived,
@@ -101,7 +101,7 @@ class Call:
         self._drafts_kept = self._drafts_dropped = 0
         self._end_probability: float | None = None  # the model's word after the newest unit
         self._outbox = Outbox(self._welcome, tap.event if tap else None)
-        self._ears = Ears(config, self.judged, held=held)
+        self._ears = CallEars(config, self.judged, held=held)
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
         self.link = EngineLink(session, self._on_result, self._has_room, engine_changed=self._engine_changed, held=held)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.call import turn
-from app.call.protocol import VERSION, Message, ProtocolError
+from app.call.protocol import VERSION, ClientMessage, ProtocolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ Command = (
 )  # fmt: skip
 
 
-def command_of(message: Message) -> Command:
+def command_of(message: ClientMessage) -> Command:
     """What a message asks for. Raises ProtocolError ``invalid_message`` for what its schema cannot tell."""
     return _READERS[message.type](message.data) if message.known else Unknown(message.type)
 

@@ -19,7 +19,7 @@ from app.call.vad.speech import SpeechEvent
 ASKS_SMART_TURN = ("smart_turn", "both")
 
 
-class Ears:
+class CallEars:
     """The voice detector with its tracker, the level meter, and the one who is asked whether a turn is over."""
 
     def __init__(self, config: CallConfig, judged: Callable[[int, float], None], *, held: bool) -> None:

@@ -50,7 +50,7 @@ class ProtocolError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ClientMessage:
     """A client's message that is well formed. ``known`` is False for a type that this version does not have."""
 
     type: str
@@ -59,7 +59,7 @@ class Message:
     known: bool
 
 
-def parse_message(raw: str) -> Message:
+def parse_message(raw: str) -> ClientMessage:
     """Read one message of the client. Raises :class:`ProtocolError` ``message_too_large``, ``bad_json``,
     ``unsupported_version`` or ``invalid_message``."""
     if len(raw) > MAX_MESSAGE_BYTES or len(raw.encode(errors="replace")) > MAX_MESSAGE_BYTES:
@@ -79,7 +79,7 @@ def parse_message(raw: str) -> Message:
     known = kind in SCHEMA["$defs"]["client"]["properties"]
     if known:
         _check(_validator("client", kind), data, f"{kind} message", seq)
-    return Message(kind, data, seq, known)
+    return ClientMessage(kind, data, seq, known)
 
 
 def make_event(

@@ -54,7 +54,7 @@ FOLLOWS_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ToBeHeard:
     """Something that there is to be heard in a bundle, seconds of media time."""
 
     kind: Kind
@@ -119,7 +119,7 @@ class _TimedSession:
             yield chunk
 
 
-def read_turns(folder: Path) -> tuple[Heard, ...]:
+def read_turns(folder: Path) -> tuple[ToBeHeard, ...]:
     """What ``turns.jsonl`` of a bundle says is to be heard, in order. Raises BundleError."""
     path = folder / "turns.jsonl"
     if not path.is_file():
@@ -127,7 +127,7 @@ def read_turns(folder: Path) -> tuple[Heard, ...]:
     heard = []
     for number, line in read_lines(path):
         try:
-            one = Heard(line["kind"], float(line["begin_s"]), float(line["end_s"]))
+            one = ToBeHeard(line["kind"], float(line["begin_s"]), float(line["end_s"]))
         except (KeyError, TypeError, ValueError):
             raise BundleError(path, f"line {number} lacks kind, begin_s or end_s", "correct that line") from None
         if one.kind not in get_args(Kind) or not 0 <= one.begin_s < one.end_s:
@@ -136,7 +136,7 @@ def read_turns(folder: Path) -> tuple[Heard, ...]:
     return tuple(sorted(heard, key=lambda one: one.begin_s))
 
 
-def count(heard: Sequence[Heard], events: Sequence[Mapping[str, Any]], engine: Mapping[int, float], tally: Tally,
+def count(heard: Sequence[ToBeHeard], events: Sequence[Mapping[str, Any]], engine: Mapping[int, float], tally: Tally,
           wait_s: float) -> None:  # fmt: skip
     """Add one call to ``tally``. ``engine`` has the seconds to the first sound by epoch; ``wait_s`` of them a prepared
     answer has had when the turn ends at its earliest."""

@@ -64,7 +64,7 @@ class PlaceInLine:
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class CallPlace:
     """Taken from the beginning of an offer until all of its call is closed."""
 
     client: str
@@ -100,7 +100,7 @@ class CallRegistry:
         self._defaults = defaults
         self._recordings = recordings
         self._calls: dict[str, OpenCall] = {}
-        self._places: set[Place] = set()
+        self._places: set[CallPlace] = set()
         self._line = WaitingLine()
         self._mean_call_s = TYPICAL_CALL_S
         self._tasks: set[asyncio.Task[None]] = set()
@@ -250,10 +250,10 @@ class CallRegistry:
                 "not_ready", "The model is not ready yet; GET /ready tells when.", retry_after=RETRY_NOT_READY_S
             )
 
-    def _take_place(self, ticket: str | None, address: str) -> Place:
+    def _take_place(self, ticket: str | None, address: str) -> CallPlace:
         if not self._is_next(ticket):
             raise self._full(self._wait(ticket))
-        place = Place(client_of(address))
+        place = CallPlace(client_of(address))
         if sum(other.client == place.client and other.waits for other in self._places) >= MAX_UNCONNECTED:
             raise RequestError(
                 "rate_limited",

@@ -43,7 +43,7 @@ FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class HeardSound:
     """All of one piece of sound, which was a message of its own."""
 
     ids: Tensor
@@ -86,7 +86,7 @@ def compare_hearing(goldens: GoldenSet, stream: StreamingModel, row: StageRow) -
         row.problems.append(f"{STAGE} has {count} pieces, too few to fill the cache of the encoder")
 
 
-def _was_reset(heard: Sequence[Heard]) -> bool:
+def _was_reset(heard: Sequence[HeardSound]) -> bool:
     return any(after.cached < before.cached for before, after in pairwise(heard))
 
 
@@ -119,7 +119,7 @@ def _lengths(manifest: dict[str, Any]) -> dict[int, int]:
 
 def _fed(
     goldens: GoldenSet, stream: StreamingModel, kept: Sequence[Kept], lengths: Mapping[int, int], count: int
-) -> list[Heard]:
+) -> list[HeardSound]:
     """What becomes of the sounds that come closest to the first pieces that the set keeps."""
     first = sorted(kept, key=lambda entry: entry.piece)[:3]
     tried = first[-1].piece + 1 if first else min(count, 2)
@@ -174,7 +174,7 @@ def _repeated(group: Sequence[Sound], count: int) -> Iterator[list[Sound]]:
 
 
 @torch.inference_mode()
-def _hear(stream: StreamingModel, sounds: Sequence[Sound], prompt: Message | None) -> list[Heard]:
+def _hear(stream: StreamingModel, sounds: Sequence[Sound], prompt: Message | None) -> list[HeardSound]:
     """Every piece as a message of one session."""
     probe, state = Probe(stream), stream.open()
     pieces = []
@@ -186,7 +186,7 @@ def _hear(stream: StreamingModel, sounds: Sequence[Sound], prompt: Message | Non
             run = probe.run(stream.feed(state, prepared))
             (record,), fed = run.of(Hear), run.outputs[0]
             pieces.append(
-                Heard(
+                HeardSound(
                     ids=torch.from_numpy(prepared.row.ids),
                     merged=fed.embeds,
                     logits=stream.model.llm.logits(fed.states[-1]),

@@ -14,7 +14,7 @@ from engine.conversation.sampling import TextSampling
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.mini.layout import CHECKPOINT
-from engine.mini.measure.alignment import LIMIT_MS, Aligner, Spoken, answers, errors
+from engine.mini.measure.alignment import LIMIT_MS, Aligner, SpokenAnswer, answers, errors
 from engine.processing.prompts import Message, TypedText, get_sys_prompt
 from engine.serving.live_answer import ServedAnswer
 from engine.serving.live_session import SAFE_PACE
@@ -22,11 +22,11 @@ from engine.spoken import SpokenText
 
 
 @pytest.fixture(scope="module")
-def spoken() -> list[Spoken]:
+def spoken() -> list[SpokenAnswer]:
     return asyncio.run(answers(8, "default", CHECKPOINT))
 
 
-def test_words_begin_where_they_are_said_to(spoken: list[Spoken]) -> None:
+def test_words_begin_where_they_are_said_to(spoken: list[SpokenAnswer]) -> None:
     pytest.importorskip("pocketsphinx")
     announced, final, lost = errors(spoken, Aligner())
     assert lost <= 2
@@ -35,7 +35,7 @@ def test_words_begin_where_they_are_said_to(spoken: list[Spoken]) -> None:
     assert np.abs(announced).max() <= 3 * LIMIT_MS
 
 
-def test_an_answer_begins_with_its_sound(spoken: list[Spoken]) -> None:
+def test_an_answer_begins_with_its_sound(spoken: list[SpokenAnswer]) -> None:
     """Without the 180 ms that mini is silent first, but with the whole onset."""
     for answer in spoken:
         assert 0.01 < answer.silence_s < 0.1

@@ -12,7 +12,7 @@ from engine.config import OmniConfig
 from engine.mini.export import unpack
 from engine.mini.layout import CHECKPOINT
 from engine.mini.sound.hearing import FRAMES, UNIT
-from engine.mini.sound.hearing_data import Heard, joined
+from engine.mini.sound.hearing_data import Utterance, joined
 from engine.mini.stages.language import token_builder
 from engine.mini.stages.seeing import Eyes
 from engine.mini.stages.training import load_modules
@@ -24,9 +24,9 @@ from engine.processing.image import ImageProcessor
 config = OmniConfig.from_dir(CHECKPOINT)
 
 
-def utterance(text: str, samples: int, ends: tuple[float, ...], high: bool) -> Heard:
+def utterance(text: str, samples: int, ends: tuple[float, ...], high: bool) -> Utterance:
     labels = np.arange(-(-samples // UNIT) * FRAMES) % 7
-    return Heard(text, np.full(samples, 0.1, np.float32), labels, ends, high=high)
+    return Utterance(text, np.full(samples, 0.1, np.float32), labels, ends, high=high)
 
 
 def test_what_follows_an_utterance_is_said_later() -> None:

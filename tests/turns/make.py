@@ -24,7 +24,7 @@ ANSWER_S = 1.2
 """How long after a question something is heard in its answer: later than any policy takes to begin it."""
 
 Spoken = tuple[str, Wave]
-"""What it is (a kind of :class:`app.replay.turns.Heard`, or ``silence``) and its sound."""
+"""What it is (a kind of :class:`app.replay.turns.ToBeHeard`, or ``silence``) and its sound."""
 
 
 def ends(wave: Wave) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from app.replay.bundle_media import BundleError
-from app.replay.turns import Heard, Tally, count, main, read_turns
+from app.replay.turns import Tally, ToBeHeard, count, main, read_turns
 from tests.ears.corpus import Recording
 from tests.turns.make import calls, write
 
@@ -26,7 +26,7 @@ def event(kind: str, t: float, epoch: int = 1, **data: str) -> dict[str, object]
 
 
 def test_a_turn_is_answered_cut_off_or_left_alone() -> None:
-    heard = [Heard("turn", 1.0, 3.0), Heard("turn", 5.0, 7.0), Heard("turn", 9.0, 10.0)]
+    heard = [ToBeHeard("turn", 1.0, 3.0), ToBeHeard("turn", 5.0, 7.0), ToBeHeard("turn", 9.0, 10.0)]
     events = [event("response.started", 3.5), event("response.started", 6.0, 2)]
     tally = Tally()
     count(heard, events, {1: 0.7}, tally, 0.16)
@@ -35,7 +35,7 @@ def test_a_turn_is_answered_cut_off_or_left_alone() -> None:
 
 
 def test_a_sound_survives_unless_it_stops_or_causes_an_answer() -> None:
-    heard = [Heard("sound", 1.0, 1.3), Heard("sound", 5.0, 5.3), Heard("sound", 9.0, 9.3)]
+    heard = [ToBeHeard("sound", 1.0, 1.3), ToBeHeard("sound", 5.0, 5.3), ToBeHeard("sound", 9.0, 9.3)]
     events = [
         event("response.done", 1.2, status="cancelled", reason="barge_in"),
         event("response.started", 5.9, 2),
@@ -47,7 +47,7 @@ def test_a_sound_survives_unless_it_stops_or_causes_an_answer() -> None:
 
 
 def test_an_interruption_is_obeyed_from_its_pause_on() -> None:
-    heard = [Heard("interruption", 1.0, 2.5)]
+    heard = [ToBeHeard("interruption", 1.0, 2.5)]
     events = [
         event("response.paused", 1.14, reason="voice"),
         event("response.done", 1.6, status="cancelled", reason="barge_in"),

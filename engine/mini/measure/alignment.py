@@ -39,7 +39,7 @@ AROUND = RATE // 5
 
 
 @dataclass(slots=True)
-class Spoken:
+class SpokenAnswer:
     """One answer as a caller gets it."""
 
     text: str = ""
@@ -63,10 +63,10 @@ class Spoken:
         return float(loud[0]) / OUTPUT_RATE if len(loud) else 0.0
 
 
-async def ask(session: EngineSession, question: str, epoch: int) -> Spoken:
+async def ask(session: EngineSession, question: str, epoch: int) -> SpokenAnswer:
     """One turn of a call: typed, answered and heard to the end."""
     await session.prefill(Unit(text=question))
-    spoken, table, made = Spoken(), SpokenText(), 0
+    spoken, table, made = SpokenAnswer(), SpokenText(), 0
     begun = time.perf_counter()
     async for chunk in session.generate(epoch):
         table.add(chunk.text, chunk.starts)
@@ -82,7 +82,7 @@ async def ask(session: EngineSession, question: str, epoch: int) -> Spoken:
     return spoken
 
 
-async def answers(count: int, voice: str, model: Path) -> list[Spoken]:
+async def answers(count: int, voice: str, model: Path) -> list[SpokenAnswer]:
     """Answers to ``count`` questions, in calls of :data:`TURNS`."""
     engine = create_engine(EngineSpec(model=str(model), device="cpu", in_process=True))
     await engine.start()
@@ -129,7 +129,7 @@ class Aligner:
         return [frame / 100 - AROUND / RATE for _, frame in said]
 
 
-def errors(spoken: list[Spoken], aligner: Aligner) -> tuple[list[float], list[float], int]:
+def errors(spoken: list[SpokenAnswer], aligner: Aligner) -> tuple[list[float], list[float], int]:
     """Milliseconds by which words begin later than was announced, and than was told with their sound; and the answers
     in which the recogniser did not find its words."""
     early, final, lost = [], [], 0

@@ -26,7 +26,7 @@ MAX_SECONDS = 5
 
 
 @dataclass(slots=True)
-class Heard:
+class Utterance:
     """One utterance ready for the encoder."""
 
     text: str
@@ -64,14 +64,14 @@ def phones_of(text: str) -> list[int]:
 
 def hear(
     text: str, speech: Speech, rng: np.random.Generator, strength: float, crowd: list[NDArray[np.float32]]
-) -> Heard:
+) -> Utterance:
     """Augments one utterance and moves its phone times along."""
     placed = place(speech.samples, speech.rate, rng, strength, crowd)
     ends = speech.word_ends or word_ends(text, speech)
     said: list[int] | None = None
     if speech.phones and any(word not in lexicon() for word in text.split()):
         said = [phone_class(name) for name, _ in speech.phones if name != PAUSE]
-    return Heard(text, placed.samples, frame_labels(speech, placed),
+    return Utterance(text, placed.samples, frame_labels(speech, placed),
                  tuple(placed.start + end * placed.tempo for end in ends), said, speech.high)  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def frame_labels(speech: Speech, placed: Placed) -> NDArray[np.int64]:
     return np.where((index < 0) | (times > end), phone_class(PAUSE), classes[index]).astype(np.int64)
 
 
-def joined(first: Heard, second: Heard) -> Heard:
+def joined(first: Utterance, second: Utterance) -> Utterance:
     """One utterance after the other."""
     frame = UNIT // FRAMES
     frames = len(first.samples) // frame
@@ -115,11 +115,13 @@ def joined(first: Heard, second: Heard) -> Heard:
     ends: tuple[float, ...] = ()
     if first.word_ends and second.word_ends:
         ends = (*first.word_ends, *(frames / FRAMES + end for end in second.word_ends))
-    return Heard(f"{first.text} {second.text}", samples, labels, ends, first.classes() + second.classes(),
+    return Utterance(f"{first.text} {second.text}", samples, labels, ends, first.classes() + second.classes(),
                  first.high if first.high == second.high else None)  # fmt: skip
 
 
-def sample(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float] = FAMILIES) -> Heard:
+def sample(
+    voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float] = FAMILIES
+) -> Utterance:
     """What a random voice says, in training sometimes two of them (:data:`JOINED`), at most :data:`MAX_SECONDS`."""
     heard = _utterance(voices, rng, strength, families)
     if strength > 0 and rng.random() < JOINED:
@@ -129,7 +131,7 @@ def sample(voices: Voices, rng: np.random.Generator, strength: float, families: 
     return heard
 
 
-def _utterance(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float]) -> Heard:
+def _utterance(voices: Voices, rng: np.random.Generator, strength: float, families: dict[str, float]) -> Utterance:
     while True:
         text, speech = voices.say(rng, voices.pick(families, rng))
         heard = hear(text, speech, rng, strength, voices.crowd)
@@ -138,7 +140,7 @@ def _utterance(voices: Voices, rng: np.random.Generator, strength: float, famili
 
 
 def collate(
-    items: list[Heard], rng: np.random.Generator, strength: float
+    items: list[Utterance], rng: np.random.Generator, strength: float
 ) -> tuple[HeardBatch, list[list[int]], Tensor]:
     """Units, phone classes, frame labels [B, n·50]."""
     batch = units_of(items, rng, strength)
@@ -148,7 +150,7 @@ def collate(
     return batch, [h.classes() for h in items], torch.from_numpy(labels)
 
 
-def units_of(items: list[Heard], rng: np.random.Generator, strength: float) -> HeardBatch:
+def units_of(items: list[Utterance], rng: np.random.Generator, strength: float) -> HeardBatch:
     """Units, with vocal tracts and equalizers drawn at random where ``strength`` is above 0."""
     batch = to_units([h.samples for h in items])
     if strength > 0:

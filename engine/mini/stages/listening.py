@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from engine.config import OmniConfig
 from engine.mini.sound.augment import babble, noise_pool
 from engine.mini.sound.hearing import UNIT, HeardBatch, WarpedMel, encode_units
-from engine.mini.sound.hearing_data import FAMILIES, Heard, hear, units_of, unlabelled
+from engine.mini.sound.hearing_data import FAMILIES, Utterance, hear, units_of, unlabelled
 from engine.mini.sound.voices import Voices, draw
 from engine.mini.stages.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.stages.language import (
@@ -136,7 +136,7 @@ class Callers:
     strength: float = 0.6
     families: dict[str, float] = field(default_factory=lambda: dict(FAMILIES))
 
-    def say(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
+    def say(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Utterance]:
         """``turn``, or what a recorded person said instead; now and then noise. Raises KeyError as
         :meth:`Voices.read` does."""
         while True:
@@ -157,7 +157,7 @@ class Callers:
                 return made, heard
             turn = grammar.turn(random.Random(int(rng.integers(1 << 60))))
 
-    def read(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard]:
+    def read(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Utterance]:
         """``turn`` to the word, by one of those who can read any text. Raises KeyError as :meth:`Voices.read` does."""
         readers = self.voices.readers()
         while True:
@@ -166,14 +166,14 @@ class Callers:
             if len(heard.samples) <= MAX_TURN_SECONDS * UNIT:
                 return turn, heard
 
-    def ask(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Heard] | None:
+    def ask(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Utterance] | None:
         """``turn``, spoken; None where there are only shards and none has this text."""
         try:
             return (self.read if turn.skill in TO_THE_WORD else self.say)(turn, rng)
         except KeyError:
             return None
 
-    def prompt(self, rng: np.random.Generator) -> tuple[int, Heard]:
+    def prompt(self, rng: np.random.Generator) -> tuple[int, Utterance]:
         """A voice prompt of a few seconds, and which of mini's voices is like it."""
         speech = self.voices.stranger(rng)
         heard = hear("", speech, rng, 0.3 * self.strength, self.voices.crowd)
@@ -189,7 +189,7 @@ def conversation_batch(
     have a real picture; the others have what perfect eyes would see in it, which costs nothing."""
     process = ImageProcessor(config.image)
 
-    def turns(source: random.Random, rng: np.random.Generator, heard: list[Heard]) -> Iterator[Said]:
+    def turns(source: random.Random, rng: np.random.Generator, heard: list[Utterance]) -> Iterator[Said]:
         drawn = source.random() < rendered
         converse = source.choices(
             (shown_conversation, told_conversation, spoken_conversation), (shown, TOLD_SHARE, 1 - shown - TOLD_SHARE)
@@ -207,8 +207,8 @@ def conversation_batch(
     def make(step: int) -> ListeningBatch:
         rng, source = chances(seed, step)
         dialogues: list[Dialogue] = []
-        heard: list[Heard] = []
-        prompts: list[Heard] = []
+        heard: list[Utterance] = []
+        prompts: list[Utterance] = []
         for _ in range(size):
             persona = source.choice(PERSONAS) if source.random() < 0.12 else ""
             dialogue = Dialogue(list(turns(source, rng, heard)), persona)
@@ -231,7 +231,7 @@ def single_batch(callers: Callers, builder: TokenBuilder, seed: int, size: int) 
     def make(step: int) -> ListeningBatch:
         rng, source = chances(seed, step)
         dialogues: list[Dialogue] = []
-        heard: list[Heard] = []
+        heard: list[Utterance] = []
         while len(dialogues) < SINGLE * size:
             turn = source.choices(skills, (3, 1, 4, 2))[0](source)
             if (spoken := callers.ask(turn, rng)) is not None:
@@ -259,19 +259,19 @@ def looked_batch(config: OmniConfig, words: HeardWords, seed: int, size: int) ->
 
 
 def _listening(
-    dialogues: list[Dialogue], heard: list[Heard], builder: TokenBuilder, source: random.Random,
+    dialogues: list[Dialogue], heard: list[Utterance], builder: TokenBuilder, source: random.Random,
     rng: np.random.Generator, strength: float,
 ) -> ListeningBatch:  # fmt: skip
     return ListeningBatch(build(dialogues, builder, source), units_of(heard, rng, strength) if heard else None)
 
 
-def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> Heard:
+def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> Utterance:
     """One to three seconds of noise, steady or in bursts, or of a crowd."""
     length = int(rng.uniform(1.0, 3.0) * UNIT)
     if crowd and rng.random() < 0.3:
         chosen = [crowd[i] for i in rng.choice(len(crowd), int(rng.integers(5, 9)))]
         level = np.float32(10 ** (-rng.uniform(12, 40) / 20))
-        return Heard("", np.clip(babble(chosen, rng, length) * level, -1, 1), unlabelled(length))
+        return Utterance("", np.clip(babble(chosen, rng, length) * level, -1, 1), unlabelled(length))
     pool = noise_pool()[str(rng.choice(["white", "pink", "brown", "hum"]))]
     at = int(rng.integers(0, len(pool) - length))
     envelope = np.ones(length, np.float32)
@@ -279,7 +279,7 @@ def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> He
         knots = rng.uniform(0, 1, int(rng.integers(4, 14))) ** 3
         envelope = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(knots)), knots).astype(np.float32)
     samples = pool[at : at + length] * envelope * np.float32(10 ** (-rng.uniform(12, 50) / 20))
-    return Heard("", np.clip(samples, -1, 1), unlabelled(length))
+    return Utterance("", np.clip(samples, -1, 1), unlabelled(length))
 
 
 def train_listening(
