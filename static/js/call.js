@@ -4,7 +4,7 @@
  * (conversation.js).
  */
 
-import { CallError, asCallError } from "./errors.js";
+import { CallError, asCallError, endedByServer } from "./errors.js";
 import { EventLog, PROTOCOL } from "./events.js";
 import { requireMedia } from "./media.js";
 import { Peer } from "./peer.js";
@@ -214,6 +214,9 @@ export class Call {
         "fatal_error",
         new CallError(event.data.code, { message: event.data.message, retry: event.data.retryable }),
       );
+    } else if (event.type === "session.ending" && event.data.in_s === 0) {
+      this.forgotten = true;
+      this.end("ended", endedByServer(event.data.reason));
     }
   }
 
@@ -269,6 +272,7 @@ export class Call {
     const giveUpAt = performance.now() + this.resumeS * 1000;
     try {
       for (let attempt = 0; ; attempt++) {
+        let wait = 0;
         try {
           await this.#connect((sdp) => restartCall(answer, sdp, signal), signal);
           break;
@@ -281,8 +285,9 @@ export class Call {
           }
           if (performance.now() > giveUpAt)
             throw error.code === "server_unreachable" ? error : new CallError("call_gone", { cause: error });
+          wait = (error.retryAfter ?? 0) * 1000;
         }
-        await sleepOffline(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)], signal);
+        await sleepOffline(Math.max(wait, RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]), signal);
       }
       this.#show("live");
     } catch (reason) {

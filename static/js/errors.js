@@ -71,6 +71,21 @@ const ADVICE = {
     message: "The call has ended on the server, because it was away for too long. Start a new one.",
     retry: true,
   },
+  call_ended: {
+    message: "The server has ended the call. Start a new one.",
+    retry: true,
+  },
+  time_limit: {
+    message: "The call has lasted as long as this server allows. Start a new one to go on.",
+    retry: true,
+  },
+  server_stopped: {
+    message: "The server was stopped, and the call with it. Start a new one when it runs again.",
+    retry: true,
+  },
+  key_missing: {
+    message: "The server asks for its key. Load the page again to enter it.",
+  },
   media_blocked: {
     message:
       "The server answers, but no sound gets through. A firewall may block UDP between this device and the server; ask for the ports to be opened or for a TURN server.",
@@ -131,6 +146,15 @@ export function cameraError(reason) {
   if (code === "permission_denied") return new CallError("camera_denied", { cause });
   if (code === "microphone_missing") return new CallError("camera_missing", { cause });
   return new CallError(code, { cause });
+}
+
+/**
+ * Why the server has ended a call.
+ * @param {string} reason of its event `session.ending`
+ * @returns {CallError}
+ */
+export function endedByServer(reason) {
+  return new CallError({ time_limit: "time_limit", shutdown: "server_stopped" }[reason] ?? "call_ended");
 }
 
 /**

@@ -55,8 +55,10 @@ export class WaitingRoom {
       this.on.queue({ position: details.position ?? null, etaS: details.eta_s ?? null });
       this.on.phase("queued");
       await sleep((retryAfter ?? QUEUE_POLL_S) * 1000, this.signal);
-    } else if (code === "rate_limited" && this.ticket) {
-      // Others who wait behind the same address ask, too.
+    } else if (code === "rate_limited") {
+      // Others behind the same address ask, too. The place in the line, if there is one, is as it was.
+      if (!this.ticket) this.on.queue({ position: null, etaS: null });
+      this.on.phase("queued");
       await sleep((retryAfter ?? QUEUE_POLL_S) * 1000, this.signal);
     } else return false;
     return true;

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.caller import OBSERVE, Browsers, Caller
 from tests.browser.conftest import ServerFactory
@@ -170,11 +170,55 @@ async def test_a_server_that_is_gone_ends_the_call_with_a_sentence(
     server = start_server("--engine", "scripted", "--grace-s", "2")
     async with browsers.visit(server.address, listener) as person:
         await person.start("voice")
-        server.stop()
+        os.kill(server.pid, signal.SIGKILL)
         await person.state("reconnecting")
         await person.state("ended")
         await person.shows("error", "The server does not answer")
         await expect(person["error-action"]).to_be_visible()
+
+
+async def test_a_server_that_is_stopped_ends_the_call_at_once(
+    browsers: Browsers, start_server: ServerFactory, listener: Path
+) -> None:
+    server = start_server("--engine", "scripted")
+    async with browsers.visit(server.address, listener) as person:
+        await person.start("voice")
+        server.stop()
+        await person.state("ended")
+        await person.shows("error", "The server was stopped")
+        assert await person.page.evaluate("window.observed.peers.length") == 1
+
+
+async def test_a_call_ends_at_the_servers_time_limit(
+    browsers: Browsers, start_server: ServerFactory, listener: Path
+) -> None:
+    server = start_server("--engine", "scripted", "--max-call-s", "6")
+    async with browsers.visit(server.address, listener) as person:
+        await person.start("voice")
+        await person.state("ended")
+        await person.shows("error", "as long as this server allows")
+        assert await person.page.evaluate("window.observed.peers.length") == 1
+
+
+async def test_a_limit_on_requests_is_waited_for(browsers: Browsers, scripted: Server, listener: Path) -> None:
+    limit = {"error": {"code": "rate_limited", "message": "Too many requests from this address."}}
+    asked = 0
+
+    async def refuse_twice(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= 2:
+            await route.fulfill(status=429, json=limit, headers={"Retry-After": "1"})
+        else:
+            await route.continue_()
+
+    async with browsers.visit(scripted.address, listener) as person:
+        await person.page.route("**/api/line", refuse_twice)
+        await person.press("start-voice")
+        await person.state("queued")
+        await expect(person["error"]).to_be_hidden()
+        await person.state("listening")
+        assert asked > 2
 
 
 async def test_a_call_that_the_server_has_forgotten_asks_for_a_new_one(
