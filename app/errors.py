@@ -13,6 +13,8 @@ STATUS: dict[str, HTTPStatus] = {
     "bad_candidate": HTTPStatus.BAD_REQUEST,
     "bad_options": HTTPStatus.BAD_REQUEST,
     "prompt_too_long": HTTPStatus.BAD_REQUEST,
+    "key_missing": HTTPStatus.UNAUTHORIZED,
+    "key_wrong": HTTPStatus.FORBIDDEN,
     "token_missing": HTTPStatus.UNAUTHORIZED,
     "token_wrong": HTTPStatus.FORBIDDEN,
     "unknown_call": HTTPStatus.NOT_FOUND,

@@ -48,6 +48,11 @@ class RateLimiter:
         bucket = self._buckets[address]
         return 0.0 if bucket.take() else bucket.wait_s
 
+    def wait_s(self, address: str) -> float:
+        """What :meth:`take` would say, without a count."""
+        bucket = self._buckets.get(client_of(address))
+        return 0.0 if bucket is None else bucket.wait_s
+
     def _make_room(self) -> None:
         if len(self._buckets) >= MAX_ADDRESSES:
             busy = [(address, bucket) for address, bucket in self._buckets.items() if not bucket.full]

@@ -67,6 +67,14 @@ def _ice_url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _key(text: str) -> str:
+    if text.lower() == "auto":
+        return "auto"
+    if len(text) < 8 or not text.isprintable():
+        raise ValueError("must be auto, or a text of at least 8 characters")
+    return text
+
+
 def _option(default: Any, parse: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help})
 
@@ -90,6 +98,7 @@ class ServerOptions:
     dtype: str = _option("auto", str, "precision of the weights: auto, float32, bfloat16 or float16")
     quantize: str = _option("none", str, "quantization of the weights: none, int8 or int4")
     script: str = _option("", str, "JSON file with the answers of the scripted engine")
+    key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")
     max_calls: int = _option(8, _whole(1, 1000), "calls at the same time; further callers queue")
     max_call_s: int = _option(0, _whole(0, 604_800), "seconds after which a call ends, announced before; 0 is no limit")
     record: str = _option("", str, "folder that gets a bundle of every call (calls are not recorded when not set)")

@@ -1,21 +1,28 @@
-"""The call page, the help page, their static files, and the certificate that a device can be made to trust."""
+"""The pages (call, key and help), their static files, and the certificate that a device can be made to trust."""
 
 from __future__ import annotations
 
 import asyncio
 import mimetypes
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from markupsafe import Markup
 
 from app.errors import RequestError
-from app.server.certs import fingerprint
+from app.server.access import ACCESS, may_enter
+from app.server.addresses import LOOPBACK
+from app.server.certs import fingerprint, runs_out
+from app.server.qr import svg
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "static"
+MAX_HOST = 253
+"""Characters of a host name (RFC 1035 section 2.3.4)."""
 CERTIFICATE_TYPE = "application/x-x509-ca-cert"
 
 SECURITY_HEADERS = {
@@ -45,15 +52,29 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers.setdefault("Cache-Control", "no-cache" if request.path.startswith("/static/") else "no-store")
 
 
-def add_pages(app: web.Application, ca: Path | None) -> None:
-    """Serve the pages. ``ca`` is the authority that signed the server's certificate, None if it is not ours."""
+def add_pages(app: web.Application, ca: Path | None, origins: Callable[[], list[str]]) -> None:
+    """Serve the pages. ``ca`` is the authority that signed the server's certificate, None if it is not ours;
+    ``origins`` gives the addresses of the pages for other devices, the likeliest first."""
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "templates"), autoescape=True)
 
     async def call_page(request: web.Request) -> web.Response:
-        return _page(templates.get_template("call.html").render())
+        if may_enter(request):
+            return _page(templates.get_template("call.html").render())
+        return _page(templates.get_template("key.html").render(), status=401)
 
     async def help_page(request: web.Request) -> web.Response:
-        return _page(templates.get_template("help.html").render(ca_sha256=fingerprint(ca) if ca else None))
+        access, inside = request.app[ACCESS], may_enter(request)
+        addresses = _with_own(request, origins())
+        link = f"{addresses[0]}/help{access.fragment if access and inside else ''}" if addresses else ""
+        html = templates.get_template("help.html").render(
+            ca_sha256=fingerprint(ca) if ca else None,
+            ca_until=runs_out(ca) if ca else None,
+            addresses=addresses,
+            qr=Markup(svg(link)) if link else None,
+            key_wanted=not inside,
+            link_has_key=access is not None and inside,
+        )
+        return _page(html)
 
     async def ca_pem(request: web.Request) -> web.Response:
         return web.Response(body=_authority(ca), content_type=CERTIFICATE_TYPE)
@@ -92,8 +113,20 @@ async def static_file(request: web.Request) -> web.Response:
     return response
 
 
-def _page(html: str) -> web.Response:
-    return web.Response(text=html, content_type="text/html", charset="utf-8")
+def _page(html: str, status: int = 200) -> web.Response:
+    return web.Response(text=html, status=status, content_type="text/html", charset="utf-8")
+
+
+def _with_own(request: web.Request, origins: list[str]) -> list[str]:
+    """The addresses of the server, first the one that the asker came by: it works. One that only this machine has, or
+    that is no address, is left out."""
+    try:
+        host, own = request.url.host or "", str(request.url.origin())
+    except ValueError:
+        return origins
+    if host in LOOPBACK or not 0 < len(host) <= MAX_HOST:
+        return origins
+    return [own, *(address for address in origins if address != own)]
 
 
 def _authority(ca: Path | None) -> bytes:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,10 @@ from aiortc import RTCIceServer
 from app.call.config import CallConfig
 from app.errors import StartError
 from app.replay.record import Recordings
-from app.server import api, connections, pages
-from app.server.addresses import local_addresses
+from app.server import access, api, connections, pages
+from app.server.access import Access
+from app.server.addresses import origin, reachable_hosts
+from app.server.announce import announcement
 from app.server.calls import CallRegistry
 from app.server.certs import Certificates, ensure_certificates, own_certificates
 from app.server.limits import RateLimiter
@@ -52,6 +55,7 @@ class Server:
         self.options = options
         self.engine = engine
         self.port = options.port
+        self.access = Access(options.key, options.port) if options.key else None
         self._begun = time.monotonic()
         self._was_ready = False
         self._ice_servers = ice_servers(options)
@@ -82,13 +86,16 @@ class Server:
 
     async def listen(self, certificates: Certificates | None) -> None:
         """Answer HTTP from now on (TLS with ``certificates``). Raises StartError if the port cannot be had."""
-        app = web.Application(client_max_size=api.MAX_BODY_BYTES, middlewares=[api.errors_as_json])
+        app = web.Application(
+            client_max_size=api.MAX_BODY_BYTES, middlewares=[api.errors_as_json, access.behind_the_key]
+        )
+        app[access.ACCESS] = self.access
         app[api.REGISTRY] = self.registry
         app[api.LIMITER] = RateLimiter(self.options.offers_per_minute)
         app[api.CANDIDATE_LIMITER] = RateLimiter(api.CANDIDATES_PER_MINUTE)
         app[api.READY] = self.readiness
-        app.add_routes(api.routes)
-        pages.add_pages(app, certificates.ca if certificates else None)
+        app.add_routes([*api.routes, *access.routes])
+        pages.add_pages(app, certificates.ca if certificates else None, self.origins)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
         tls = certificates.ssl_context() if certificates else None
@@ -98,6 +105,10 @@ class Server:
             )
         except OSError as error:
             raise StartError(_why_not_listening(self.options, error)) from error
+
+    def origins(self) -> list[str]:
+        """The addresses of the pages for other devices, the likeliest first."""
+        return [origin(host, self.port) for host in reachable_hosts(self.options.host)]
 
     async def start_engine(self) -> None:
         """Load the engine and warm it up, telling how long it takes. Raises StartError."""
@@ -195,7 +206,8 @@ async def serve(options: ServerOptions) -> None:
             starting.cancel()
             return
         starting.result()
-        _announce(options, server.port)
+        lines = announcement(options.host, server.port, server.access, colours=sys.stdout.isatty())
+        print(*lines, sep="\n", flush=True)
         await stopping
 
 
@@ -236,23 +248,8 @@ def _ask_to_stop(stop: asyncio.Event) -> None:
         guard.start()
 
 
-def _announce(options: ServerOptions, port: int) -> None:
-    """Tell the addresses; the line that begins with ``ready`` is the last one."""
-    everywhere = options.host in ("0.0.0.0", "::")
-    if everywhere:
-        for address in local_addresses():
-            print(f"on your network: https://{_bracketed(address)}:{port}   (first time: /help tells how to trust it)")
-        print("reachable by everybody on this network; HOST=127.0.0.1 keeps the server to this machine")
-    host = "localhost" if everywhere or options.host in ("127.0.0.1", "::1") else _bracketed(options.host)
-    print(f"ready https://{host}:{port}", flush=True)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _why_not_listening(options: ServerOptions, error: OSError) -> str:
-    where = f"{_bracketed(options.host)}:{options.port}"
+    where = origin(options.host, options.port).removeprefix("https://")
     if error.errno == errno.EADDRINUSE:
         return (
             f"Port {options.port} is taken by another program: stop that program, or choose another port, "

@@ -250,6 +250,8 @@ async function watchReady() {
       store.set({ ready: await fetchReady() });
       if (store.state.error?.code === "server_unreachable") store.set({ error: null });
     } catch (reason) {
+      // A server that was started anew has a new key, or forgot who knew the old one: the page asks for it.
+      if (asCallError(reason).code === "key_missing") location.reload();
       store.set({ ready: null });
       if (!store.state.error) showError(asCallError(reason));
     }

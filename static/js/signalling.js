@@ -50,6 +50,7 @@ async function post(path, content, signal) {
  */
 const KNOWN = {
   full: "server_full",
+  key_missing: "key_missing",
   not_ready: "engine_not_ready",
   rate_limited: "rate_limited",
   unknown_call: "call_gone",
@@ -122,6 +123,8 @@ export async function closeCall(call) {
  * @returns {Promise<import("./state.js").Ready>}
  */
 export async function fetchReady(signal) {
-  const { status, body } = await request("/ready", { signal });
+  const answer = await request("/ready", { signal });
+  const { status, body } = answer;
+  if (status === 401) throw refusal(answer);
   return { ...body, ready: status === 200 && body.ready !== false };
 }

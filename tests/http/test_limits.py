@@ -31,6 +31,17 @@ def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
     assert [bucket.take() for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_a_limit_can_be_asked_without_being_used_up() -> None:
+    clock = Clock()
+    limiter = RateLimiter(2, clock)
+    assert [limiter.wait_s("a") for _ in range(5)] == [0.0] * 5
+    assert limiter.take("a") == 0.0
+    assert limiter.wait_s("a") == pytest.approx(limiter.take("a"))
+    assert limiter.wait_s("b") == 0.0
+    clock.now += limiter.wait_s("a")
+    assert limiter.take("a") == 0.0
+
+
 @given(st.lists(st.floats(0, 3), max_size=200))
 def test_a_bucket_never_allows_more_than_burst_and_rate(pauses: list[float]) -> None:
     clock = Clock()

@@ -54,6 +54,7 @@ def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
         (["--port", "65536"], "--port must be a whole number from 0 to 65535"),
         (["--max-calls", "0"], "--max-calls must be a whole number from 1 to 1000"),
         (["--engine", "gpt"], "--engine must be one of mini, scripted"),
+        (["--key", "short"], "--key must be auto, or a text of at least 8 characters"),
         (["--vad", "none"], "--vad must be one of webrtc, silero"),
         (["--ice-hosts", "localhost"], "must be IP addresses separated by commas, and 'localhost' is none"),
         (["--stun-url", "https://example"], "must look like stun:host.example:3478"),
