@@ -30,7 +30,7 @@ const ADVICE = {
     retry: true,
   },
   microphone_lost: {
-    message: "The microphone stopped. Reconnect it or choose another one under “Microphone and camera”.",
+    message: "The microphone stopped. Reconnect it or choose another one in the settings.",
   },
   camera_missing: {
     message:

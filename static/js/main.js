@@ -9,12 +9,16 @@ import { Playback } from "./playback.js";
 import { StatsReader, qualityLevel, qualityText } from "./quality.js";
 import { CallRecord, download } from "./record.js";
 import { WakeLock, askBeforeLeaving, onVisible, trackViewport } from "./screen.js";
+import { SETTINGS, Settings } from "./settings.js";
 import { fetchReady } from "./signalling.js";
-import { Store, initialState, room } from "./state.js";
+import { Store, inForce, initialState, room } from "./state.js";
+import { PushToTalk } from "./talk.js";
 import { Uplink } from "./uplink.js";
 import { ControlsView } from "./view/controls.js";
 import { Orb } from "./view/orb.js";
+import { SettingsView } from "./view/settings.js";
 import { StageView } from "./view/stage.js";
+import { TalkView } from "./view/talk.js";
 import { TranscriptView } from "./view/transcript.js";
 import { describe } from "./view/words.js";
 
@@ -30,6 +34,7 @@ export const store = new Store(initialState());
 const captions = new TranscriptView($("captions"), $("announcer"), $("latest"));
 const playback = new Playback($("voice"), (blocked) => store.set({ tapToHear: blocked }));
 const wakeLock = new WakeLock();
+const settings = new Settings();
 
 /** @type {Call|null} */
 let call = null;
@@ -37,6 +42,8 @@ let call = null;
 let conversation = null;
 /** @type {Capture|null} */
 let capture = null;
+/** @type {PushToTalk|null} */
+let talk = null;
 let stats = new StatsReader();
 let uplink = new Uplink();
 /** @type {CallRecord|null} the transcript of this call or of the last one */
@@ -67,7 +74,7 @@ async function start(mode) {
   uplink = new Uplink();
   call = new Call(
     own,
-    { mode, options: chosenVoice(), iceServers: ready?.ice_servers ?? [] },
+    { mode, options: settings.forCall(ready?.voices), iceServers: ready?.ice_servers ?? [] },
     {
       phase: onPhase,
       event: onEvent,
@@ -84,13 +91,19 @@ async function start(mode) {
     playback,
     (type, data) => call?.send(type, data) ?? false,
   );
+  talk = new PushToTalk({
+    microphone: (open) => own.setMuted(!open),
+    send: (type) => call?.send(type, {}) ?? false,
+    talking: (talking) => store.set({ talking }),
+    slip: () => store.set({ notice: "Hold it for as long as you speak, then let go." }),
+  });
   await call.start();
 }
 
-/** What the person chose before the call; without a choice the server's default holds. */
-function chosenVoice() {
-  const voice = $("voice-select").value;
-  return voice && voice !== "default" ? { voice } : {};
+/** Have the call follow what was chosen, as far as it can change now. @param {string[]} names */
+function apply(names) {
+  const changing = names.filter((name) => SETTINGS[name].live);
+  if (changing.length && store.state.config) call?.send("session.update", settings.options(changing));
 }
 
 /** @param {import("./state.js").Phase} phase */
@@ -107,6 +120,8 @@ function onPhase(phase) {
   if (!capture) return;
   conversation?.tellMicrophone(capture);
   conversation?.tellCamera(capture);
+  talk?.regain();
+  if (store.state.config) apply(settings.outstanding(store.state.config));
 }
 
 /** @param {import("./events.js").Envelope} event */
@@ -117,6 +132,8 @@ function onEvent(event) {
   }
   if (event.type === "error" && !event.data.fatal) store.set({ notice: event.data.message });
   conversation?.receive(event);
+  if (event.type === "welcome" || event.type === "session.updated")
+    talk?.activate(inForce(store.state, "pushToTalk") ?? false);
 }
 
 /** Words that were spoken while there was no connection. @param {number} lostS */
@@ -133,18 +150,21 @@ function ownUp(lostS) {
 /** @param {import("./errors.js").CallError|null} error */
 function onOver(error) {
   conversation?.close();
+  talk?.close();
   if (store.state.liveSince !== null) record?.save();
   capture?.close();
   playback.stop();
   wakeLock.release();
   controls.showSelf(null);
-  call = conversation = capture = null;
+  call = conversation = capture = talk = null;
   const kept = Boolean(record?.entries.length);
   store.set({
     phase: kept || store.state.liveSince !== null ? "ended" : "start",
     kept,
     turn: "idle",
     answering: false,
+    held: false,
+    config: null,
     muted: false,
     silent: "",
     camera: false,
@@ -165,7 +185,7 @@ function onCaptureChange(changed) {
   const { microphones, cameras, speakers, mirrored } = changed;
   const { silent } = changed;
   store.set({ muted: changed.muted, silent, camera: Boolean(changed.camera), mirrored, microphones, cameras, speakers });
-  controls.markDevices(changed.microphone?.getSettings().deviceId, changed.camera?.getSettings().deviceId);
+  sheet.markDevices(changed.microphone?.getSettings().deviceId, changed.camera?.getSettings().deviceId);
   if (muted !== changed.muted || silent !== before) conversation?.tellMicrophone(changed);
   if (camera !== Boolean(changed.camera)) conversation?.tellCamera(changed);
 }
@@ -201,12 +221,22 @@ const controls = new ControlsView({
     store.set({ error: null });
     start(store.state.mode);
   },
+});
+
+const sheet = new SettingsView(settings, {
+  change: apply,
   device: (kind, deviceId) =>
     attempt(async () => {
       if (kind === "speaker") await playback.useSpeaker(deviceId);
       else if (kind === "microphone") await capture?.useMicrophone(deviceId);
       else await capture?.startCamera({ deviceId: { exact: deviceId } });
     }),
+});
+
+const talkButton = new TalkView($("talk"), {
+  press: () => talk?.press(),
+  release: () => talk?.release(),
+  discard: () => talk?.discard(),
 });
 
 const silence = { level: 0, bands: [0, 0, 0] };
@@ -219,10 +249,18 @@ const stage = new StageView();
 store.subscribe((state, changed) => {
   stage.update(state, changed);
   controls.update(state, changed);
+  talkButton.update(state, changed);
+  sheet.update(state, changed);
   if (changed.has("phase")) askBeforeLeaving(state.phase === "live" || state.phase === "reconnecting");
-  if (changed.has("turn") || changed.has("phase") || changed.has("silent"))
-    orb.setTurn(room(state) === "call" && state.phase !== "live" ? "thinking" : describe(state).turn);
+  if (["turn", "phase", "silent", "held"].some((name) => changed.has(name))) orb.setTurn(mood(state));
 });
+
+/** @param {import("./state.js").State} state */
+function mood(state) {
+  if (room(state) === "call" && state.phase !== "live") return "thinking";
+  const { turn } = describe(state);
+  return turn === "speaking" && state.held ? "held" : turn;
+}
 
 /** @param {number} now */
 function frame(now) {

@@ -4,6 +4,8 @@
  * `reduce` is pure: (state, event) → changed fields. Views subscribe to the store and draw what they are given.
  */
 
+import { SETTINGS } from "./settings.js";
+
 /** @typedef {"start"|"asking"|"warming"|"queued"|"connecting"|"live"|"reconnecting"|"ended"} Phase */
 /** @typedef {"idle"|"listening"|"hearing"|"thinking"|"speaking"|"interrupted"|"paused"} Turn */
 /** @typedef {{position: number|null, etaS: number|null}} Queue a place in the line; null when the line is full, too */
@@ -14,6 +16,9 @@
  * @property {"video"|"voice"} mode what was started
  * @property {Turn} turn the server's turn state
  * @property {boolean} answering true from response.started to response.done
+ * @property {boolean} held the answer waits, because somebody makes a sound
+ * @property {Record<string, any>|null} config the call's options that are in force; null outside of a call
+ * @property {boolean} talking the person holds the button of push-to-talk
  * @property {boolean} muted
  * @property {"muted"|"held"|"lost"|""} silent why no sound leaves this device, if none does
  * @property {boolean} camera true while the camera sends
@@ -60,6 +65,15 @@ export function room({ phase }) {
   return phase === "queued" || phase === "warming" ? "waiting" : "call";
 }
 
+/**
+ * The value of a setting that is in force in this call; undefined outside of one.
+ * @param {State} state
+ * @param {string} name
+ */
+export function inForce({ config }, name) {
+  return config ? SETTINGS[name].read(config) : undefined;
+}
+
 /** @returns {State} */
 export function initialState() {
   return {
@@ -67,6 +81,9 @@ export function initialState() {
     mode: "video",
     turn: "idle",
     answering: false,
+    held: false,
+    config: null,
+    talking: false,
     muted: false,
     silent: "",
     camera: false,
@@ -98,13 +115,19 @@ export function initialState() {
 export function reduce(state, { type, data }) {
   switch (type) {
     case "welcome":
-      return { recorded: Boolean(data.recorded ?? state.recorded) };
+      return { recorded: Boolean(data.recorded ?? state.recorded), config: data.config };
+    case "session.updated":
+      return { config: data.config };
     case "turn.state":
       return { turn: data.state };
     case "response.started":
-      return { answering: true };
+      return { answering: true, held: false };
+    case "response.paused":
+      return { held: true };
+    case "response.resumed":
+      return { held: false };
     case "response.done":
-      return { answering: false };
+      return { answering: false, held: false };
     case "context":
       return { context: { used: data.used, limit: data.limit } };
     case "frame.used":

@@ -33,7 +33,7 @@ async (message) => {
   store.set({ error: message && { code: "camera_lost", message, retry: false } });
 }
 """
-CONTROLS = ("mute", "camera", "flip", "stop", "end", "text-input", "send")
+CONTROLS = ("mute", "camera", "flip", "stop", "end", "settings", "text-input", "send")
 
 OVERFLOW = """
 () => [...document.querySelectorAll("html, .bar, .presence, .panel, .captions, .dock, .composer")]
@@ -47,7 +47,7 @@ async def test_the_first_screen_can_be_reached_whole_on_every_screen(browsers: B
         await person.shows("state", "Ready when you are")
         for screen, (width, height) in SCREENS.items():
             await _resize(person, width, height)
-            for testid in ("start-video", "start-voice", "help"):
+            for testid in ("start-video", "start-voice", "settings", "help"):
                 await _fits(person[testid], width, height, screen)
             for part in (".welcome .examples li", ".note", ".privacy"):
                 await person.page.locator(part).last.scroll_into_view_if_needed()
@@ -119,7 +119,7 @@ async def test_a_call_can_be_made_with_the_keyboard_alone(browsers: Browsers, sc
 async def test_everything_that_can_be_pressed_has_a_name(browsers: Browsers, scripted: Server) -> None:
     async with browsers.visit(scripted.address) as person:
         nameless = await person.page.evaluate(
-            """() => [...document.querySelectorAll("button, a, input, select")].filter((element) =>
+            """() => [...document.querySelectorAll("button, a, input, select, textarea")].filter((element) =>
                  !(element.getAttribute("aria-label") || element.textContent.trim() || element.labels?.length))
                  .map((element) => element.outerHTML)"""
         )

@@ -1,6 +1,6 @@
-/** Dock, composer, messages, self view and device sheet: what can be pressed, and what it shows. */
+/** Dock, composer, messages and self view: what can be pressed, and what it shows. */
 
-import { room } from "../state.js";
+import { inForce, room } from "../state.js";
 
 /** @typedef {import("../state.js").State} State */
 
@@ -17,7 +17,6 @@ import { room } from "../state.js";
  * @property {() => void} hear
  * @property {() => void} dismiss
  * @property {() => void} retry
- * @property {(kind: "microphone"|"camera"|"speaker", deviceId: string) => void} device
  */
 
 /** How long a passing remark stays, ms. */
@@ -43,7 +42,6 @@ export class ControlsView {
       "tap-to-hear": actions.hear,
       "error-close": actions.dismiss,
       "error-action": actions.retry,
-      devices: () => $("devices-sheet").showModal(),
       "save-text": () => actions.save("txt"),
       "save-json": () => actions.save("json"),
     };
@@ -56,11 +54,6 @@ export class ControlsView {
       const example = /** @type {Element} */ (target).closest(".example");
       if (example) actions.write(example.textContent ?? "");
     });
-    for (const kind of /** @type {const} */ (["microphone", "camera", "speaker"])) {
-      $(`${kind}-select`).addEventListener("change", (/** @type {any} */ event) =>
-        actions.device(kind, event.target.value),
-      );
-    }
     document.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
@@ -72,10 +65,12 @@ export class ControlsView {
     if (has("phase", "answering", "turn"))
       $("stop").disabled = !live || !(state.answering || state.turn === "thinking");
     if (has("phase", "muted")) toggle($("mute"), state.muted, state.muted ? "Unmute" : "Mute");
-    if (has("phase", "camera", "cameras", "mode")) {
+    if (has("config")) $("mute").hidden = inForce(state, "pushToTalk") ?? false; // the button that talks has its place
+    if (has("phase", "camera", "cameras", "mode", "config")) {
       toggle($("camera"), !state.camera, state.camera ? "Camera off" : "Camera on");
       $("flip").disabled = !state.camera || state.cameras.length < 2;
       for (const id of ["mute", "camera"]) $(id).disabled = state.phase === "asking" || room(state) === "waiting";
+      if ($("mute").hidden) $("mute").disabled = true;
     }
     if (has("camera", "mirrored", "mode", "phase")) {
       $("self").hidden =
@@ -83,7 +78,6 @@ export class ControlsView {
       $("self").toggleAttribute("data-off", !state.camera);
       $("self").toggleAttribute("data-mirrored", state.mirrored);
     }
-    if (has("microphones", "cameras", "speakers", "phase")) this.#devices(state);
     if (has("error")) this.#error(state);
     if (has("notice")) this.#notice(state.notice);
   }
@@ -94,12 +88,6 @@ export class ControlsView {
     if (video.srcObject === stream) return;
     video.srcObject = stream;
     if (stream) video.play().catch(() => {});
-  }
-
-  /** @param {string|undefined} microphone @param {string|undefined} camera ids of the devices in use */
-  markDevices(microphone, camera) {
-    if (microphone) $("microphone-select").value = microphone;
-    if (camera) $("camera-select").value = camera;
   }
 
   /** Focus goes where the person would look next. @param {State} state */
@@ -114,22 +102,7 @@ export class ControlsView {
     if (!lobby && focused?.closest(".welcome")) $("end").focus({ preventScroll: true });
     const returned = lobby && this.away;
     this.away = !lobby;
-    if (returned) {
-      $("devices-sheet").close();
-      $("start-video").focus({ preventScroll: true });
-    }
-  }
-
-  /** @param {State} state */
-  #devices(state) {
-    const { microphones, cameras, speakers, phase } = state;
-    const choice = [microphones, cameras, speakers].some((devices) => devices.length > 1);
-    $("devices").hidden = !choice || phase === "asking" || room(state) !== "call";
-    fill($("microphone-select"), microphones, "Microphone");
-    fill($("camera-select"), cameras, "Camera");
-    $("camera-select").disabled = cameras.length === 0;
-    fill($("speaker-select"), speakers, "Speaker");
-    $("speaker-row").hidden = speakers.length < 2;
+    if (returned) $("start-video").focus({ preventScroll: true });
   }
 
   /** @param {State} state */
@@ -154,7 +127,8 @@ export class ControlsView {
    * @param {KeyboardEvent} event
    */
   #onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("devices-sheet").open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    if (document.querySelector("dialog[open]")) return;
     const writing = /** @type {Element} */ (event.target).matches("input, select, textarea");
     if (event.key === "Escape" && !$("stop").disabled) this.actions.stop();
     if (writing || document.body.dataset.room !== "call") return;
@@ -168,15 +142,4 @@ function toggle(button, pressed, label) {
   button.setAttribute("aria-pressed", String(pressed));
   button.setAttribute("aria-label", label);
   button.title = label;
-}
-
-/** @param {HTMLSelectElement} select @param {MediaDeviceInfo[]} devices @param {string} word */
-function fill(select, devices, word) {
-  const chosen = select.value;
-  select.replaceChildren(
-    ...devices.map(
-      (device, index) =>
-        new Option(device.label || `${word} ${index + 1}`, device.deviceId, false, device.deviceId === chosen),
-    ),
-  );
 }

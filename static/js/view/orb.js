@@ -17,7 +17,7 @@
  * @property {number} alpha
  */
 
-/** @type {Record<Turn, Mood>} */
+/** @type {Record<Turn|"held", Mood>} */
 const MOODS = {
   idle: {
     from: [64, 104, 226],
@@ -68,6 +68,16 @@ const MOODS = {
     sway: 0.02,
     reach: 0.38,
     alpha: 0.9,
+  },
+  held: {
+    from: [240, 88, 56],
+    to: [36, 92, 235],
+    radius: 0.52,
+    width: 0.07,
+    speed: 0.25,
+    sway: 0.008,
+    reach: 0.06,
+    alpha: 0.55,
   },
   interrupted: {
     from: [36, 92, 235],
@@ -122,7 +132,7 @@ export class Orb {
     this.#fit();
   }
 
-  /** @param {Turn} turn */
+  /** @param {Turn|"held"} turn held: an answer that waits, because somebody makes a sound */
   setTurn(turn) {
     this.target = MOODS[turn] ?? MOODS.idle;
     if (this.still.matches) {

@@ -1,6 +1,6 @@
 /** Bar and stage: what the state is called, what the engine is, how the connection and the memory stand. */
 
-import { room } from "../state.js";
+import { inForce, room } from "../state.js";
 import { describe } from "./words.js";
 
 /** @typedef {import("../state.js").State} State */
@@ -16,9 +16,11 @@ export class StageView {
   /** @param {State} state @param {Set<string>} changed */
   update(state, changed) {
     const has = (/** @type {string[]} */ ...names) => names.some((name) => changed.has(name));
-    if (has("phase", "turn", "mode", "ready", "silent", "queue", "camera", "tapToHear")) {
+    if (has("phase", "turn", "mode", "ready", "silent", "queue", "camera", "tapToHear", "config", "held")) {
       const { word, hint, turn } = describe(state);
       Object.assign(document.body.dataset, { room: room(state), phase: state.phase, mode: state.mode, turn });
+      document.body.toggleAttribute("data-held", state.held);
+      document.body.toggleAttribute("data-push-to-talk", Boolean(inForce(state, "pushToTalk")));
       if ($("state").textContent !== word) $("state").textContent = word; // screen readers read it out
       $("state").dataset.state = stateName(state);
       $("hint").textContent = hint;
@@ -61,7 +63,6 @@ export class StageView {
     $("recorded-word").textContent = room(state) === "call" ? "Recorded" : "Calls are recorded";
     $("recording-note").hidden = !ready?.recording;
     $("note").textContent = ready?.note ?? "";
-    this.#voices(ready?.voices ?? []);
     this.#examples(ready?.examples ?? []);
   }
 
@@ -74,14 +75,6 @@ export class StageView {
       list.dataset.shown = examples.join("\n");
       list.replaceChildren(...examples.map((example) => exampleItem(example, list.hasAttribute("data-tap"))));
     }
-  }
-
-  /** A choice only where there is one. @param {string[]} voices */
-  #voices(voices) {
-    const select = $("voice-select");
-    $("voice-row").hidden = voices.length < 2;
-    if (select.options.length === voices.length) return;
-    select.replaceChildren(...voices.map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
   }
 
   /** @param {State} state */

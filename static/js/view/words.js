@@ -3,6 +3,8 @@
  * agree with each other and with what the dock shows.
  */
 
+import { inForce } from "../state.js";
+
 /** @typedef {import("../state.js").State} State */
 /** @typedef {{word: string, hint: string, turn: import("../state.js").Turn}} Words */
 
@@ -21,7 +23,15 @@ const TURN_WORDS = {
 const SILENT_WORDS = {
   muted: ["You are muted", "Switch the microphone on, or write"],
   held: ["Microphone taken", "Another app holds it. The call goes on when it lets go"],
-  lost: ["No microphone", "Choose one under “Microphone and camera”, or write"],
+  lost: ["No microphone", "Choose one in the settings, or write"],
+};
+
+/** @type {Partial<Record<import("../state.js").Turn, string>>} */
+const PUSH_HINTS = {
+  idle: matchMedia("(pointer: coarse)").matches
+    ? "Hold the button while you speak"
+    : "Hold the button or the space bar while you speak",
+  hearing: "Let go when you are done",
 };
 
 /** @param {State} state @returns {Words} */
@@ -30,23 +40,37 @@ export function describe(state) {
   return { word, hint, turn: shownTurn(state) };
 }
 
+/** Why nothing is heard where it should be: at rest, push-to-talk keeps the microphone off. @param {State} state */
+const silence = (state) => (inForce(state, "pushToTalk") && state.silent === "muted" ? "" : state.silent);
+
 /**
  * The server learns a moment later that the microphone is silent; till then it goes on about speech that has ended.
  * @param {State} state
  */
-function shownTurn({ phase, turn, silent }) {
+function shownTurn(state) {
+  const { phase, turn } = state;
   if (phase !== "live") return "idle";
-  return silent && ["hearing", "interrupted", "paused"].includes(turn) ? "listening" : turn;
+  return silence(state) && ["hearing", "interrupted", "paused"].includes(turn) ? "listening" : turn;
 }
 
 /** @param {State} state @returns {[string, string]} */
 function live(state) {
   const turn = shownTurn(state);
-  if (turn === "speaking" && state.tapToHear) return [TURN_WORDS.speaking, "The browser plays sound after a tap"];
-  if (turn === "listening" && state.silent) return SILENT_WORDS[state.silent];
+  const silent = silence(state);
+  if (turn === "speaking") return speaking(state);
+  if ((turn === "listening" || turn === "idle") && silent) return SILENT_WORDS[silent];
   if (turn === "paused") return [TURN_WORDS.paused, "No sound arrives from your microphone"];
+  if (inForce(state, "pushToTalk")) return [TURN_WORDS[turn], PUSH_HINTS[turn] ?? ""];
   if (turn === "listening") return [TURN_WORDS.listening, state.camera ? "Speak, or show something" : "Just speak"];
-  return [TURN_WORDS[turn], state.silent === "muted" ? "Your microphone is off" : ""];
+  return [TURN_WORDS[turn], silent === "muted" ? "Your microphone is off" : ""];
+}
+
+/** @param {State} state @returns {[string, string]} */
+function speaking(state) {
+  if (inForce(state, "textOnly")) return ["Writing", ""];
+  if (state.held) return [TURN_WORDS.speaking, "Holding on, in case you want to speak"];
+  if (state.tapToHear) return [TURN_WORDS.speaking, "The browser plays sound after a tap"];
+  return [TURN_WORDS.speaking, silence(state) === "muted" ? "Your microphone is off" : ""];
 }
 
 /** @param {State} state @returns {[string, string]} */
