@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
-from tests.browser.caller import Browsers
+from tests.browser.caller import PATIENCE_MS, Browsers
 from tests.browser.media import silence, speech, write_camera, write_microphone
 from tests.browser.server import ROOT, Server
 
@@ -22,10 +22,8 @@ async def take(address: str, folder: Path) -> None:
     microphone = write_microphone(
         folder / "microphone.wav",
         silence(1.5),
-        speech("command-woman"),
-        silence(9.0),
         speech("digits-woman"),
-        silence(9.0),
+        silence(12.0),
     )
     camera = write_camera(folder / "camera.mjpeg")
     async with async_playwright() as playwright:
@@ -34,12 +32,13 @@ async def take(address: str, folder: Path) -> None:
         async with browsers.visit(address, microphone, camera, viewport=size, color_scheme="light") as person:
             await person.start("video")
             await person.events("response.done")
-            await person["text-input"].fill("Can you read this, too?")
+            await person["text-input"].fill("What is three plus four?")
             await person.press("send")
             await person.events("response.done", at_least=2)
             await person.state("hearing")
             await person.state("speaking")
-            await person.page.wait_for_timeout(1_200)
+            await expect(person["line-model"].last.locator(".heard")).to_contain_text(" ", timeout=PATIENCE_MS)
+            await person.page.wait_for_timeout(600)
             await person.page.screenshot(path=PICTURE)
         await browsers.close()
     Image.open(PICTURE).convert("RGB").save(PICTURE, optimize=True)
@@ -47,7 +46,7 @@ async def take(address: str, folder: Path) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        server = Server(Path(name), *(sys.argv[1:] or ("--engine", "scripted"))).start()
+        server = Server(Path(name), *(sys.argv[1:] or ("--engine", "mini"))).start()
         try:
             asyncio.run(take(server.address, Path(name)))
         finally:
