@@ -41,6 +41,7 @@ export class Call {
    * @param {(phase: import("./state.js").Phase) => void} on.phase
    * @param {(event: import("./events.js").Envelope) => void} on.event
    * @param {(stream: MediaStream) => void} on.stream
+   * @param {(taken: boolean) => void} on.picture whether the server takes the camera's picture
    * @param {(ready: import("./state.js").Ready) => void} on.ready the engine's progress while the call waits for it
    * @param {(queue: import("./state.js").Queue) => void} on.queue
    * @param {(sinceMs: number) => void} on.lost nothing has come from the server since then (performance.now())
@@ -176,6 +177,7 @@ export class Call {
       }
       if (!this.restarting) this.#show("connecting");
       await peer.accept(answer.sdp);
+      this.on.picture(peer.takesPicture);
       await within(peer.opened, CONNECT_MS, signal);
       peer.send(this.log.envelope("hello", this.#hello(resumeToken)));
       await within(welcome, CONNECT_MS, signal);

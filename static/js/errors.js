@@ -43,6 +43,10 @@ const ADVICE = {
   camera_lost: {
     message: "The camera stopped, so the call goes on by voice. Press the camera button to start it again.",
   },
+  picture_rejected: {
+    message:
+      "This browser sends its picture in no form that the server reads, so this goes on as a voice call. To be seen, use a browser with VP8 or H264.",
+  },
   server_unreachable: {
     message:
       "The server does not answer. Check that it is running and that this device is on its network, then try again.",

@@ -3,7 +3,7 @@
 import { Call } from "./call.js";
 import { Transcript } from "./captions.js";
 import { Conversation } from "./conversation.js";
-import { asCallError } from "./errors.js";
+import { CallError, asCallError } from "./errors.js";
 import { Capture } from "./media.js";
 import { Playback } from "./playback.js";
 import { StatsReader, qualityLevel, qualityText } from "./quality.js";
@@ -79,6 +79,7 @@ async function start(mode) {
       phase: onPhase,
       event: onEvent,
       stream: (stream) => playback.play(stream),
+      picture: onPicture,
       ready: (ready) => store.set({ ready }),
       queue: (queue) => store.set({ queue }),
       lost: (sinceMs) => uplink.lose(sinceMs),
@@ -122,6 +123,15 @@ function onPhase(phase) {
   conversation?.tellCamera(capture);
   talk?.regain();
   if (store.state.config) apply(settings.outstanding(store.state.config));
+}
+
+/** @param {boolean} taken whether the server takes the camera's picture */
+function onPicture(taken) {
+  const wanted = store.state.mode === "video";
+  store.set({ pictures: taken, mode: taken ? store.state.mode : "voice" });
+  if (taken) return;
+  capture?.stopCamera();
+  if (wanted) showError(new CallError("picture_rejected"));
 }
 
 /** @param {import("./events.js").Envelope} event */

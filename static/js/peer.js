@@ -63,6 +63,11 @@ export class Peer {
     await this.pc.setRemoteDescription({ type: "answer", sdp });
   }
 
+  /** Whether the answer has a place for the picture. Without a codec in common it has none. */
+  get takesPicture() {
+    return ["sendonly", "sendrecv"].includes(this.video.currentDirection ?? "");
+  }
+
   /** @param {string} message @returns {boolean} false when the channel is not open */
   send(message) {
     if (this.channel.readyState !== "open") return false;
@@ -89,7 +94,7 @@ export class Peer {
    * @param {MediaStreamTrack|null} track
    */
   async replace(kind, track) {
-    await this[kind].sender.replaceTrack(track);
+    if (this[kind].currentDirection !== "stopped") await this[kind].sender.replaceTrack(track);
   }
 
   close() {

@@ -22,6 +22,7 @@ import { SETTINGS } from "./settings.js";
  * @property {boolean} muted
  * @property {"muted"|"held"|"lost"|""} silent why no sound leaves this device, if none does
  * @property {boolean} camera true while the camera sends
+ * @property {boolean} pictures whether the server takes the camera's picture
  * @property {boolean} mirrored the self view is mirrored for a camera that faces the person
  * @property {MediaDeviceInfo[]} microphones
  * @property {MediaDeviceInfo[]} cameras
@@ -87,6 +88,7 @@ export function initialState() {
     muted: false,
     silent: "",
     camera: false,
+    pictures: true,
     mirrored: true,
     microphones: [],
     cameras: [],

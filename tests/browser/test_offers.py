@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import expect
 
 from tests.browser.caller import Browsers, Caller
 from tests.browser.conftest import ServerFactory
+from tests.browser.server import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -124,3 +126,40 @@ async def test_without_a_bundle_each_section_has_its_own_transport(page: Caller)
     assert outcome["status"] == 201
     assert (outcome["connected"], outcome["opened"], outcome["transports"]) == (True, True, 2)
     assert (outcome["heard"], outcome["spoke"], outcome["shown"]) == (True, True, True)
+
+
+UNSPOKEN = """
+const add = RTCPeerConnection.prototype.addTransceiver;
+RTCPeerConnection.prototype.addTransceiver = function (...what) {
+  const transceiver = add.apply(this, what);
+  const codecs = RTCRtpSender.getCapabilities("video").codecs.filter(({ mimeType }) => /AV1|VP9/.test(mimeType));
+  if (transceiver.receiver.track.kind === "video") transceiver.setCodecPreferences(codecs);
+  return transceiver;
+};
+"""
+"""Makes the page's own offer one of a browser without VP8 and H264."""
+
+
+async def test_the_page_says_that_a_call_without_a_picture_goes_on_by_voice(
+    browsers: Browsers, scripted: Server, talker: Path, camera: Path
+) -> None:
+    async with browsers.visit(scripted.address, talker, camera, script=UNSPOKEN) as person:
+        await person.start("video")
+        await person.shows("error", "this goes on as a voice call")
+        await expect(person["camera"]).to_be_disabled()
+        await expect(person.page.locator("body")).to_have_attribute("data-mode", "voice")
+        assert (
+            await person.page.evaluate("document.getElementById('self-video').srcObject.getVideoTracks().length") == 0
+        )
+        await person.state("speaking")
+        await person.hears()
+        assert person.complaints == []
+
+
+async def test_without_a_picture_a_voice_call_has_nothing_to_say_about_it(
+    browsers: Browsers, scripted: Server, listener: Path
+) -> None:
+    async with browsers.visit(scripted.address, listener, script=UNSPOKEN) as person:
+        await person.start("voice")
+        await expect(person["error"]).to_be_hidden()
+        await expect(person["camera"]).to_be_disabled()

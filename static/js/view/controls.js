@@ -66,11 +66,12 @@ export class ControlsView {
       $("stop").disabled = !live || !(state.answering || state.turn === "thinking");
     if (has("phase", "muted")) toggle($("mute"), state.muted, state.muted ? "Unmute" : "Mute");
     if (has("config")) $("mute").hidden = inForce(state, "pushToTalk") ?? false; // the button that talks has its place
-    if (has("phase", "camera", "cameras", "mode", "config")) {
+    if (has("phase", "camera", "cameras", "mode", "config", "pictures")) {
       toggle($("camera"), !state.camera, state.camera ? "Camera off" : "Camera on");
       $("flip").disabled = !state.camera || state.cameras.length < 2;
       for (const id of ["mute", "camera"]) $(id).disabled = state.phase === "asking" || room(state) === "waiting";
       if ($("mute").hidden) $("mute").disabled = true;
+      if (!state.pictures) $("camera").disabled = true;
     }
     if (has("camera", "mirrored", "mode", "phase")) {
       $("self").hidden =
