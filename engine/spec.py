@@ -33,9 +33,10 @@ class EngineSpec:
     context: int = 8_192
     """Tokens that a session can hold before the window drops the oldest; less where the model has fewer positions."""
     batch_invariant: bool | None = None
-    """Never let sessions share a matrix product, so that an answer is the same to the last bit whoever else calls.
-    None: so on the CPU, where a replayed call must give the same bytes; shared on an accelerator, where many calls need
-    it. The price is in the benchmark: its rows of several sessions share."""
+    """Keep an answer the same to the last bit whoever else calls: steps of text and speech are then passes of four
+    rows, taken or not, all other work is done call by call, and a device on which a row depends on its place shares
+    nothing. None: so on the CPU, where a replayed call must give the same bytes; on an accelerator batches are as large
+    as they come, because many calls need it. The gain and the price are in the benchmark, section "sharing"."""
     script: str | None = None
     """JSON file with the answers of a scripted engine, see :meth:`engine.serving.scripted.Script.load`."""
     in_process: bool | None = None

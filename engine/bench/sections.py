@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,12 +14,14 @@ from engine.bench.emulator import CODES_PER_BLOCK, Emulator
 from engine.bench.measure import Clock, Stopwatch, Timing, in_turns, row
 from engine.checkpoint.loader import LoadedModel
 from engine.client import INPUT_RATE, OUTPUT_RATE
-from engine.conversation.sampling import Noise, SpeechSampling
+from engine.conversation.executor import Executor
+from engine.conversation.rows import ROWS
+from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
-from engine.conversation.work import Read, Render, Speak, Voice, Work
+from engine.conversation.work import Decode, Read, Render, Speak, Voice, Work
 from engine.processing.prompts import UNIT, Message, get_sys_prompt
 from engine.serving.live_session import pace_on
 
@@ -62,7 +64,7 @@ class Bench:
 
     def sections(self) -> Iterator[list[Timing]]:
         """The rows, section by section, the most telling first."""
-        for section in (self.first_audio, self.speech, self.text, self.prefill, self.vocoder):
+        for section in (self.first_audio, self.speech, self.text, self.prefill, self.vocoder, self.sharing):
             with torch.inference_mode():
                 yield list(section())
 
@@ -140,6 +142,42 @@ class Bench:
             ours = partial(self.stream.executor.run, [Render(codes)] * size)
             times = in_turns(self.watch, ours, reference, self.repeats)
             yield row("vocoder", "block of 0.53 s", size, "ms", 1e3, *times, shared=True)
+
+    def sharing(self) -> Iterator[Timing]:
+        """Steps of exactly :data:`ROWS` rows, whose results nobody else changes, against one session after the other:
+        the gain of several sessions, and the price that one pays for it."""
+        executor = Executor(
+            self.stream.model, self.stream.vocos, self.stream.pool, sorted(self.stream.executor.stop_ids), rows=ROWS
+        )
+        sampling = TextSampling(greedy=True)
+
+        def codes(voices: Sequence[Voice]) -> list[Work]:
+            return [self._block(voice) for voice in voices]
+
+        def tokens(states: Sequence[SessionState]) -> list[Work]:
+            blank = self.stream.blank_seen()
+            return [
+                Decode(state, (0,), TEXT_TOKENS, sampling, blank.clone(), Noise(0), TEXT_TOKENS) for state in states
+            ]
+
+        def shared(make: Callable[[], list[Work]]) -> None:
+            executor.run(make())
+
+        def by_turns(make: Callable[[], list[Work]]) -> None:
+            for work in make():
+                self.stream.executor.run([work])
+
+        for size in sorted({1, min(ROWS, self.sizes[-1])}):
+            voices = [self._voice() for _ in range(size)]
+            makes = [
+                ("codes", CODES_PER_BLOCK, partial(codes, voices)),
+                ("tokens", TEXT_TOKENS, partial(tokens, self._rewound(size))),
+            ]
+            for what, steps, make in makes:
+                ours, theirs = in_turns(self.watch, partial(shared, make), partial(by_turns, make), self.repeats)
+                yield row("sharing exactly", what, size, "ms", 1e3 / steps / size, ours, theirs)
+            for voice in voices:
+                self.stream.pool.speech.release(voice.slot)
 
     # ------------------------------------------------------------------------------------------------ helpers
     def _rewound(self, size: int) -> list[SessionState]:

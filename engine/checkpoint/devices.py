@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import LoadError
-from engine.model.kv import KVBatch
+from engine.model.kv import KVBatch, KVLayout, KVRows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CGROUP = Path("/sys/fs/cgroup")
@@ -125,7 +125,7 @@ def plan_devices(
 class DistantCache:
     """A key/value batch as a layer on another device sees it: the storage stays at home."""
 
-    def __init__(self, batch: KVBatch) -> None:
+    def __init__(self, batch: KVLayout) -> None:
         self.batch = batch
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _move(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
         return tuple(_move(item, device) for item in value)
-    if isinstance(value, KVBatch) and value.arena.device != device:
+    if isinstance(value, KVBatch | KVRows) and value.arena.device != device:
         return DistantCache(value)
     return value
 

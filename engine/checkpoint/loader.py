@@ -37,6 +37,7 @@ from engine.checkpoint.weights import (
 from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
 from engine.config_reader import read_json
 from engine.errors import CheckpointError, ConfigError, TokenizerError
+from engine.model.decoder import store_by_input
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.tokens import SPECIALS, SpecialIds
@@ -122,6 +123,7 @@ def load_checkpoint(
     _fill_optional(model, config, device_map.home, kind)
     if device_map.is_spread:
         connect(model.llm.model.layers, model.llm.model.norm, device_map)
+    _store_for_steps(model)
     return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, trained=True)
 
 
@@ -143,7 +145,17 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
     model = model.to(home, resolve_dtype(dtype, home))
+    _store_for_steps(model)
     return LoadedModel(_freeze(model), _freeze(vocos.to(home)), tokenizer, tts_tokenizer, config, trained=False)
+
+
+def _store_for_steps(model: OmniModel) -> None:
+    """On a CPU, store what every step of text or speech is multiplied with as a product of few rows reads it best."""
+    heads = [] if model.llm.tied else [model.llm.lm_head]
+    for module in [*model.llm.model.layers.modules(), *model.tts.model.layers.modules(), *heads]:
+        # A quantised weight is a tensor of another class, with a layout of its own.
+        if isinstance(module, nn.Linear) and type(module.weight.data) is Tensor and module.weight.device.type == "cpu":
+            module.weight.data = store_by_input(module.weight.data)
 
 
 def _freeze(module: M) -> M:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.conversation.sampling import pick, speech_probabilities, text_token
 from engine.conversation.session import Hearing, SessionPool
 from engine.conversation.work import (
+    STEP_WORK,
     Decode,
     Decoded,
     Feed,
@@ -28,10 +30,11 @@ from engine.conversation.work import (
     Speak,
     Spoken,
     Work,
+    batch_key,
 )
 from engine.errors import NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.model.audio import conv_length, pool, token_length
-from engine.model.kv import KVArena, KVReview, whole
+from engine.model.kv import KVArena, KVLayout, KVReview, KVRows, whole
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.image import pad_slices
@@ -40,8 +43,14 @@ from engine.processing.image import pad_slices
 class Executor:
     """One model, its vocoder, and the storages of its sessions."""
 
-    def __init__(self, model: OmniModel, vocos: Vocos, pool: SessionPool, stop_ids: Sequence[int]) -> None:
-        self.model, self.vocos, self.pool = model, vocos, pool
+    def __init__(
+        self, model: OmniModel, vocos: Vocos, pool: SessionPool, stop_ids: Sequence[int], *, rows: int | None = None
+    ) -> None:
+        """With ``rows`` every step of text or speech is a pass of just so many rows, padded where fewer sessions take
+        part, and all other work is done session by session, so that who shares a batch changes no bit of a result
+        (where :func:`engine.conversation.rows.exact_rows` says so). None: batches are as large as they come.
+        """
+        self.model, self.vocos, self.pool, self.rows = model, vocos, pool, rows
         self.stop_ids = frozenset(stop_ids)
         with torch.inference_mode():
             self._stops = torch.tensor(sorted(stop_ids), device=model.device)
@@ -78,12 +87,15 @@ class Executor:
     def _run_groups(self, works: Sequence[Work]) -> list[Any]:
         groups: dict[object, list[int]] = {}
         for index, work in enumerate(works):
-            groups.setdefault(_group(work), []).append(index)
+            groups.setdefault(batch_key(work), []).append(index)
         results: list[Any] = [None] * len(works)
         for members in groups.values():
-            batch = [works[index] for index in members]
-            for index, result in zip(members, self._run[type(batch[0])](batch), strict=True):
-                results[index] = result
+            kind = type(works[members[0]])
+            size = len(members) if self.rows is None else self.rows if kind in STEP_WORK else 1
+            for first in range(0, len(members), size):
+                batch = members[first : first + size]
+                for index, result in zip(batch, self._run[kind]([works[index] for index in batch]), strict=True):
+                    results[index] = result
         return results
 
     def _check(self, rows: Sequence[Tensor], arena: KVArena, slots: Sequence[int], starts: Sequence[int]) -> None:
@@ -149,24 +161,22 @@ class Executor:
 
     def decode(self, works: Sequence[Decode]) -> list[Decoded]:
         llm, steps, sampling = self.model.llm, works[0].steps, works[0].sampling
-        lengths = [len(work.ids) for work in works]
         slots, starts = [work.state.slot for work in works], [work.state.length for work in works]
-        cache = self.pool.llm.place(slots, starts, lengths, steps=steps)
         device = self.model.device
-        prompt = pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True).to(device)
+        prompts = [torch.tensor(work.ids, device=device) for work in works]
         seen = torch.stack([work.seen for work in works])
         uniform, noises = _draw([work.noise for work in works], steps, None if sampling.greedy else (steps,), device)
         least = torch.tensor([work.min_new for work in works], device=device)
         banned = int(max(work.min_new for work in works))
-        first = llm(llm.embed(prompt), cache=cache)
-        last = torch.stack([row[length - 1] for row, length in zip(first, lengths, strict=True)])
+        first, cache = self._prompt(prompts, slots, starts, steps)
+        last = self._pad(torch.stack([states[-1] for states in first]))
         drawn: list[Tensor] = []
         likely: list[Tensor] = []
         for step in range(steps):
             if step:
                 cache = cache.advance()
-                last = llm(llm.embed(drawn[-1])[:, None], cache=cache)[:, 0]
-            scores = llm.logits(last)
+                last = llm(llm.embed(self._pad(drawn[-1]))[:, None], cache=cache)[:, 0]
+            scores = llm.logits(last)[: len(works)]
             likely.append(scores.amax(-1))  # NaN if any score is
             if step < banned:
                 scores[:, self._stops] = scores[:, self._stops].masked_fill((step < least)[:, None], float("-inf"))
@@ -177,12 +187,31 @@ class Executor:
                 break
         self._check(torch.stack(likely, 1).unbind(), self.pool.llm, slots, starts)
         results = []
-        for row, (work, ids, noise) in enumerate(zip(works, torch.stack(drawn, 1).tolist(), noises, strict=True)):
+        for work, ids, states, noise in zip(works, torch.stack(drawn, 1).tolist(), first, noises, strict=True):
             end = next((i + 1 for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
             work.seen[torch.tensor(ids[:end], device=device)] = True
             stopped = ids[end - 1] in self.stop_ids
-            results.append(Decoded(tuple(ids[:end]), stopped, first[row, : lengths[row]], noise))
+            results.append(Decoded(tuple(ids[:end]), stopped, states, noise))
         return results
+
+    def _prompt(
+        self, prompts: Sequence[Tensor], slots: Sequence[int], starts: Sequence[int], steps: int
+    ) -> tuple[list[Tensor], KVLayout]:
+        """Append ids int64 [T] of each -> their states [T, hidden] and the layout that ``steps`` steps go on from."""
+        llm, arena, lengths = self.model.llm, self.pool.llm, [len(prompt) for prompt in prompts]
+        if self.rows is None:
+            cache = arena.place(slots, starts, lengths, steps=steps)
+            states = llm(llm.embed(pad_sequence(list(prompts), batch_first=True)), cache=cache)
+            return [row[:length] for row, length in zip(states, lengths, strict=True)], cache
+        places = zip(slots, starts, lengths, strict=True)
+        alone = [arena.place([slot], [start], [length], steps=steps) for slot, start, length in places]
+        rows = [llm(llm.embed(prompt[None]), cache=cache)[0] for prompt, cache in zip(prompts, alone, strict=True)]
+        return rows, KVRows(tuple(alone), self.rows)
+
+    def _pad(self, rows: Tensor) -> Tensor:
+        """Rows [B, ...] with as many rows of zeros behind them as a step needs."""
+        missing = 0 if self.rows is None else self.rows - len(rows)
+        return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
 
     def read(self, works: Sequence[Read]) -> list[Tensor]:
         tts, device = self.model.tts, self.model.device
@@ -212,31 +241,33 @@ class Executor:
         steps, sampling, config = works[0].steps, works[0].sampling, tts.config
         before = [len(work.voice.codes) for work in works]
         slots, starts = [work.voice.slot for work in works], [config.condition_length - 1 + count for count in before]
-        sight = tts.sight(torch.tensor([work.text_length for work in works], device=device))
-        cache = self.pool.speech.place(slots, starts, [1] * len(works), sight=sight, steps=steps)
+        cache = self._speaking(works, slots, starts)
         past = [_recent(work.voice.codes, max(1, sampling.window)) for work in works]
         history = torch.stack(past).to(device).transpose(1, 2)
         shape = None if sampling.greedy else (steps, config.num_vq)
         uniform, noises = _draw([work.noise for work in works], steps, shape, device)
         guard = torch.tensor([work.guard for work in works], device=device)
         begun = torch.tensor([count > 0 for count in before], device=device)
+        ended = torch.zeros_like(begun)
         drawn: list[Tensor] = []
         likely: list[Tensor] = []
         for step in range(steps):
             if step:
                 cache = cache.advance()
-                embeds = self._codes.embed(drawn[-1][:, None])
+                embeds = self._codes.embed(self._pad(drawn[-1])[:, None])
             else:
-                embeds = tts.embed_codes(history[:, None, :, -1])
-            logits = tts.step(embeds, cache, self._codes)
+                embeds = tts.embed_codes(self._pad(history)[:, None, :, -1])
+            logits = tts.step(embeds, cache, self._codes)[: len(works)]
             likely.append(logits.amax(-1))
-            warp = begun if step == 0 else torch.ones_like(begun)
-            chances = speech_probabilities(logits, history, sampling, warp=warp, allow_end=guard <= step)
+            chances = speech_probabilities(logits, history, sampling, warp=begun, allow_end=guard <= step)
             codes = pick(chances, None if uniform is None else uniform[:, step])
             history = torch.cat([history[:, :, 1:], codes[:, :, None]], 2)
             drawn.append(codes)
-            if device.type == "cpu" and bool((torch.stack(drawn, 1) == config.audio_eos_id).any(2).any(1).all()):
-                break
+            begun.fill_(True)
+            if device.type == "cpu":
+                ended |= (codes == config.audio_eos_id).any(1)
+                if ended.all():
+                    break
         self._check(torch.stack(likely, 1).unbind(), self.pool.speech, slots, starts)
         results = []
         for work, codes, noise in zip(works, torch.stack(drawn, 1).cpu(), noises, strict=True):
@@ -245,6 +276,18 @@ class Executor:
             work.voice.codes = torch.cat([work.voice.codes, codes[: int(ends[0])] if finished else codes])
             results.append(Spoken(finished, noise))
         return results
+
+    def _speaking(self, works: Sequence[Speak], slots: Sequence[int], starts: Sequence[int]) -> KVLayout:
+        """The layout of the next code of each, with room for the steps after it."""
+        tts, arena, steps = self.model.tts, self.pool.speech, works[0].steps
+        known = torch.tensor([work.text_length for work in works], device=self.model.device)
+        if self.rows is None:
+            return arena.place(slots, starts, [1] * len(works), sight=tts.sight(known), steps=steps)
+        alone = [
+            arena.place([slot], [start], [1], sight=tts.sight(text), steps=steps)
+            for slot, start, text in zip(slots, starts, known[:, None], strict=True)
+        ]
+        return KVRows(tuple(alone), self.rows)
 
     def look_back(self, works: Sequence[LookBack]) -> list[Tensor]:
         tts, device, count = self.model.tts, self.model.device, works[0].codes
@@ -265,21 +308,6 @@ class Executor:
         if not waves.isfinite().all():
             raise NotFiniteError
         return list(waves)
-
-
-def _group(work: Work) -> object:
-    """Work with equal keys can share a batch."""
-    match work:
-        case Decode() | Speak():
-            return type(work), work.steps, work.sampling
-        case Recall():
-            return Recall, len(work.voice.codes)
-        case LookBack():
-            return LookBack, work.codes
-        case Render():
-            return Render, len(work.codes)
-        case _:
-            return type(work)
 
 
 def _recent(codes: Tensor, window: int) -> Tensor:

@@ -92,6 +92,15 @@ def top_k(scores: Tensor, count: int, min_keep: int = 1) -> Tensor:
     return scores.masked_fill(scores < least, float("-inf"))
 
 
+def top_p_k(scores: Tensor, mass: float, count: int, min_keep: int = 1) -> Tensor:
+    """:func:`top_k` of :func:`top_p`, with one sort for both."""
+    ordered, order = scores.sort(dim=-1)
+    outside = ordered.softmax(-1).cumsum(-1) <= 1 - mass
+    outside[..., -min_keep:] = False
+    least = ordered[..., -min(max(count, min_keep), scores.shape[-1]), None]
+    return scores.masked_fill(outside.scatter(-1, order, outside | (ordered < least)), float("-inf"))
+
+
 def pick(probabilities: Tensor, uniform: Tensor | None) -> Tensor:
     """Ids int64 [...] from probabilities [..., V]: the distribution inverted at ``uniform`` [...], or the best."""
     if uniform is None:
@@ -129,7 +138,7 @@ def speech_probabilities(
     """
     scores = logits / _temperatures(sampling.temperature, logits.device)
     warped = penalize_counts(scores, history, sampling.repetition_penalty, sampling.window)
-    warped = top_k(top_p(warped, sampling.top_p, sampling.min_keep), sampling.top_k, sampling.min_keep)
+    warped = top_p_k(warped, sampling.top_p, sampling.top_k, sampling.min_keep)
     scores = torch.where(warp[:, None, None], warped, scores)
-    ends = torch.arange(logits.shape[-1], device=logits.device) == logits.shape[-1] - 1
-    return scores.masked_fill(ends & ~allow_end[:, None, None], float("-inf")).softmax(-1)
+    scores[..., -1].masked_fill_(~allow_end[:, None], float("-inf"))
+    return scores.softmax(-1)

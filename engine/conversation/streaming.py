@@ -68,9 +68,11 @@ class StreamingModel:
         sessions: int = 1,
         context: int | None = None,
         window: WindowOptions | None = None,
+        rows: int | None = None,
     ) -> None:
         """``sessions`` and ``context`` bound the storages, see :class:`~engine.conversation.session.SessionPool`;
-        ``window`` keeps sessions below a mark: without one a session ends when its context is full."""
+        ``window`` keeps sessions below a mark: without one a session ends when its context is full; ``rows`` keeps
+        their results apart to the last bit, see :class:`~engine.conversation.executor.Executor`."""
         self.loaded = loaded
         self.config, self.model, self.vocos = loaded.config, loaded.model, loaded.vocos
         self.tokenizer = loaded.tokenizer
@@ -81,7 +83,7 @@ class StreamingModel:
         self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
         llm = loaded.config.llm
         self.window = None if window is None else KVWindow(self.pool.llm, llm.head_dim, llm.rope_theta, window)
-        self.executor = Executor(loaded.model, loaded.vocos, self.pool, self.builder.specials.stop)
+        self.executor = Executor(loaded.model, loaded.vocos, self.pool, self.builder.specials.stop, rows=rows)
 
     def open(self, seed: int = 0) -> SessionState:
         return self.pool.open(seed)

@@ -135,6 +135,10 @@ class Render:
 
 
 Work = See | Hear | Feed | Decode | Read | Recall | Speak | LookBack | Render
+
+STEP_WORK = (Decode, Speak)
+"""What goes token by token or code by code: a step reads all weights for one row, so that sharing it saves most."""
+
 Out = TypeVar("Out")
 Task = Generator["Work | Out", Any, None]
 """A resumable piece of a session: yields work (and is sent its result) or output of its own (and is sent None)."""
@@ -143,3 +147,18 @@ Step = Generator[Work, Any, Out]
 """Part of a task that only works and returns something."""
 
 NO_CODES = torch.empty(0, 4, dtype=torch.int64)
+
+
+def batch_key(work: Work) -> object:
+    """Work with equal keys can share a batch: of one kind, with as many steps and as long where that must agree."""
+    match work:
+        case Decode() | Speak():
+            return type(work), work.steps, work.sampling
+        case Recall():
+            return Recall, len(work.voice.codes)
+        case LookBack():
+            return LookBack, work.codes
+        case Render():
+            return Render, len(work.codes)
+        case _:
+            return type(work)

@@ -292,3 +292,45 @@ class KVReview(KVBatch):
         self.weights.append(weights[..., slice(*self.watched)].mean(1))
         seen: Tensor = weights.to(query.dtype) @ values.to(query.dtype)
         return seen
+
+
+@dataclass(frozen=True, slots=True)
+class KVRows:
+    """The next token of several sequences in a pass of a fixed number of rows, none of which depends on another.
+
+    The rows share their products with the weights. Every sequence attends by itself, in the very operations that it
+    takes alone: in a common product, the number of keys of the longest would decide how the sums of all are rounded.
+    Rows behind the last sequence are padding.
+    """
+
+    batches: tuple[KVBatch, ...]
+    """One sequence each, with one new token (any number before :meth:`advance`)."""
+    rows: int
+
+    @property
+    def arena(self) -> KVArena:
+        return self.batches[0].arena
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [rows, 1], also the rotary positions; 0 for padding."""
+        return F.pad(torch.cat([batch.positions for batch in self.batches]), (0, 0, 0, self.rows - len(self.batches)))
+
+    @property
+    def span(self) -> int:
+        return max(batch.span for batch in self.batches)
+
+    def advance(self) -> KVRows:
+        """The layout of the next single token of every sequence."""
+        return KVRows(tuple(batch.advance() for batch in self.batches), self.rows)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """As :meth:`KVBatch.attend` with [rows, ...]. The result is written into ``query``, whose padding stays."""
+        for row, batch in enumerate(self.batches):
+            own = slice(row, row + 1)
+            query[own] = batch.attend(layer, query[own], key[own], value[own])
+        return query
+
+
+KVLayout = KVBatch | KVRows
+"""Where the new tokens of one forward pass go, and what they see."""

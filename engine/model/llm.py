@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from engine.config import LLMConfig
 from engine.model.decoder import Decoder, DecoderSizes
-from engine.model.kv import KVBatch
+from engine.model.kv import KVLayout
 
 
 class QwenDecoder(nn.Module):
@@ -46,7 +46,7 @@ class QwenDecoder(nn.Module):
         self,
         embeds: Tensor,
         *,
-        cache: KVBatch | None = None,
+        cache: KVLayout | None = None,
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:

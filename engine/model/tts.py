@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from engine.config import DVAEConfig, TTSConfig
-from engine.model.decoder import Decoder, DecoderSizes
+from engine.model.decoder import Decoder, DecoderSizes, store_by_input
 from engine.model.dvae import DVAE
-from engine.model.kv import KVBatch
+from engine.model.kv import KVLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,8 @@ class ConditionalChatTTS(nn.Module):
         """To be made once when the weights are there to stay."""
         tables = [cast(nn.Embedding, table).weight for table in self.emb_code]
         offsets = torch.arange(self.config.num_vq, device=tables[0].device) * self.config.num_audio_tokens
-        return CodeTables(torch.cat(tables), self._heads(), offsets)
+        heads = self._heads()
+        return CodeTables(torch.cat(tables), store_by_input(heads) if heads.device.type == "cpu" else heads, offsets)
 
     def _heads(self) -> Tensor:
         return torch.cat([cast(Tensor, head.weight) for head in self.head_code])
@@ -145,7 +146,7 @@ class ConditionalChatTTS(nn.Module):
         out: Tensor = scores.float().unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
         return out
 
-    def forward(self, embeds: Tensor, *, cache: KVBatch | None = None, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, embeds: Tensor, *, cache: KVLayout | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Embeddings [B, T, hidden] -> states after the final norm; see :meth:`Decoder.forward`.
 
         Text is fed with a causal cache at its slots, codes with one whose sight is :meth:`sight`. For training on whole
@@ -154,7 +155,7 @@ class ConditionalChatTTS(nn.Module):
         out: Tensor = self.model(embeds, cache=cache, attention_mask=attention_mask)
         return out
 
-    def step(self, embeds: Tensor, cache: KVBatch, tables: CodeTables | None = None) -> Tensor:
+    def step(self, embeds: Tensor, cache: KVLayout, tables: CodeTables | None = None) -> Tensor:
         """One audio step of a batch: embedded previous codes [B, 1, hidden] -> logits of the next [B, num_vq, V]."""
         return self.logits(self(embeds, cache=cache)[:, -1], tables)
 

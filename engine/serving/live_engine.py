@@ -21,6 +21,7 @@ from PIL import Image
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.config_reader import Reader, read_json
+from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
@@ -57,12 +58,12 @@ class LiveEngine:
             return self._info
         loaded = await asyncio.to_thread(load, self._spec)
         stream = await asyncio.to_thread(self._warm, loaded)
-        invariant = self._spec.batch_invariant
-        alone = loaded.model.device.type == "cpu" if invariant is None else invariant
+        rows = stream.executor.rows
         scheduler = Scheduler(
             stream.executor,
-            batch_units=1 if alone else UNITS_PER_BATCH,
-            batch_answers=1 if alone else ANSWERS_PER_BATCH,
+            batch_units=UNITS_PER_BATCH if rows is None else 1,
+            batch_steps=ANSWERS_PER_BATCH if rows is None else rows,
+            batch_answers=ANSWERS_PER_BATCH if rows is None else 1,
         )
         directory = _directory(self._spec)
         threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
@@ -133,7 +134,8 @@ class LiveEngine:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
         context = min(self._spec.context, loaded.config.llm.max_positions)
         window = WindowOptions(high=context, low=context * 3 // 4)
-        stream = StreamingModel(loaded, sessions=self._spec.max_sessions, context=context, window=window)
+        sessions, rows = self._spec.max_sessions, shared_rows(self._spec, loaded)
+        stream = StreamingModel(loaded, sessions=sessions, context=context, window=window, rows=rows)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
         picture = Image.new("RGB", (448, 448))
@@ -203,6 +205,17 @@ def read_voice(path: Path) -> NDArray[np.float32]:
     if rate != INPUT_RATE:
         raise EngineError("bad_options", f"The voice {path} has {rate} Hz; convert it to {INPUT_RATE} Hz.")
     return np.ascontiguousarray(samples.mean(axis=1))
+
+
+def shared_rows(spec: EngineSpec, loaded: LoadedModel) -> int | None:
+    """Rows of every step of text or speech; None where sessions share whatever they can."""
+    on_cpu = loaded.model.device.type == "cpu"
+    if not (on_cpu if spec.batch_invariant is None else spec.batch_invariant):
+        return None
+    rows = exact_rows(loaded.model)
+    if rows == 1:
+        log.warning("on this device a product depends on who shares it: calls share nothing")
+    return rows
 
 
 def _directory(spec: EngineSpec) -> Path:

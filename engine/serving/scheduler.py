@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import torch
 
-from engine.conversation.work import Feed, Hear, See, Task, Work
+from engine.conversation.work import STEP_WORK, Feed, Hear, See, Task, Work, batch_key
 
 PATIENCE_S = 1.0
 """A piece that has waited so long is as urgent as speech that runs dry."""
@@ -141,15 +141,21 @@ class Lane:
 class Scheduler:
     """Runs the lanes' jobs on its own thread until stopped.
 
-    ``batch_units`` and ``batch_answers`` bound how many sessions share a batch; 1 makes a session's results independent
-    of the others to the last bit, whatever the device's matrix products do.
+    How many sessions share a batch is bounded by ``batch_units`` for what a unit's prefill is made of, by
+    ``batch_steps`` for steps of text or speech, and by ``batch_answers`` for all else.
     """
 
     def __init__(
-        self, executor: WorkRunner, *, batch_units: int = UNITS_PER_BATCH, batch_answers: int = ANSWERS_PER_BATCH
+        self,
+        executor: WorkRunner,
+        *,
+        batch_units: int = UNITS_PER_BATCH,
+        batch_steps: int = ANSWERS_PER_BATCH,
+        batch_answers: int = ANSWERS_PER_BATCH,
     ) -> None:
         self._executor = executor
-        self._batch_units, self._batch_answers = batch_units, batch_answers
+        self._most = dict.fromkeys(UNIT_WORK, batch_units) | dict.fromkeys(STEP_WORK, batch_steps)
+        self._most_else = batch_answers
         self._lanes: list[Lane] = []
         self._changed = threading.Condition()
         self._stopped = False
@@ -217,9 +223,10 @@ class Scheduler:
         """Carry out the most urgent piece, together with others of its kind."""
         now = time.monotonic()
         ready.sort(key=lambda pair: pair[1].rank(now))
-        kind = type(ready[0][1].work)
-        most = self._batch_units if kind in UNIT_WORK else self._batch_answers
-        batch = [pair for pair in ready if type(pair[1].work) is kind][:most]
+        works = [(pair, pair[1].work) for pair in ready if pair[1].work is not None]
+        most, wanted = self._most.get(type(works[0][1]), self._most_else), batch_key(works[0][1])
+        # Nothing but what is carried out in one go: a batch that fails must leave no part of itself done.
+        batch = [pair for pair, work in works if batch_key(work) == wanted][:most]
         fault: Exception | None = None
         self._busy_since = now
         try:

@@ -59,7 +59,8 @@ def test_the_reference_pattern_withholds_its_first_block(loaded: LoadedModel) ->
 def test_a_run_writes_every_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--untrained", "--sessions", "1", "--repeats", "1", "--json", str(tmp_path / "bench.json")]) == 0
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    assert {row["section"] for row in rows} == {"time to first audio", "speech", "text", "prefill", "vocoder"}
+    sections = {"time to first audio", "speech", "text", "prefill", "vocoder", "sharing exactly"}
+    assert {row["section"] for row in rows} == sections
     assert all(row["ours"] > 0 for row in rows)
     assert all(row["ratio"] > 0 for row in rows if row["reference"] is not None)
     assert capsys.readouterr().out.count("target:") == 2

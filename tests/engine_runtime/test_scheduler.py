@@ -10,16 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from engine.conversation.work import Render, See, Work
+from engine.conversation.sampling import Noise, SpeechSampling
+from engine.conversation.work import Render, See, Speak, Voice, Work
 from engine.serving.scheduler import Cancelled, Job, Lane, Scheduler, Urgency
+
+NOTHING = torch.empty(0)
 
 
 def piece(kind: str, name: int) -> Work:
     """A piece of work that stands for itself: only its kind and its name matter here."""
+    if kind.startswith("steps"):
+        return Speak(Voice(name, NOTHING, NOTHING), int(kind.split()[1]), 0, 0, SpeechSampling(), Noise(0))
     return Render(torch.tensor([name])) if kind == "answer" else See(name)  # type: ignore[arg-type]
 
 
 def name_of(work: Work) -> int:
+    if isinstance(work, Speak):
+        return work.voice.slot
     return int(work.codes[0]) if isinstance(work, Render) else work.image  # type: ignore[return-value, union-attr]
 
 
@@ -101,6 +108,15 @@ def test_pieces_of_one_kind_share_batches_up_to_the_limit(board: Board) -> None:
     for name in range(4, 7):
         board.submit(board.scheduler.open(), name, "unit")
     assert board.finish() == [[0, 1, 2], [3], [4, 5], [6]]
+
+
+def test_what_is_not_carried_out_in_one_go_shares_no_batch() -> None:
+    """Steps have a limit of their own, and blocks of different lengths are different work."""
+    board = Board(batch_steps=2, batch_answers=1)
+    for name, steps in enumerate((25, 12, 25, 25, 12)):
+        board.submit(board.scheduler.open(), name, f"steps {steps}")
+    assert board.finish() == [[0, 2], [1, 4], [3]]
+    assert board.scheduler.stop(5)
 
 
 def test_the_most_urgent_go_first(board: Board) -> None:

@@ -1,15 +1,24 @@
-"""What a session hears and says does not depend on who shares its batch."""
+"""What a session hears and says does not depend on who shares its batch: beyond rounding, or to the last bit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from engine.checkpoint.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel, build_untrained
+from engine.conversation import rows
 from engine.conversation.sampling import SpeechSampling, TextSampling
+from engine.conversation.speech import SpeechChunk
 from engine.conversation.streaming import LiveAnswer, StreamingModel
 from engine.conversation.text import AnswerOptions
+from engine.conversation.work import Task
+from engine.serving.live_engine import MINI, shared_rows
+from engine.spec import EngineSpec
 from tests.engine_stream.conftest import assert_close, begin, feed, run_together, unit
 
 
@@ -60,3 +69,89 @@ def test_answers_made_together_equal_answers_made_alone(loaded: LoadedModel, lim
         for left, right in zip(ours, theirs, strict=True):
             torch.testing.assert_close(left.wave, right.wave, rtol=0, atol=1e-4)
         assert answer.state.length == other.state.length
+
+
+@pytest.fixture(scope="module")
+def mini() -> LoadedModel:
+    """Random weights of the sizes that calls use by default."""
+    return build_untrained(MINI, device="cpu")
+
+
+def shortened(task: Task[SpeechChunk], outputs: int = 5) -> Task[SpeechChunk]:
+    """A task that is left after so many outputs: an untrained model speaks long."""
+    result = None
+    while outputs:
+        try:
+            item = task.send(result)
+        except StopIteration:
+            return
+        outputs -= isinstance(item, SpeechChunk)
+        result = yield item
+    task.close()
+
+
+def caches(stream: StreamingModel, answer: LiveAnswer) -> list[Tensor]:
+    """Keys and values of all that an answer's session holds."""
+    state, store = answer.state, stream.pool.llm
+    return [tensor[state.slot, :, : state.length] for tensor in (*store.keys, *store.values)]
+
+
+CALLERS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), min_size=2, max_size=rows.ROWS + 1)
+"""What each said last, and how long its answer may be."""
+
+
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(callers=CALLERS, greedy=st.booleans())
+def test_who_shares_a_batch_changes_no_bit(mini: LoadedModel, callers: list[tuple[int, int]], greedy: bool) -> None:
+    """More callers than a step has rows, of different pasts; text, codes, sound and memory are compared."""
+    together = StreamingModel(mini, sessions=len(callers), rows=rows.ROWS)
+    answers: list[LiveAnswer] = []
+    expected: list[LiveAnswer] = []
+    heard: list[list[SpeechChunk]] = []
+    for index, (said, limit) in enumerate(callers):
+        options = AnswerOptions(
+            max_new_tokens=limit, text=TextSampling(greedy=greedy), speech=SpeechSampling(min_tokens=1, greedy=greedy)
+        )
+        alone = StreamingModel(mini, rows=rows.ROWS)
+        for stream, made in ((together, answers), (alone, expected)):
+            state = begin(stream, seed=index)
+            feed(stream, state, unit(said))
+            made.append(stream.generate(state, options))
+        heard.append(list(alone.executor.drive(shortened(expected[-1].task()))))
+    tasks = [shortened(answer.task()) for answer in answers]
+    for ours, answer, theirs, other in zip(run_together(together, tasks), answers, heard, expected, strict=True):
+        assert [chunk.text for chunk in ours] == [chunk.text for chunk in theirs]
+        assert all(torch.equal(left.wave, right.wave) for left, right in zip(ours, theirs, strict=True))
+        assert answer.speech is not None
+        assert other.speech is not None
+        assert torch.equal(answer.speech.codes, other.speech.codes)
+        kept = zip(caches(together, answer), caches(other.stream, other), strict=True)
+        assert all(torch.equal(left, right) for left, right in kept)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_row_of_a_step_depends_on_no_other_and_not_on_its_place(mini: LoadedModel, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert rows.exact_rows(mini.model) == rows.ROWS
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("part", ["llm", "tts"])
+@pytest.mark.parametrize("disturb", [torch.Tensor.cumsum, lambda out, dim: out + torch.arange(len(out))[:, None, None]])
+def test_a_device_whose_rows_depend_on_others_or_on_their_place_shares_nothing(
+    mini: LoadedModel, part: str, disturb: Callable[[Tensor, int], Tensor]
+) -> None:
+    norm = getattr(mini.model, part).model.norm
+    hook = norm.register_forward_hook(lambda module, inputs, out: disturb(out, 0))
+    try:
+        assert rows.exact_rows(mini.model) == 1
+    finally:
+        hook.remove()
+
+
+def test_the_cpu_shares_exactly_unless_told_otherwise(mini: LoadedModel) -> None:
+    chosen = {wish: shared_rows(EngineSpec(batch_invariant=wish), mini) for wish in (None, True, False)}
+    assert chosen == {None: rows.ROWS, True: rows.ROWS, False: None}

@@ -18,6 +18,7 @@ from engine.conversation.sampling import (
     text_token,
     top_k,
     top_p,
+    top_p_k,
 )
 
 ROWS = st.integers(0, 2**31 - 1)
@@ -48,6 +49,16 @@ def test_the_nucleus_is_the_smallest_set_with_enough_mass(seed: int, mass: float
 def test_the_best_k_stay(seed: int, count: int, least: int) -> None:
     kept = top_k(scores_of(seed), count, least).isfinite()
     assert (kept.sum(-1) == min(30, max(count, least))).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.floats(0.05, 1.0), st.integers(1, 40), st.integers(1, 5), st.integers(1, 4))
+def test_both_limits_in_one_sort_keep_what_one_after_the_other_keeps(
+    seed: int, mass: float, count: int, least: int, grain: int
+) -> None:
+    """Ties included: scores are rounded to few values."""
+    scores = (scores_of(seed) * grain).round() / grain
+    assert torch.equal(top_p_k(scores, mass, count, least), top_k(top_p(scores, mass, least), count, least))
 
 
 def test_penalties() -> None:

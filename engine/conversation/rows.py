@@ -1,0 +1,45 @@
+"""How many sessions can share a step so that none of them notices, to the last bit.
+
+A matrix product of a fixed shape makes each of its rows in the same order of operations, whatever the other rows hold.
+That leaves one question, to which no library gives its word: whether it also does so wherever a row stands. On the
+processors at hand it does from four rows on, but not for two or three rows of some widths. So a step always has four
+rows, and each start tries them out on the weights that are loaded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.model.decoder import Decoder
+from engine.model.kv import KVRows
+from engine.model.omni import OmniModel
+
+ROWS = 4
+"""Rows of a step: as cheap as one row for a single session, and what four sessions need."""
+
+
+@torch.inference_mode()
+def exact_rows(model: OmniModel) -> int:
+    """:data:`ROWS` where a row comes out the same wherever it stands and whatever stands beside it, else 1."""
+    heads = model.llm.lm_head.weight, model.tts.tables().heads
+    for decoder, head in zip((model.llm.model, model.tts.model), heads, strict=True):
+        if not _rows_are_independent(decoder, head):
+            return 1
+    return ROWS
+
+
+def _rows_are_independent(decoder: Decoder, head: Tensor) -> bool:
+    weight, width = decoder.norm.weight, decoder.sizes.hidden_size
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randn(width, generator=generator)
+    outcomes = []
+    for place in range(ROWS):
+        for size in (0.0, 1.0, 100.0):
+            embeds = size * torch.randn(ROWS, 1, width, generator=generator)
+            embeds[place, 0] = row
+            arena = decoder.arena(slots=ROWS, capacity=1)
+            cache = KVRows(tuple(arena.place([slot], [0], [1]) for slot in range(ROWS)), ROWS)
+            states = decoder(embeds.to(weight.device, weight.dtype), cache=cache)
+            outcomes.append(torch.nn.functional.linear(states[:, 0], head)[place])
+    return all(torch.equal(outcome, outcomes[0]) for outcome in outcomes)
