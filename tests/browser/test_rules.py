@@ -54,8 +54,8 @@ async () => {
   for (let i = 0; i < 12; i++) transcript.hearLevel(0.123456);
   transcript.heardAll();
   transcript.begin(1);
-  transcript.append(1, "You said two.", 0);
-  transcript.finish(1, "cancelled", { heardChars: 8 });
+  transcript.append(1, "You said two.", [[0, 0], [4, 200], [9, 400]]);
+  transcript.finish(1, "cancelled", 8);
   transcript.hear();
   transcript.heardAll();
   transcript.spoken("six eight");
