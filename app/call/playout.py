@@ -76,7 +76,8 @@ class SpeechQueue:
         taken = 0 if self._paused else self._read(out)
         self.played += taken
         self._dry = taken < n and self.played > 0 and not self._paused
-        self._past = np.concatenate([self._past, out[:taken]])[-GO_BACK_SAMPLES:]
+        if taken:
+            self._past = np.concatenate([self._past, out[:taken]])[-GO_BACK_SAMPLES:]
         if len(self._tail):
             fading, self._tail = self._tail[:n], self._tail[n:]
             mixed = out[: len(fading)].astype(np.int32) + fading  # on top, so that it takes no time from what follows
