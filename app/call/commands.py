@@ -1,7 +1,8 @@
-"""What a client can ask of its call: a value of its own type for each type of message.
+"""What a client can ask: a value of its own type for each type of message.
 
-Reading a message changes nothing: the call applies the value that comes out. What concerns turns is an event of the
-turn machine and goes there as it is.
+Reading a message changes nothing. What concerns the line between client and call is answered by
+:mod:`app.call.inbox`, the rest is applied by the call; what concerns turns is an event of the turn machine and goes
+there as it is.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class Unknown:
     type: str
 
 
+LineCommand = Hello | Ping | Remark | Unknown
 TurnCommand = turn.Typed | turn.Commit | turn.Discard | turn.Muted | turn.CancelAnswer
-Command = (
-    Hello | UpdateOptions | SwitchCamera | ReportPlayback | Ping | Bye | Remark | Unknown | TurnCommand
-)  # fmt: skip
+CallCommand = UpdateOptions | SwitchCamera | ReportPlayback | Bye | TurnCommand
+Command = LineCommand | CallCommand
 
 
 def command_of(message: ClientMessage) -> Command:

@@ -144,6 +144,14 @@ class CallConfig:
         config._check()
         return config
 
+    def updated_in_call(self, values: Mapping[str, Any]) -> tuple[CallConfig, list[str]]:
+        """Like :meth:`updated`, but what is fixed at the start stays as it is: the copy, and the names of the options
+        that could not change. Raises :class:`OptionError`."""
+        config = self.updated(values)
+        fixed = {name: getattr(self, name) for name in FIXED_AT_START}
+        refused = [name for name, value in fixed.items() if value != getattr(config, name)]
+        return config.updated(fixed), refused
+
     def as_mapping(self) -> dict[str, Any]:
         """All effective values as a JSON object that :meth:`from_mapping` reads back."""
         return asdict(self)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from app.call.config import CallConfig
 from app.call.engine_link import EngineLink
 from app.call.frames import NewestPicture
+from app.call.outbox import Outbox
 from app.call.units import UnitCutter
 from engine.client import INPUT_RATE, Unit
 
@@ -31,17 +32,15 @@ class UnitFeeder:
         self,
         config: CallConfig,
         link: EngineLink,
-        on_behind: Callable[[int], None],
+        outbox: Outbox,
         on_picture: Callable[[int, bytes], None] | None,
     ) -> None:
-        """``on_behind(units)`` is called when the engine falls so many units behind that sound is dropped,
-        ``on_picture(t_samples, jpeg)`` when a picture goes with a unit for the first time."""
+        """``on_picture(t_samples, jpeg)`` is called when a picture goes with a unit for the first time."""
         self.camera = NewestPicture(on_picture)
-        self.units_of_turn = 0
-        """Units of this turn that the engine was asked to prefill."""
+        self._units_of_turn = 0  # that the engine was asked to prefill
         self._config = config
         self._link = link
-        self._on_behind = on_behind
+        self._outbox = outbox
         self._behind = False
         self._newest = self._settled = 0
         self._trial: range | None = None  # numbers of the units that are fed on trial
@@ -65,7 +64,7 @@ class UnitFeeder:
 
     def open(self, onset: int) -> None:
         """A turn begins at media time ``onset`` (samples)."""
-        self.units_of_turn = 0
+        self._units_of_turn = 0
         self._cutter.open(onset)
 
     @property
@@ -88,7 +87,7 @@ class UnitFeeder:
         """The turn goes on: the units that were fed on trial, which the session has to forget."""
         assert self._trial is not None
         units, self._trial = self._trial, None
-        self.units_of_turn -= len(units)
+        self._units_of_turn -= len(units)
         self._taken_back.update(index for index in units if index > self._settled)
         return units
 
@@ -106,6 +105,12 @@ class UnitFeeder:
     def drop(self) -> None:
         """Forget what was not fed yet."""
         self._cutter.drop()
+
+    def warn_discarded(self) -> None:
+        """The person discards a turn: say so if the model has heard some of it."""
+        if self._units_of_turn:
+            message = f"The model had already heard {self._units_of_turn} seconds of what was discarded."
+            self._outbox.warn("discarded_late", message)
 
     def feed_text(self, text: str) -> None:
         """Typed text goes with the newest picture."""
@@ -128,11 +133,18 @@ class UnitFeeder:
                 continue
             if not self._behind:
                 self._behind = True
-                self._on_behind(pending)
+                self._warn_behind(pending)
             log.warning("%d samples were not given to the engine, which is behind", len(audio))
 
+    def _warn_behind(self, units: int) -> None:
+        message = (
+            f"The model is {units} units behind and does not hear what is said now. "
+            "Wait for its answer, or run it on a faster machine."
+        )
+        self._outbox.warn("engine_behind", message)
+
     def _prefill(self, unit: Unit) -> None:
-        self.units_of_turn += 1
+        self._units_of_turn += 1
         self._newest = self._link.prefill(unit)
 
 
