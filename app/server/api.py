@@ -16,8 +16,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod
 
 from app.errors import RequestError
-from app.server.calls import RETRY_FULL_S, AnsweredOffer, CallRegistry
+from app.server.calls import AnsweredOffer, CallRegistry
 from app.server.limits import RateLimiter
+from app.server.places import RETRY_FULL_S
 from app.text import JsonError, printable, read_json
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,7 @@
-"""The calls of a server: who gets a place, how a call outlives its connection, and how it ends.
+"""The calls of a server: how they begin, how a call outlives its connection, and how it ends.
 
-A call takes its place before anything is built for it and gives it back when all of it is closed, whatever goes wrong
-on the way. It ends by hanging up, by its own decision (``bye``, a fatal error), by a flood of messages, when it was
-without a peer for the grace period, or when its time is over. Ending is a task of its own, which nobody cancels; that
+It ends by hanging up, by its own decision (``bye``, a fatal error), by a flood of messages, when it was without a peer
+for the grace period, when its time is over, or with the server. Ending is a task of its own, which nobody cancels; that
 the engine has a session for each call and for nothing else is looked at from time to time.
 """
 
@@ -14,7 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from app.call.call import Call
@@ -22,8 +21,8 @@ from app.call.config import CallConfig, OptionError
 from app.errors import RequestError
 from app.replay.record import Recordings
 from app.server.addresses import local_addresses
-from app.server.limits import WaitingLine, client_of
 from app.server.open_call import OpenCall
+from app.server.places import PlaceInLine, Places
 from app.webrtc.candidates import Reachable, parse_candidate
 from app.webrtc.offer import Offer, read_offer
 from app.webrtc.peer import Peer, PeerSettings
@@ -31,14 +30,8 @@ from engine.client import Engine, EngineError, EngineSession
 
 log = logging.getLogger(__name__)
 
-RETRY_FULL_S = 3.0
 RETRY_NOT_READY_S = 2.0
-TYPICAL_CALL_S = 120.0
 MAX_CANDIDATES = 64
-MAX_UNCONNECTED = 2
-"""Offers of one address that may wait for their connection at the same time, so that nobody takes all places."""
-
-RETRY_UNCONNECTED_S = 2.0
 HANG_UP_WAITS_S = 3.0
 COMPARE_EVERY_S = 10.0
 NOTICE_S = 60.0
@@ -52,28 +45,6 @@ class AnsweredOffer:
     call_id: str
     sdp: str
     resume_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceInLine:
-    """Where somebody waits: a ticket to ask again with, the place from 1, and about how long it will take."""
-
-    ticket: str
-    position: int
-    eta_s: int
-
-
-@dataclass(eq=False, slots=True)
-class CallPlace:
-    """Taken from the beginning of an offer until all of its call is closed."""
-
-    client: str
-    entry: OpenCall | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether its caller has not connected yet."""
-        return self.entry is None or not (self.entry.connected or self.entry.ending)
 
 
 class CallRegistry:
@@ -94,15 +65,12 @@ class CallRegistry:
         ends after ``max_call_s``; 0 is no limit."""
         self._engine = engine
         self._peers = peers
-        self._max_calls = max_calls
         self._grace_s = grace_s
         self._max_call_s = max_call_s
         self._defaults = defaults
         self._recordings = recordings
         self._calls: dict[str, OpenCall] = {}
-        self._places: set[CallPlace] = set()
-        self._line = WaitingLine()
-        self._mean_call_s = TYPICAL_CALL_S
+        self._places = Places(max_calls)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -115,14 +83,11 @@ class CallRegistry:
         also while its holder opens the microphone. Raises RequestError ``not_ready``, ``full`` or ``shutting_down``."""
         self._require_running()
         self._require_engine()
-        if not self._is_next(ticket):
-            return self._wait(ticket)
-        self._line.keep(ticket)
-        return None
+        return self._places.ask(ticket)
 
     def leave(self, ticket: str) -> None:
         """The holder of this ticket waits no longer."""
-        self._line.leave(ticket)
+        self._places.leave_line(ticket)
 
     async def open(
         self, offer: str, options: Mapping[str, Any], ticket: str | None = None, address: str = ""
@@ -130,14 +95,15 @@ class CallRegistry:
         """Begin a call for a caller whose requests come from ``address``. Raises RequestError ``bad_sdp``,
         ``bad_candidate``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``, ``rate_limited``, ``engine_failed``
         or ``shutting_down``; the place is then free again."""
+        self._require_running()
         checked = self._check(offer, address)
         config = self._config(options)
         self._require_engine()
-        place = self._take_place(ticket, address)
+        place = self._places.take(ticket, address)
         try:
             place.entry = entry = await self._new_call(config)
         except BaseException:
-            self._places.discard(place)
+            self._places.give_back(place)
             raise
         self._calls[entry.call.call_id] = entry
         try:
@@ -146,7 +112,7 @@ class CallRegistry:
         except BaseException:
             await self._ended(entry, "not_connected")
             raise
-        log.info("call %s: begun, %d of %d places taken", entry.call.call_id, len(self), self._max_calls)
+        log.info("call %s: begun, %d of %d places taken", entry.call.call_id, len(self), self._places.most)
         return AnsweredOffer(entry.call.call_id, sdp, entry.resume_token)
 
     async def restart(self, call_id: str, offer: str, resume_token: str | None, address: str = "") -> AnsweredOffer:
@@ -186,6 +152,23 @@ class CallRegistry:
         ``unknown_call``."""
         await asyncio.wait([self._end(self._find(call_id), reason)], timeout=HANG_UP_WAITS_S)
 
+    @property
+    def closing(self) -> bool:
+        """Whether no more calls begin, since the server is being stopped."""
+        return self._closing
+
+    async def drain(self, within_s: float) -> None:
+        """Begin no more calls. Each that is open ends when nothing is being said in it, at once or within ``within_s``;
+        one that has to wait for that is told."""
+        self._closing = True
+        entries = list(self._calls.values())
+        log.info("no more calls begin; %d end within %.0f s", len(entries), within_s)
+        await asyncio.gather(*(self._drain(entry, within_s) for entry in entries))
+
+    async def _drain(self, entry: OpenCall, within_s: float) -> None:
+        await entry.say_the_last_word(within_s, "shutdown")
+        await self._ended(entry, "shutdown")
+
     async def close(self, reason: str = "shutdown") -> None:
         """End all calls and wait until they are closed; no more begin."""
         self._closing = True
@@ -207,7 +190,7 @@ class CallRegistry:
     async def _compare(self, suspects: frozenset[EngineSession]) -> frozenset[EngineSession]:
         """Close sessions that no call has, and end calls whose session is gone, if they were among the suspects
         before: what begins or ends just now is for a moment on one side only. Returns the suspects of this time."""
-        calls = {place.entry.session: place.entry for place in self._places if place.entry}
+        calls = {entry.session: entry for entry in self._places.calls()}
         sessions = frozenset(await self._engine.sessions())
         strays = sessions - calls.keys()
         widowed = {session for session, entry in calls.items() if session not in sessions and not entry.ending}
@@ -222,7 +205,6 @@ class CallRegistry:
     # Beginning
 
     def _check(self, offer: str, address: str) -> Offer:
-        self._require_running()
         if self._behind_turn:
             offer = self._reachable(address).filter(offer)
         return read_offer(offer, keep_candidates=self._behind_turn)
@@ -242,7 +224,8 @@ class CallRegistry:
 
     def _require_running(self) -> None:
         if self._closing:
-            raise RequestError("shutting_down", "The server is being stopped.", retry_after=10)
+            message = "The server is being stopped and takes no new calls; try again in a minute."
+            raise RequestError("shutting_down", message, retry_after=60)
 
     def _require_engine(self) -> None:
         if self._engine.info is None:
@@ -250,47 +233,12 @@ class CallRegistry:
                 "not_ready", "The model is not ready yet; GET /ready tells when.", retry_after=RETRY_NOT_READY_S
             )
 
-    def _take_place(self, ticket: str | None, address: str) -> CallPlace:
-        if not self._is_next(ticket):
-            raise self._full(self._wait(ticket))
-        place = CallPlace(client_of(address))
-        if sum(other.client == place.client and other.waits for other in self._places) >= MAX_UNCONNECTED:
-            raise RequestError(
-                "rate_limited",
-                f"{MAX_UNCONNECTED} offers from this address wait for their connection; connect or hang up first.",
-                retry_after=RETRY_UNCONNECTED_S,
-            )
-        self._line.leave(ticket)
-        self._places.add(place)
-        return place
-
-    def _is_next(self, ticket: str | None) -> bool:
-        """Whether there is a place for the holder of this ticket, after all who came before."""
-        return self._line.position(ticket) < self._max_calls - len(self)
-
-    def _wait(self, ticket: str | None) -> PlaceInLine:
-        """Keep the holder's place in line, or give them one. Raises RequestError ``full`` if the line is too long."""
-        place = self._line.wait(ticket)
-        if place is None:
-            raise RequestError("full", "All places are taken, and the line is too long; try later.", retry_after=60)
-        number, position = place
-        return PlaceInLine(number, position, round(self._mean_call_s * position / self._max_calls))
-
-    def _full(self, place: PlaceInLine) -> RequestError:
-        return RequestError(
-            "full",
-            f"All {self._max_calls} places are taken; you are number {place.position} in line. "
-            "Ask again with your ticket.",
-            retry_after=RETRY_FULL_S,
-            more=asdict(place),
-        )
-
     async def _new_call(self, config: CallConfig) -> OpenCall:
         try:
             session = await self._engine.open(config.session_options())
         except EngineError as error:
             if error.code == "full":
-                raise self._full(self._wait(None)) from error
+                raise self._places.full() from error
             code = error.code if error.code in ("bad_options", "prompt_too_long") else "engine_failed"
             raise RequestError(code, error.message, retry_after=5 if error.retryable else None) from error
         call_id, resume_token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)
@@ -381,9 +329,8 @@ class CallRegistry:
         try:
             await entry.close(reason)
         finally:
-            self._places = {place for place in self._places if place.entry is not entry}
-        length = time.monotonic() - entry.since
-        self._mean_call_s += (length - self._mean_call_s) / 8
+            length = time.monotonic() - entry.since
+            self._places.ended(entry, length)
         ignored = f"; {entry.ignored} of its candidates were not tried" if entry.ignored else ""
         log.info("call %s: ended (%s) after %.0f s%s", entry.call.call_id, reason, length, ignored)
 

@@ -17,6 +17,14 @@ log = logging.getLogger(__name__)
 PEER_WAITS_S = 0.5
 """How long the peer waits for the call's end. It is longer when this process or the engine is held up."""
 
+BUSY = ("hearing", "thinking", "speaking", "interrupted")
+"""Phases of a call in which somebody is in the middle of something."""
+
+LAST_WORD_S = 0.5
+"""From the last sample of an answer that was handed to the track until it has been heard."""
+
+LOOK_EVERY_S = 0.05
+
 GIVE_UP_S = 10.0
 """After this a call that does not close is left to itself, so that its place can be used again."""
 
@@ -55,6 +63,23 @@ class OpenCall:
         if self.grace is not None:
             self.grace.cancel()
             self.grace = None
+
+    async def say_the_last_word(self, within_s: float, reason: str) -> None:
+        """Return when nobody is in the middle of something, after ``within_s`` at the latest. A client that has to wait
+        for that is told that the call then ends, for ``reason``."""
+        if within_s <= 0 or not self._busy:
+            return
+        self.call.announce_end(within_s, reason)
+        busy_at = time.monotonic()
+        until = busy_at + within_s
+        while self.ending is None and time.monotonic() < min(until, busy_at + LAST_WORD_S):
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._busy:
+                busy_at = time.monotonic()
+
+    @property
+    def _busy(self) -> bool:
+        return self.peer is not None and self.call.phase in BUSY
 
     async def close(self, reason: str) -> None:
         """End the call, its engine session and its peer. Ends within some seconds, whatever hangs or fails; nothing

@@ -44,7 +44,7 @@ CLOSE_S = 1.7
 """What all of :meth:`Server.close` may take; the engine gets what the calls leave of it."""
 
 EXIT_WITHIN_S = 1.9
-"""After a signal to end nothing keeps the process for longer: no decoder, no worker, no client."""
+"""When its calls are over nothing keeps the process for longer: no decoder, no worker, no client."""
 
 
 class Server:
@@ -137,12 +137,14 @@ class Server:
     def readiness(self) -> dict[str, Any]:
         """The body of ``GET /ready``."""
         body: dict[str, Any] = {
-            "ready": self.engine.info is not None,
+            "ready": self.engine.info is not None and not self.registry.closing,
             "calls": len(self.registry),
             "max_calls": self.options.max_calls,
             "recording": bool(self.options.record),
             "ice_servers": [_for_browser(server) for server in self._ice_servers],
         }
+        if self.registry.closing:
+            return body | {"progress": None, "message": "The server is being stopped; try again in a minute."}
         if (info := self.engine.info) is not None:
             return body | {
                 "name": info.name,
@@ -185,12 +187,34 @@ class Server:
             log.warning("a recording was not finished in time; its folder is named .partial")
 
 
+class StopSignals:
+    """SIGTERM and SIGINT. The first one asks the server to stop, another one to stop at once."""
+
+    def __init__(self, drain_s: float) -> None:
+        """Belongs on a running event loop; ``drain_s`` is how long calls may take to end after the first signal."""
+        self._drain_s = drain_s
+        self.asked = asyncio.Event()
+        self.insisted = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._receive)
+
+    def _receive(self) -> None:
+        first = not self.asked.is_set()
+        (self.asked if first else self.insisted).set()
+        exit_within(self._drain_s + EXIT_WITHIN_S if first else EXIT_WITHIN_S)
+
+
+def exit_within(seconds: float) -> None:
+    """Whatever happens, this process is gone by then."""
+    guard = threading.Timer(seconds, os._exit, [0])
+    guard.daemon = True
+    guard.start()
+
+
 async def serve(options: ServerOptions) -> None:
-    """Run the server until SIGTERM or SIGINT. Raises StartError if it cannot be started."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _ask_to_stop, stop)
+    """Run the server until SIGTERM or SIGINT; then answers that are being given are finished within ``drain_s``, unless
+    there is a second signal. Raises StartError if it cannot be started."""
+    stop = StopSignals(options.drain_s)
     certificates = own_certificates(options.tls_cert, options.tls_key) if options.tls_cert or options.tls_key else None
     certificates = certificates or ensure_certificates()
     try:
@@ -199,16 +223,23 @@ async def serve(options: ServerOptions) -> None:
         raise StartError(error.message) from error
     async with Server(options, engine) as server:
         await server.listen(certificates)
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(stop.asked.wait())
         starting = asyncio.create_task(server.start_engine())
         await asyncio.wait([stopping, starting], return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             starting.cancel()
+            exit_within(EXIT_WITHIN_S)
             return
         starting.result()
         lines = announcement(options.host, server.port, server.access, colours=sys.stdout.isatty())
         print(*lines, sep="\n", flush=True)
         await stopping
+        draining = asyncio.create_task(server.registry.drain(options.drain_s))
+        insisting = asyncio.create_task(stop.insisted.wait())
+        await asyncio.wait([draining, insisting], return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        insisting.cancel()
+        exit_within(EXIT_WITHIN_S)
 
 
 def engine_spec(options: ServerOptions) -> EngineSpec:
@@ -238,14 +269,6 @@ def _for_browser(server: RTCIceServer) -> dict[str, Any]:
     """As RTCPeerConnection's configuration takes it."""
     entry = {"urls": server.urls}
     return entry if server.username is None else entry | {"username": server.username, "credential": server.credential}
-
-
-def _ask_to_stop(stop: asyncio.Event) -> None:
-    if not stop.is_set():
-        stop.set()
-        guard = threading.Timer(EXIT_WITHIN_S, os._exit, [0])
-        guard.daemon = True
-        guard.start()
 
 
 def _why_not_listening(options: ServerOptions, error: OSError) -> str:

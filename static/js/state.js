@@ -148,6 +148,7 @@ export function reduce(state, { type, data }) {
 /** @param {Record<string, any>} data */
 function endingNotice({ in_s, reason }) {
   const seconds = Math.max(0, Math.round(in_s));
+  if (reason === "shutdown") return `The server is being stopped: this call ends within ${seconds} seconds.`;
   return `This call ends in ${seconds} seconds${reason ? ` (${reason.replaceAll("_", " ")})` : ""}.`;
 }
 

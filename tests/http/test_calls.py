@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.call.engine_link import EngineLink
-from app.server import calls, open_call
+from app.server import open_call, places
 from app.webrtc import channel, peer
 from engine.client import EngineError, SessionOptions
 from engine.serving.process import ProcessEngine
@@ -230,7 +230,7 @@ async def test_an_address_has_two_offers_that_wait_for_their_connection(
     await site.call()  # connected calls do not count
     assert (await site.offer(OFFER))[0] == 201
     assert (await site.offer(OFFER))[0] == 429
-    monkeypatch.setattr(calls, "client_of", lambda address: f"not {address}")
+    monkeypatch.setattr(places, "client_of", lambda address: f"not {address}")
     assert (await site.offer(OFFER))[0] == 201
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -12,11 +13,16 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 
+from engine.serving.scripted import Script, ScriptedEngine
+from tests.browser.server import write_script
+from tests.replay.recorded import assert_replays_identically
 from tests.webrtc.caller import Caller
+from tests.webrtc.offers import OFFER
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 30.0
@@ -68,20 +74,38 @@ async def fails(process: asyncio.subprocess.Process) -> str:
     return err.decode().splitlines()[-1]
 
 
+async def call(http: ClientSession) -> Caller:
+    """A call that has begun."""
+    caller = Caller()
+    status, answer = await offer(http, await caller.offer())
+    assert status == 201, answer
+    await caller.accept(answer["sdp"])
+    await caller.connected()
+    await caller.receive("welcome")
+    return caller
+
+
+async def offer(http: ClientSession, sdp: str) -> tuple[int, dict[str, Any]]:
+    async with http.post("/api/calls", json={"type": "offer", "sdp": sdp}) as response:
+        return response.status, await response.json()
+
+
+def client(address: str) -> ClientSession:
+    trust = ssl.create_default_context(cafile=str(ROOT / "certs" / "ca.pem"))
+    return ClientSession(address, connector=TCPConnector(ssl=trust))
+
+
+async def ended(process: asyncio.subprocess.Process) -> int:
+    async with asyncio.timeout(START_S):
+        return await process.wait()
+
+
 async def test_a_signal_ends_it_at_once_with_calls_open(run: Run) -> None:
     process = await run("--port", "0")
     address = await ready(process)
     assert address.startswith("https://localhost:")
-    trust = ssl.create_default_context(cafile=str(ROOT / "certs" / "ca.pem"))
-    callers = [Caller(), Caller()]
-    async with ClientSession(address) as http:
-        for caller in callers:
-            offer = {"type": "offer", "sdp": await caller.offer()}
-            async with http.post("/api/calls", json=offer, ssl=trust) as response:
-                assert response.status == 201
-                await caller.accept((await response.json())["sdp"])
-            await caller.connected()
-            await caller.receive("welcome")
+    async with client(address) as http:
+        callers = [await call(http), await call(http)]
         begin = time.monotonic()
         process.send_signal(signal.SIGTERM)
         status = await process.wait()
@@ -90,6 +114,67 @@ async def test_a_signal_ends_it_at_once_with_calls_open(run: Run) -> None:
         await caller.close()
     assert status == 0
     assert took < 2.5  # 2 s are promised; the rest is a busy machine's
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_answer_is_finished_before_the_end_and_nobody_else_gets_in(
+    run: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    script = write_script(tmp_path / "script.json", "one and then two and then three and then four and then five")
+    process = await run("--port", "0", "--script", str(script), "--drain-s", "600", "--record", str(tmp_path / "calls"))
+    async with client(await ready(process)) as http:
+        talking, silent = await call(http), await call(http)
+        talking.send("input.text", text="Count.")
+        await talking.receive("assistant.text")
+        process.send_signal(number)
+        assert (await silent.receive("session.ending"))["data"] == {"in_s": 0, "reason": "shutdown"}
+        assert (await talking.receive("session.ending"))["data"] == {"in_s": 600, "reason": "shutdown"}
+        assert talking.of_type("response.done") == []
+        status, refusal = await offer(http, OFFER)
+        assert (status, refusal["error"]["code"]) == (503, "shutting_down")
+        assert "takes no new calls" in refusal["error"]["message"]
+        async with http.get("/ready") as response:
+            assert (response.status, "being stopped" in (await response.json())["message"]) == (503, True)
+        assert (await talking.receive("response.done"))["data"]["status"] == "completed"
+        assert (await talking.receive("session.ending", 2))["data"] == {"in_s": 0, "reason": "shutdown"}
+    assert await ended(process) == 0
+    for caller in (talking, silent):
+        await caller.close()
+    recordings = list((tmp_path / "calls").iterdir())
+    assert len(recordings) == 2
+    for folder in recordings:
+        assert json.loads((folder / "call.json").read_text())["complete"] is True
+        await assert_replays_identically(folder, ScriptedEngine(Script.load(script)))
+
+
+async def test_a_second_signal_does_not_wait_for_the_answer(run: Run, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "script.json", "and so on " * 2_000)
+    process = await run("--port", "0", "--script", str(script), "--drain-s", "3600")
+    async with client(await ready(process)) as http:
+        caller = await call(http)
+        caller.send("input.text", text="Count.")
+        await caller.receive("assistant.text")
+        process.send_signal(signal.SIGTERM)
+        await caller.receive("session.ending")
+        process.send_signal(signal.SIGINT)
+        assert (await caller.receive("session.ending", 2))["data"]["in_s"] == 0
+        assert (await caller.receive("response.done"))["data"]["status"] == "cancelled"
+    assert await ended(process) == 0
+    await caller.close()
+
+
+async def test_an_answer_that_takes_too_long_is_cut_off_at_the_end(run: Run, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "script.json", "and so on " * 2_000)
+    process = await run("--port", "0", "--script", str(script), "--drain-s", "1")
+    async with client(await ready(process)) as http:
+        caller = await call(http)
+        caller.send("input.text", text="Count.")
+        await caller.receive("assistant.text")
+        process.send_signal(signal.SIGTERM)
+        assert (await caller.receive("session.ending"))["data"]["in_s"] == 1
+        assert (await caller.receive("response.done"))["data"]["status"] == "cancelled"
+    assert await ended(process) == 0
+    await caller.close()
 
 
 async def test_a_taken_port_is_said_in_a_sentence(run: Run) -> None:
