@@ -82,7 +82,7 @@ class Call:
         greeting = Greeting(call_id, engine, resume_token, resume_s, recorded)
         self._outbox = Outbox(
             lambda: CallMoment(self._t, self._state.turn, self._state.epoch),
-            lambda resumed: greeting.data(self.config, resumed, self._delivery.position),
+            lambda resumed: greeting.data(self.config, resumed),
             tap.event if tap else None,
         )
         self._ears = CallEars(config, self.judged, held=held)
@@ -154,9 +154,11 @@ class Call:
         match self._ears.push(frame):
             case turn.Lull() as lull:
                 self._step(replace(lull, ready=self._feeder.is_idle))
-            case turn.SpeechStarted() | turn.SpeechEnded() | turn.LullOver() as change:
+            case turn.SpeechStarted() as started:
+                self._step(replace(started, ending=self._is_ending()))
+            case turn.SpeechEnded() | turn.LullOver() as change:
                 self._step(change)
-        self._step(turn.Tick(self._ears.speech.voiced_ms))
+        self._step(turn.Tick(self._ears.speech.voiced_ms, self._ears.speech.spoken_ms))
         self._cut_units()
         if (shown := self._ears.shown(self._t)) is not None:
             self._outbox.event("vad", shown)
@@ -200,9 +202,9 @@ class Call:
         gets."""
         self._outbox.attach(send)
 
-    def detach(self, *, moved: bool = False) -> None:
-        """There is no connection; events are kept for the next one. With ``moved`` another client has the call now."""
-        self._outbox.detach(moved=moved)
+    def detach(self) -> None:
+        """There is no connection; events are kept for the next one."""
+        self._outbox.detach()
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
         """Send the connection's figures to the client (not recorded), and how often an answer's speech ran dry."""
@@ -345,6 +347,10 @@ class Call:
         if answer is not None and answer.finished and not self.output.buffered:
             self._step(turn.Drained(answer.epoch))
 
+    def _is_ending(self) -> bool:
+        answer = self._state.answer
+        return answer is not None and answer.finished and self._delivery.has_last_words
+
     # ------------------------------------------------------------------------------------------ towards the engine
     def _cut_units(self) -> None:
         """Prefill the seconds of the turn that are complete, once it is sure that it is one."""
@@ -352,7 +358,7 @@ class Call:
             return
         if self._push_to_talk:
             self._feeder.cut(self._t)
-        elif self._state.said_ms + self._ears.speech.voiced_ms >= self.config.turn.min_speech_ms:
+        elif self._state.said_ms + self._ears.speech.spoken_ms >= self.config.turn.min_speech_ms:
             self._feeder.cut(self._ears.speech.last_voiced)
 
     def _ask(self, end: int) -> None:

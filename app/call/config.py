@@ -31,7 +31,8 @@ def _number(default: float, low: float, high: float) -> Any:
 class VadConfig:
     """How speech is told from the rest. Levels are dB relative to int16 full scale."""
 
-    kind: Literal["webrtc", "silero"] = "webrtc"
+    kind: Literal["webrtc", "silero"] = "silero"
+    """A small network, or Gaussian mixtures with an energy gate: cheaper, and taken in by any noise."""
     webrtc_mode: int = _number(2, 0, 3)
     """How readily webrtcvad calls a frame silent: 0 rarely, 3 very."""
     energy_min_dbfs: float = _number(-60.0, -96.0, 0.0)
@@ -46,14 +47,18 @@ class VadConfig:
     """Speech probability from which a frame outside speech counts as voiced (silero only)."""
     silero_off: float = _number(0.35, 0.0, 1.0)
     """Speech probability below which a frame inside speech counts as silent (silero only)."""
+    silero_sure: float = _number(0.7, 0.0, 1.0)
+    """Mean speech probability of a burst's surest 200 ms from which it counts as said, and not as a cough (silero
+    only)."""
     reach_back_ms: int = _number(800, 0, 2_000)
     """How much earlier than it was noticed speech may have begun, as far as it stood out from the room until then."""
     onset_ms: int = _number(100, 20, 2_000)
     """Voiced time within ``onset_window_ms`` at which speech has begun."""
     onset_window_ms: int = _number(160, 20, 2_000)
-    lull_ms: int = _number(160, 20, 2_000)
-    """Silence after which it is asked whether the person is done, and an answer is prepared."""
-    end_silence_ms: int = _number(560, 100, 5_000)
+    lull_ms: int = _number(80, 20, 2_000)
+    """Silence, of which silero notices all but the first 80 ms, after which it is asked whether the person is done, and
+    an answer is prepared."""
+    end_silence_ms: int = _number(480, 100, 5_000)
     """Silence after which speech is over, and with it the turn unless somebody has said whether the person is done."""
     end_voiced_share: float = _number(0.1, 0.0, 0.9)
     """Share of that silence that may be voiced all the same, so that a click does not hold a turn open."""
@@ -68,7 +73,7 @@ class TurnConfig:
     detection: Literal["vad", "push_to_talk"] = "vad"
     """``push_to_talk``: unmuting begins a turn, ``input.commit`` ends it, ``input.discard`` drops it."""
     min_speech_ms: int = _number(100, 0, 5_000)
-    """Turns with less voiced time are dropped as a cough or a click."""
+    """Turns in which less was surely said are dropped as a cough or a click."""
     end_of_turn: Literal["silence", "smart_turn", "model", "both"] = "silence"
     """Who says whether the person is done: nobody (silence alone ends a turn), a network that hears melody
     (``smart_turn``), the language model's own word (``model``), or the two together."""
@@ -82,13 +87,17 @@ class TurnConfig:
     """Probability of being done up to which the longest silence is granted."""
     prepare: bool = True
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""
-    barge_in_pause_ms: int = _number(120, 20, 5_000)
+    barge_in_pause_ms: int = _number(100, 20, 5_000)
     """Voiced time after which an answer is paused, since this may become an interruption."""
-    barge_in_ms: int = _number(480, 20, 5_000)
-    """Voiced time after which a person who talks during an answer interrupts it: longer than an "mhm" or a cough."""
+    barge_in_ms: int = _number(760, 20, 5_000)
+    """What must be said during an answer to interrupt it, more than an "okay": the answer waits for it in silence."""
+    barge_in_resume_ms: int = _number(320, 20, 5_000)
+    """Silence after which an answer goes on that was paused."""
+    barge_in_insist_ms: int = _number(1_500, 0, 10_000)
+    """Who says "stop" again so soon after it did not stop the answer insists: both count together."""
     preroll_ms: int = _number(300, 0, 2_000)
     """How much sound before the onset belongs to the turn."""
-    hangover_ms: int = _number(200, 0, 5_000)
+    hangover_ms: int = _number(120, 0, 5_000)
     """How much of the silence after the last voiced frame belongs to the turn."""
     max_turn_s: float = _number(60.0, 1.0, 600.0)
     """A turn is ended here, so that noise taken for speech cannot hold a call for ever."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from app.call import turn
@@ -13,6 +11,9 @@ from app.call.playout import SpeechQueue
 from app.call.protocol import MAX_DELTA_CHARS
 from app.call.response import Heard, Response
 from engine.client import OUTPUT_RATE, Chunk
+
+LAST_WORDS_S = 0.5
+"""As much do people's turns overlap without anybody meaning to interrupt."""
 
 
 class AnswerDelivery:
@@ -31,6 +32,11 @@ class AnswerDelivery:
     def has_room(self, prepared: int) -> bool:
         """Whether more speech is wanted when ``prepared`` samples (24 kHz) of a draft wait beside what is queued."""
         return self._speech.buffered + prepared < self._config.media.max_buffered_s * OUTPUT_RATE
+
+    @property
+    def has_last_words(self) -> bool:
+        """Whether less waits to be played than the last words of an answer."""
+        return self._speech.buffered < LAST_WORDS_S * OUTPUT_RATE
 
     def begin(self, action: turn.Generate, units_before: int, now: int) -> None:
         """The answer was decided on; it waits for unit number ``units_before``, 0 for none."""
@@ -86,15 +92,6 @@ class AnswerDelivery:
         """The listener has that much of the answer of ``epoch`` in its own buffer."""
         if self._response is not None and self._response.epoch == epoch:
             self._response.reported_buffer_ms = buffered_ms
-
-    @property
-    def position(self) -> dict[str, Any] | None:
-        """How far the answer under way was played, as ``welcome`` tells a client that comes back; None between answers
-        and for one that is only written."""
-        response = self._response
-        if response is None or not response.speak:
-            return None
-        return {"epoch": response.epoch, "played_ms": round(self._speech.played * 1000 / OUTPUT_RATE, 1)}
 
     def end(self, action: turn.Done) -> Heard:
         """The answer is over; how much of it was heard."""

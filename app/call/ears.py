@@ -57,7 +57,7 @@ class CallEars:
             return None
         before = self.speech
         self._detector, self.speech = create_detector(config.vad), create_tracker(config.vad, before.now)
-        return turn.SpeechEnded(before.last_voiced, before.voiced_ms) if before.speaking else None
+        return turn.SpeechEnded(before.last_voiced, before.spoken_ms) if before.speaking else None
 
     async def idle(self) -> None:
         """Return when no question is open."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,8 @@ class Greeting:
     resume_s: float | None = None
     recorded: bool = False
 
-    def data(self, config: CallConfig, resumed: bool, answer: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Data of the event, with the options as they are now and how far the ``answer`` under way was played."""
+    def data(self, config: CallConfig, resumed: bool) -> dict[str, Any]:
+        """Data of the event, with the options as they are now."""
         limits: dict[str, Any] = {
             "message_bytes": MAX_MESSAGE_BYTES,
             "text_chars": MAX_TEXT_CHARS,
@@ -51,6 +50,4 @@ class Greeting:
             "limits": limits,
             "recorded": self.recorded,
         }
-        if answer is not None:
-            data["answer"] = dict(answer)
         return data if self.resume_token is None else data | {"resume_token": self.resume_token}

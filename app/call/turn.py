@@ -61,9 +61,9 @@ class TurnState:
     opened: int | None = None
     """Media time at which the open turn of the person began; None when none is open."""
     said_ms: int = 0
-    """Voiced time of the stretches of speech in the open turn that are over."""
+    """Spoken time of the stretches of speech in the open turn that are over."""
     lull: int | None = None
-    """Media time at which the last voiced frame of the open turn ended, while the silence after it lasts."""
+    """Media time at which the last voiced frame ended, while the silence after it lasts."""
     judged: tuple[float, ...] = ()
     """How probable it is that the person is done, as far as those who were asked in this lull have said."""
     draft: Draft | None = None
@@ -73,10 +73,17 @@ class TurnState:
     speech: int | None = None
     """Media time since which someone speaks; None in silence."""
     voiced_ms: int = 0
-    ignored_ms: int = 0
-    """How much of that was said under an answer and turned out to be no interruption."""
+    """How much of that was voiced …"""
+    spoken_ms: int = 0
+    """… and how much surely said. The rest may be a cough."""
+    passed_ms: int = 0
+    """How much of what was voiced the answer has waited for before it went on."""
+    ignored: tuple[int, int] = (0, 0)
+    """What was said last under this answer without interrupting it: spoken time, and the media time of its end."""
     deaf: bool = False
     """The speech that goes on belongs to a turn that is over: it is ignored until it ends."""
+    polite: bool = False
+    """The speech that goes on began when the answer was all but over: it does not interrupt."""
     live: bool = False
     """Microphone audio comes in."""
     lost: bool = False
@@ -102,26 +109,28 @@ class TurnState:
 # ----------------------------------------------------------------------------------------------------------- events
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The VAD is sure: someone speaks since ``onset``."""
+    """The VAD is sure: someone speaks since ``onset``. ``ending``: all of the answer but its last words was said."""
 
     onset: int
+    ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """The VAD is sure: the speech ended at ``end`` and had ``voiced_ms``."""
+    """The VAD is sure: the speech ended at ``end``, and ``spoken_ms`` of it were surely said."""
 
     end: int
-    voiced_ms: int
+    spoken_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lull:
     """Nothing has been voiced since ``end``, for long enough to ask whether the person is done, too briefly to know.
-    ``voiced_ms`` were voiced since the speech began. ``ready``: the engine has nothing left to do, and could begin."""
+    ``spoken_ms`` were surely said since the speech began. ``ready``: the engine has nothing left to do, and could
+    begin."""
 
     end: int
-    voiced_ms: int
+    spoken_ms: int
     ready: bool = True
 
 
@@ -140,9 +149,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """20 ms of microphone audio went by; the speech that goes on has ``voiced_ms`` so far (0 in silence)."""
+    """20 ms of microphone audio went by; of the speech that goes on ``voiced_ms`` were voiced so far, and ``spoken_ms``
+    surely said (0 in silence)."""
 
     voiced_ms: int
+    spoken_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ When a turn ends. Silence alone ends it where nothing else is asked, or nobody h
 that it takes follows from how probable it is that the person is done (:func:`patience_ms`). An answer is prepared as
 soon as there is a lull, and is there when the turn ends, or was never asked for.
 
-What interrupts. The first voice during an answer pauses it. If the voice goes on, it was an interruption; if it does
-not, it was a cough or an "mhm", and the answer goes on where it was.
+What interrupts. The first voice during an answer pauses it. If enough is surely said, in one go or by who insists, it
+was an interruption; if not, it was a cough or an "mhm", and the answer goes on where it was. Only who begins to speak
+when the answer is all but over waits for its last words, and has the turn then.
 """
 
 from __future__ import annotations
@@ -92,28 +93,31 @@ class _Step:
 
     def take(self, event: Event) -> None:
         match event:
-            case SpeechStarted(onset):
-                self._set(speech=onset, ignored_ms=0, deaf=False)
+            case SpeechStarted(onset, ending):
+                self._set(speech=onset, passed_ms=0, deaf=False, polite=ending)
                 if self._is_listening():
                     self._go_on()
                 elif not self.push_to_talk and self._is_free():
                     self._open(onset, "speech")
-            case SpeechEnded(end, voiced_ms):
-                self._speech_ended(end, voiced_ms)
-            case Lull(end, voiced_ms, ready):
-                self._lull(end, voiced_ms, ready)
+            case SpeechEnded(end, spoken_ms):
+                self._speech_ended(end, spoken_ms)
+            case Lull(end, spoken_ms, ready):
+                self._lull(end, spoken_ms, ready)
             case LullOver():
                 if self._is_listening():
                     self._go_on()
+                else:
+                    self._set(lull=None)
             case Judged(end, probability):
-                if self.state.lull == end:
+                if self._is_listening() and self.state.lull == end:
                     self._set(judged=(*self.state.judged, probability))
                     self._end_if_done()
-            case Tick(voiced_ms):
-                self._tick(voiced_ms)
+            case Tick(voiced_ms, spoken_ms):
+                self._tick(voiced_ms, spoken_ms)
             case MicrophoneLost():
                 self.reason = "microphone_lost"
                 self._set(live=False, lost=True)
+                self._resume()
             case Muted(muted):
                 self._mute(muted)
             case Typed(text, speak):
@@ -143,11 +147,11 @@ class _Step:
                 self._end_call(reason)
 
     # ------------------------------------------------------------------------------------------- the person's side
-    def _tick(self, voiced_ms: int) -> None:
+    def _tick(self, voiced_ms: int, spoken_ms: int) -> None:
         state = self.state
         if not state.live:
             self.reason = "microphone"
-        self._set(live=True, lost=False, voiced_ms=voiced_ms)
+        self._set(live=True, lost=False, voiced_ms=voiced_ms, spoken_ms=spoken_ms)
         if state.opened is not None:
             if self.now - state.opened < self.config.turn.max_turn_s * INPUT_RATE:
                 self._end_if_done()
@@ -155,35 +159,27 @@ class _Step:
                 self._close_turn("max_turn")
             else:
                 self._drop_turn("max_turn")
-        elif self._may_barge_in() and voiced_ms - state.ignored_ms >= self.config.turn.barge_in_ms:
-            assert state.speech is not None
-            self._interrupt("barge_in")
-            self._open(state.speech, "speech")
-        elif self._may_barge_in() and voiced_ms - state.ignored_ms >= self.config.turn.barge_in_pause_ms:
-            self._pause()
+        elif self._may_barge_in():
+            self._barge_in()
 
     # ------------------------------------------------------------------------------------------- the end of a turn
     def _is_listening(self) -> bool:
         """Whether the open turn is one that the detector ends."""
         return self.state.opened is not None and not self.push_to_talk
 
-    def _speech_ended(self, end: int, voiced_ms: int) -> None:
-        self._set(speech=None, voiced_ms=0, deaf=False)
+    def _speech_ended(self, end: int, spoken_ms: int) -> None:
+        self._set(speech=None, voiced_ms=0, spoken_ms=0, deaf=False)
         if not self._is_listening():
+            self._set(lull=None, ignored=(spoken_ms, end))
             self._resume()
         elif self._done() is None:
-            self._close_turn("end_of_speech", end=end, voiced_ms=self.state.said_ms + voiced_ms)
+            self._close_turn("end_of_speech", end=end, spoken_ms=self.state.said_ms + spoken_ms)
         else:  # the silence goes on, and how long it may is known
-            self._set(said_ms=self.state.said_ms + voiced_ms)
+            self._set(said_ms=self.state.said_ms + spoken_ms)
 
-    def _lull(self, end: int, voiced_ms: int, ready: bool) -> None:
-        if not self._is_listening():
-            if self.state.answer is not None:
-                self._set(ignored_ms=voiced_ms)
-                self._resume()
-            return
+    def _lull(self, end: int, spoken_ms: int, ready: bool) -> None:
         self._set(lull=end, judged=())
-        if self.state.said_ms + voiced_ms < self.config.turn.min_speech_ms:
+        if not self._is_listening() or self.state.said_ms + spoken_ms < self.config.turn.min_speech_ms:
             return
         if self.config.turn.prepare and ready and self.state.draft is None:
             epoch = self._next_epoch()
@@ -208,7 +204,7 @@ class _Step:
         if state.lull is None or done is None:
             return
         if 1000 * (self.now - state.lull) >= patience_ms(done, self.config.turn) * INPUT_RATE:
-            self._close_turn("end_of_turn", end=state.lull, voiced_ms=state.said_ms + state.voiced_ms)
+            self._close_turn("end_of_turn", end=state.lull, spoken_ms=state.said_ms + state.spoken_ms)
 
     def _retract(self) -> None:
         if (draft := self.state.draft) is not None:
@@ -218,8 +214,24 @@ class _Step:
     # --------------------------------------------------------------------------------------------- what interrupts
     def _may_barge_in(self) -> bool:
         state = self.state
-        heard = state.speech is not None and not state.deaf and not self.push_to_talk
+        heard = state.speech is not None and not state.deaf and not state.polite and not self.push_to_talk
         return heard and state.answer is not None and self.config.barge_in
+
+    def _barge_in(self) -> None:
+        """Somebody makes a sound during the answer: pause it, stop it, or let it go on."""
+        state, config = self.state, self.config.turn
+        assert state.speech is not None
+        ignored_ms, ended = state.ignored
+        insists = 1000 * (state.speech - ended) <= config.barge_in_insist_ms * INPUT_RATE
+        if state.spoken_ms + (ignored_ms if insists else 0) >= config.barge_in_ms:
+            self._interrupt("barge_in")
+            self._open(state.speech, "speech")
+        elif state.lull is None:
+            if state.voiced_ms - state.passed_ms >= config.barge_in_pause_ms:
+                self._pause()
+        elif 1000 * (self.now - state.lull) >= config.barge_in_resume_ms * INPUT_RATE:
+            self._set(passed_ms=state.voiced_ms)
+            self._resume()
 
     def _is_free(self) -> bool:
         """Whether speech begins a turn: nobody else has one."""
@@ -254,19 +266,19 @@ class _Step:
         self.reason = reason
         self._do(OpenTurn(onset))
 
-    def _close_turn(self, reason: str, *, end: int | None = None, voiced_ms: int | None = None) -> None:
+    def _close_turn(self, reason: str, *, end: int | None = None, spoken_ms: int | None = None) -> None:
         """End the person's turn and have it answered, unless nearly nothing was said."""
-        voiced = self.state.said_ms + self.state.voiced_ms if voiced_ms is None else voiced_ms
+        spoken = self.state.said_ms + self.state.spoken_ms if spoken_ms is None else spoken_ms
         opened = self.state.opened
         assert opened is not None
-        length = 1000 * (self.now - opened) // INPUT_RATE if self.push_to_talk else voiced
+        length = 1000 * (self.now - opened) // INPUT_RATE if self.push_to_talk else spoken
         if length < self.config.turn.min_speech_ms:
-            self._drop_turn("too_short")
+            self._drop_turn("too_short" if self.push_to_talk else "sound")
             return
         if self.state.lull is None:
             self._retract()
         elif self.state.speech is not None:  # who falls silent and is answered may speak at once: that is new
-            self._set(speech=None, voiced_ms=0)
+            self._set(speech=None, voiced_ms=0, spoken_ms=0)
             self._do(EndSpeech())
         self._set(opened=None, lull=None, judged=(), deaf=self.state.speech is not None)
         if self.state.draft is None:
@@ -283,7 +295,7 @@ class _Step:
     def _generate(self, reason: str, speech_end: int | None, speak: bool) -> None:
         draft = self.state.draft
         epoch = self._next_epoch() if draft is None else draft.epoch
-        self._set(epoch=epoch, answer=TurnAnswer(self.state.turn, epoch), draft=None)
+        self._set(epoch=epoch, answer=TurnAnswer(self.state.turn, epoch), draft=None, ignored=(0, 0))
         self.reason = reason
         self._do(Generate(self.state.turn, epoch, reason, speak, speech_end, draft is not None))
         if draft is not None and draft.chunks:

@@ -41,7 +41,17 @@ from engine.spec import EngineSpec
 Kind = Literal["turn", "interruption", "sound"]
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
-    "before": {"turn": {"end_of_turn": "silence", "prepare": False, "barge_in_pause_ms": 260, "barge_in_ms": 260}},
+    "before": {
+        "vad": {"kind": "webrtc", "lull_ms": 160, "end_silence_ms": 560},
+        "turn": {
+            "end_of_turn": "silence",
+            "prepare": False,
+            "hangover_ms": 200,
+            "barge_in_pause_ms": 260,
+            "barge_in_ms": 260,
+            "barge_in_insist_ms": 0,
+        },
+    },
     "silence": {"turn": {"end_of_turn": "silence"}},
     "smart_turn": {"turn": {"end_of_turn": "smart_turn"}},
 }

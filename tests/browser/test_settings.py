@@ -105,7 +105,7 @@ async def test_in_a_call_the_sheet_shows_what_is_in_force(browsers: Browsers, sc
         await expect(person["microphone-select"]).to_be_visible()
         await person["eagerness-quick"].check(force=True)
         (updated,) = await person.events("session.updated")
-        assert updated["data"]["config"]["vad"]["end_silence_ms"] == 360
+        assert updated["data"]["config"]["vad"]["end_silence_ms"] == 300
         await expect(person["next-call"]).to_be_visible()
         await person["textOnly"].check()
         await expect(person.page.locator("#textOnly-note")).to_have_text("In this call: off")

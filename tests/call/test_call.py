@@ -16,15 +16,9 @@ from app.call.config import CallConfig
 from app.call.protocol import check_event
 from engine.client import Chunk, EngineError, EngineInfo, EngineSession, Prefilled, Unit
 from engine.serving.scripted import Script, ScriptedEngine
+from tests.speechlike import speechlike
 
 QUIET = 1.0
-
-
-def syllables(seconds: float) -> np.ndarray:
-    """A buzz through two resonances whose loudness moves like speech: enough for the detector."""
-    time = np.arange(round(seconds * 16_000)) / 16_000
-    buzz = sum(np.sin(2 * np.pi * 130 * k * time) / (1 + ((130 * k - 700) / 200) ** 2) for k in range(1, 25))
-    return (6_000 * buzz * (0.12 + np.abs(np.sin(2 * np.pi * 3 * time)))).astype(np.int16)
 
 
 class Log:
@@ -114,7 +108,7 @@ async def start(script: Script | None = None, options: dict[str, Any] | None = N
 
 async def test_a_question_is_answered() -> None:
     talk = await start(Script(answers=("I heard {seconds} seconds",)))
-    for sound in (QUIET, syllables(2.4), 4.0):
+    for sound in (QUIET, speechlike(2.4), 4.0):
         await talk.hear(sound)
     assert talk.states == ["listening", "hearing", "thinking", "speaking", "listening"]
     seconds = float(talk.text.split()[2])
@@ -122,14 +116,14 @@ async def test_a_question_is_answered() -> None:
     done = talk.of("response.done")[0]
     assert done["data"]["status"] == "completed"
     assert done["data"]["heard_chars"] == len(talk.text)
-    assert 500 <= done["data"]["timings"]["endpoint_ms"] <= 620
+    assert 400 <= done["data"]["timings"]["endpoint_ms"] <= 500
     assert [event["seq"] for event in talk.log.events] == list(range(len(talk.log.events)))
     await talk.call.close("done")
 
 
 async def test_interruption_tells_what_was_heard() -> None:
     talk = await start(Script(answers=("one two three four five six seven eight nine ten",)))
-    for sound in (QUIET, syllables(1.0), 1.5, syllables(1.2), QUIET):
+    for sound in (QUIET, speechlike(1.0), 1.5, speechlike(1.2), QUIET):
         await talk.hear(sound)
     first = talk.of("response.done")[0]
     assert first["data"]["status"] == "cancelled"
@@ -183,7 +177,7 @@ async def test_push_to_talk_can_be_switched_on_and_off() -> None:
     talk = await start()
     await talk.hear(0.1)
     await talk.send("session.update", turn={"detection": "push_to_talk"})
-    await talk.hear(syllables(1.0))
+    await talk.hear(speechlike(1.0))
     await talk.send("session.update", turn={"detection": "vad"})
     await talk.hear(0.1)
     assert talk.states == ["listening", "idle", "listening"]
@@ -194,7 +188,7 @@ async def test_push_to_talk_can_be_switched_on_and_off() -> None:
 async def test_a_muted_microphone_is_not_heard() -> None:
     talk = await start()
     await talk.send("mic.state", muted=True)
-    await talk.hear(syllables(2.0))
+    await talk.hear(speechlike(2.0))
     assert talk.states == ["paused"]
     assert not any(item[1].any() for item in talk.log.inputs if item[0] == "audio")
     await talk.call.close("done")
@@ -260,38 +254,8 @@ async def test_a_second_connection_gets_what_it_missed() -> None:
     assert not talk.of("metrics")
     third: list[dict[str, Any]] = []
     talk.call.attach(lambda raw: third.append(json.loads(raw)))
-    await talk.hear(syllables(1.5))  # it never says hello
+    await talk.hear(speechlike(1.5))  # it never says hello
     assert third[0]["type"] == "welcome"
-    await talk.call.close("done")
-
-
-async def test_a_connection_that_loses_the_call_to_another_is_told_and_nobody_else_is() -> None:
-    talk = await start()
-    await talk.hear(0.1)
-    talk.call.detach(moved=True)
-    moved = talk.wire[-1]
-    assert moved["type"] == "session.moved"
-    again: list[dict[str, Any]] = []
-    talk.call.attach(lambda raw: again.append(json.loads(raw)))
-    await talk.send("hello", last_seq=-1)
-    assert [event["seq"] for event in again] == list(range(len(again)))
-    assert "session.moved" not in {event["type"] for event in [*again, *talk.log.events]}
-    assert moved["seq"] == again[-1]["seq"], "its number is used again"
-    await talk.call.close("done")
-
-
-async def test_a_client_that_comes_back_is_told_how_far_the_answer_was_played() -> None:
-    talk = await start(Script(answers=("one and then two and then three",)))
-    await talk.send("input.text", text="Count")
-    await talk.hear(0.5)
-    talk.call.detach()
-    again: list[dict[str, Any]] = []
-    talk.call.attach(lambda raw: again.append(json.loads(raw)))
-    await talk.send("hello", last_seq=talk.wire[-1]["seq"])
-    assert again[-1]["data"]["answer"] == {"epoch": 1, "played_ms": 500.0}
-    await talk.hear(4.0)
-    assert talk.of("user.text")[0]["data"] == {"text": "Count"}
-    assert talk.of("response.done")[0]["data"]["status"] == "completed"
     await talk.call.close("done")
 
 
@@ -301,7 +265,7 @@ async def test_a_recorded_order_of_results_gives_the_identical_events() -> None:
     info = await engine.start()
     config = CallConfig()
     live = Talk(await engine.open(config.session_options()), config, engine=info)
-    sound = np.concatenate([np.zeros(8_000, np.int16), syllables(1.3), np.zeros(14_080, np.int16), syllables(1.0),
+    sound = np.concatenate([np.zeros(8_000, np.int16), speechlike(1.3), np.zeros(14_080, np.int16), speechlike(1.0),
                             np.zeros(32_000, np.int16)])  # fmt: skip
     for begin in range(0, len(sound) - 319, 320):
         live.call.microphone.push(sound[begin : begin + 320], 16_000, begin)

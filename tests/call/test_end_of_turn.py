@@ -16,7 +16,8 @@ from app.call.end_of_turn.judge import TurnJudge
 from app.call.end_of_turn.smart_turn import judge, log_mel
 from engine.client import Prefilled, Unit
 from engine.serving.scripted import Script, ScriptedSession
-from tests.call.test_call import QUIET, start, syllables
+from tests.call.test_call import QUIET, start
+from tests.speechlike import speechlike
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").glob("*.flac"))
 
@@ -88,7 +89,7 @@ async def test_a_pause_of_half_a_second_splits_a_turn_or_not(
 ) -> None:
     monkeypatch.setattr("app.call.ears._listener", lambda: Oracle(*[probability] * 20))
     talk = await start(Script(answers=("one two",)), {"turn": {"end_of_turn": "smart_turn"}, "barge_in": False})
-    for sound in (QUIET, syllables(1.2), 0.5, syllables(1.2), 4.0):
+    for sound in (QUIET, speechlike(1.2), 0.5, speechlike(1.2), 4.0):
         await talk.hear(sound)
     assert len(talk.of("response.started")) == turns
     assert any(kind == "judged" for kind, *_ in talk.log.inputs)
@@ -98,23 +99,23 @@ async def test_a_pause_of_half_a_second_splits_a_turn_or_not(
 async def test_a_judge_who_fails_leaves_it_to_the_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.call.ears._listener", Oracle)  # has no answer at all
     talk = await start(Script(answers=("one two",)), {"turn": {"end_of_turn": "smart_turn"}})
-    for sound in (QUIET, syllables(1.2), 3.0):
+    for sound in (QUIET, speechlike(1.2), 3.0):
         await talk.hear(sound)
     done = talk.of("response.done")[0]["data"]
-    assert 500 <= done["timings"]["endpoint_ms"] <= 620
+    assert 400 <= done["timings"]["endpoint_ms"] <= 500
     await talk.call.close("done")
 
 
 async def test_nothing_of_a_draft_leaves_before_its_turn_is_over() -> None:
     options = {"turn": {"end_of_turn": "silence"}}
     talk = await start(Script(answers=("one", "two", "three")), options)
-    for sound in (QUIET, syllables(1.2), 0.4):
+    for sound in (QUIET, speechlike(1.2), 0.4):
         await talk.hear(sound)
     pause = [event["type"] for event in talk.log.events]
     assert not {"response.started", "assistant.text"} & set(pause)
     assert pause.count("context") == 1  # of the second that was complete
     assert not any(pcm.any() for pcm in talk.log.pcm)
-    for sound in (syllables(1.2), 3.0):
+    for sound in (speechlike(1.2), 3.0):
         await talk.hear(sound)
     assert talk.text == "one"  # what was prepared in the pause was never asked for
     assert len(talk.of("response.started")) == 1
@@ -126,7 +127,7 @@ async def test_nothing_of_a_draft_leaves_before_its_turn_is_over() -> None:
 @pytest.mark.parametrize("prepare", [True, False])
 async def test_preparing_changes_nothing_but_the_time(prepare: bool) -> None:
     talk = await start(Script(answers=("{units} units, {seconds} s",)), {"turn": {"prepare": prepare}})
-    for sound in (QUIET, syllables(1.2), 0.4, syllables(1.2), 3.0):
+    for sound in (QUIET, speechlike(1.2), 0.4, speechlike(1.2), 3.0):
         await talk.hear(sound)
     assert talk.text == "4 units, 3.2 s"
     await talk.call.close("done")
@@ -148,7 +149,7 @@ async def test_the_models_own_word_ends_a_turn_or_holds_it_open(
     monkeypatch.setattr(Opinionated, "sure", sure)
     monkeypatch.setattr("engine.serving.scripted.ScriptedSession", Opinionated)
     talk = await start(Script(answers=("one two",)), {"turn": {"end_of_turn": "model"}, "barge_in": False})
-    for sound in (QUIET, syllables(1.2), 0.5, syllables(1.2), 4.0):
+    for sound in (QUIET, speechlike(1.2), 0.5, speechlike(1.2), 4.0):
         await talk.hear(sound)
     assert len(talk.of("response.started")) == turns
     await talk.call.close("done")

@@ -37,35 +37,37 @@ class Talk:
         self.log += [word for action in actions if (word := describe(action))]
         return self
 
-    def wait(self, ms: int, voiced_ms: int | None = None) -> Talk:
+    def wait(self, ms: int, voiced_ms: int | None = None, *, spoken: bool = True) -> Talk:
         for i in range(ms // 20):
             self.now += 320
-            self.tell(turn.Tick(0 if voiced_ms is None else voiced_ms + 20 * i))
+            voiced = 0 if voiced_ms is None else voiced_ms + 20 * i
+            self.tell(turn.Tick(voiced, voiced * spoken))
         return self
 
-    def speak(self, ms: int) -> Talk:
-        """Speech that goes on for ``ms`` after the VAD has noticed it, 100 ms into it."""
+    def speak(self, ms: int, *, spoken: bool = True, ending: bool = False) -> Talk:
+        """Speech that goes on for ``ms`` after the VAD has noticed it, 100 ms into it. What is not ``spoken`` is voice
+        that may be a cough."""
         self.now += 320
-        self.tell(turn.SpeechStarted(self.now - 1_600)).wait(ms, 100)
+        self.tell(turn.SpeechStarted(self.now - 1_600, ending)).wait(ms, 100, spoken=spoken)
         return self
 
-    def hush(self, ms: int, voiced_ms: int = 1_000) -> Talk:
+    def hush(self, ms: int, voiced_ms: int = 1_000, *, spoken: bool = True) -> Talk:
         """Silence, of at most 540 ms: the VAD tells of a lull after 160."""
         for i in range(1, ms // 20 + 1):
             self.now += 320
             if i == 8:
                 self.lull = self.now - 160 * 16
-                self.tell(turn.Lull(self.lull, voiced_ms))
-            self.tell(turn.Tick(voiced_ms))
+                self.tell(turn.Lull(self.lull, voiced_ms * spoken))
+            self.tell(turn.Tick(voiced_ms, voiced_ms * spoken))
         return self
 
     def judge(self, probability: float) -> Talk:
         return self.tell(turn.Judged(self.lull, probability))
 
-    def fall_silent(self, voiced_ms: int = 1_000) -> Talk:
-        self.hush(540, voiced_ms)
+    def fall_silent(self, voiced_ms: int = 1_000, *, spoken: bool = True) -> Talk:
+        self.hush(540, voiced_ms, spoken=spoken)
         self.now += 320
-        return self.tell(turn.SpeechEnded(self.now - 560 * 16, voiced_ms))
+        return self.tell(turn.SpeechEnded(self.now - 560 * 16, voiced_ms * spoken))
 
     def say(self, ms: int = 1_000) -> Talk:
         return self.speak(ms).fall_silent(ms)
@@ -116,29 +118,90 @@ def test_question_and_answer() -> None:
 def test_barge_in_cuts_in_the_right_order() -> None:
     talk = Talk().say().answer()
     talk.take()
-    assert talk.speak(360).take() == ["pause"]
-    assert talk.wait(20, 480).take() == [
+    assert talk.speak(640).take() == ["pause"]
+    assert talk.wait(20, 760).take() == [
         "flush", "cancel 1", "cancelled 1/1 barge_in", "interrupted", "open", "hearing",
     ]  # fmt: skip
     assert talk.answer("late", epoch=1).tell(turn.AnswerStopped(1)).take() == []
     assert talk.fall_silent().take() == ["close", "generate 2/3", "thinking"]
 
 
-def test_a_cough_pauses_the_answer_and_does_not_cut_it() -> None:
+def test_an_okay_pauses_the_answer_and_does_not_cut_it() -> None:
     talk = Talk().say().answer()
     talk.take()
-    assert talk.speak(60).take() == ["pause"]
-    assert talk.hush(140, voiced_ms=140).take() == []
-    assert talk.hush(160, voiced_ms=140).take() == ["resume"]
+    assert talk.speak(20).take() == ["pause"]
+    assert talk.wait(400, 120).hush(300, voiced_ms=520).take() == []
+    assert talk.hush(20, voiced_ms=520).phase == "speaking"
+    assert talk.hush(20, voiced_ms=520).take() == ["resume"]
+
+
+def test_a_laugh_of_any_length_does_not_interrupt() -> None:
+    talk = Talk().say().answer()
+    talk.take()
+    assert talk.speak(3_000, spoken=False).take() == ["pause"]
+    assert talk.fall_silent(3_100, spoken=False).take() == ["resume"]
     assert talk.phase == "speaking"
 
 
-def test_sounds_with_lulls_between_them_do_not_add_up_to_an_interruption() -> None:
-    talk = Talk().say().answer().speak(60).hush(160, voiced_ms=160)
+def test_who_pauses_between_words_interrupts_all_the_same() -> None:
+    talk = Talk().say().answer().speak(400).hush(200, voiced_ms=500)
     talk.take()
-    talk.tell(turn.LullOver()).wait(200, 160)
-    assert talk.take() == ["pause"]
-    assert talk.hush(160, voiced_ms=360).take() == ["resume"]
+    assert talk.tell(turn.LullOver()).wait(240, 500).take() == []
+    assert talk.wait(40, 740).phase == "hearing"
+
+
+def test_after_an_answer_went_on_a_click_does_not_pause_it_again() -> None:
+    talk = Talk().say().answer().speak(300).hush(340, voiced_ms=400)
+    assert talk.take()[-1] == "resume"
+    assert talk.tell(turn.LullOver()).wait(80, 420).take() == []
+    assert talk.wait(40, 500).take() == ["pause"]
+
+
+def test_who_says_stop_again_insists() -> None:
+    talk = Talk().say().answer().speak(300).fall_silent(400)
+    assert talk.take()[-2:] == ["pause", "resume"]
+    assert talk.wait(600).speak(240).phase == "speaking"
+    assert talk.wait(40, 340).take()[-1] == "hearing"
+
+
+def test_two_backchannels_far_apart_do_not_add_up() -> None:
+    talk = Talk().say().answer().speak(300).fall_silent(400).wait(1_500)
+    talk.take()
+    assert talk.speak(400).fall_silent(500).take() == ["pause", "resume"]
+
+
+def test_nobody_insists_under_another_answer() -> None:
+    talk = Talk().say().answer("all", finish=True).speak(300).fall_silent(400).drain()
+    talk.tell(turn.Typed("and then?")).answer()
+    assert talk.speak(400).phase == "speaking"
+
+
+def test_who_begins_in_the_last_words_waits_for_them_and_has_the_turn() -> None:
+    talk = Talk().say().answer("all", finish=True)
+    talk.take()
+    assert talk.speak(300, ending=True).take() == []
+    onset = talk.state.speech
+    assert talk.drain().take() == ["completed 1/1 completed", "open", "hearing"]
+    assert talk.state.opened == onset
+
+
+def test_an_answer_does_not_wait_for_a_lost_microphone() -> None:
+    talk = Talk().say().answer().speak(60)
+    talk.take()
+    assert talk.tell(turn.MicrophoneLost()).take() == ["resume"]
+
+
+def test_a_cough_is_no_turn_and_is_not_answered() -> None:
+    talk = Talk(PREPARING).speak(400, spoken=False).fall_silent(500, spoken=False)
+    assert talk.take() == ["open", "hearing", "drop sound", "listening"]
+
+
+def test_a_cough_before_a_sentence_does_not_split_it() -> None:
+    talk = Talk(JUDGED).speak(200, spoken=False).hush(340, 300, spoken=False)
+    assert talk.take() == ["open", "hearing"]
+    assert talk.tell(turn.LullOver()).wait(600, 300).hush(160).judge(0.9).hush(40).take() == [
+        "prepare 1", "judge", "commit 1/1", "thinking",
+    ]  # fmt: skip
 
 
 def test_a_paused_answer_that_was_all_said_is_done() -> None:
@@ -244,7 +307,7 @@ def test_speech_that_began_under_the_answer_is_kept() -> None:
 
 def test_a_click_is_no_turn() -> None:
     talk = Talk().speak(20).fall_silent(voiced_ms=80)
-    assert talk.take() == ["open", "hearing", "drop too_short", "listening"]
+    assert talk.take() == ["open", "hearing", "drop sound", "listening"]
     assert talk.say().take()[-2:] == ["generate 1/1", "thinking"]
 
 
@@ -339,7 +402,8 @@ def chunks(epoch: int) -> st.SearchStrategy[turn.Event]:
 
 EPOCHS = st.integers(0, 12)
 EVENTS = st.one_of(
-    st.just("speak"), st.just("silence"), st.just("tick"), st.just("tick"), st.just("long tick"),
+    st.just("speak"), st.just("silence"), st.just("last words"), st.just("tick"), st.just("tick"),
+    st.just("cough"), st.just("long tick"),
     st.builds(turn.MicrophoneLost), st.builds(turn.Muted, st.booleans()), st.just(turn.Typed("hello")),
     st.just(turn.Commit()), st.just(turn.Discard()), st.just(turn.CancelAnswer()), EPOCHS.flatmap(chunks),
     st.just("lull"), st.just("lull"), st.just("over"), st.just("done"), st.just("not done"), st.just("draft chunk"),
@@ -359,7 +423,7 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
     config = CallConfig.from_mapping({"barge_in": barge_in, "turn": options})
     draft: int | None = None
     paused, lull = False, 0
-    state, now, speaking, voiced = turn.TurnState(muted=push_to_talk), 0, False, 0
+    state, now, speaking, voiced, spoken = turn.TurnState(muted=push_to_talk), 0, False, 0, 0
     answering: int | None = None
     turn_open = False
     used: set[int] = set()
@@ -370,20 +434,25 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
         match item:
             case "speak":
                 voiced = voiced if speaking else 100
-                event = turn.Tick(voiced) if speaking else turn.SpeechStarted(now - 1_600)
+                event = turn.Tick(voiced, spoken) if speaking else turn.SpeechStarted(now - 1_600)
+                speaking = True
+            case "last words":
+                voiced = voiced if speaking else 100
+                event = turn.Tick(voiced, spoken) if speaking else turn.SpeechStarted(now - 1_600, True)
                 speaking = True
             case "silence":
-                event = turn.SpeechEnded(now, voiced) if speaking else turn.Tick(0)
-                speaking, voiced = False, 0
-            case "tick" | "long tick":
-                now += 0 if item == "tick" else 7 * INPUT_RATE
+                event = turn.SpeechEnded(now, spoken) if speaking else turn.Tick(0, 0)
+                speaking, voiced, spoken = False, 0, 0
+            case "tick" | "cough" | "long tick":
+                now += 7 * INPUT_RATE if item == "long tick" else 0
                 voiced = voiced + 200 if speaking else 0
-                event = turn.Tick(voiced)
+                spoken = spoken + 200 * (item != "cough") if speaking else 0
+                event = turn.Tick(voiced, spoken)
             case "lull":
                 lull = now
-                event = turn.Lull(now, voiced) if speaking else turn.Tick(0)
+                event = turn.Lull(now, spoken) if speaking else turn.Tick(0, 0)
             case "over":
-                event = turn.LullOver() if speaking else turn.Tick(0)
+                event = turn.LullOver() if speaking else turn.Tick(0, 0)
             case "done" | "not done":
                 event = turn.Judged(lull, 1.0 if item == "done" else 0.1)
             case "draft chunk":
@@ -424,7 +493,7 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                     assert paused
                     paused = False
                 case turn.EndSpeech():
-                    speaking, voiced = False, 0
+                    speaking, voiced, spoken = False, 0, 0
                 case turn.Done(_, epoch):
                     assert answering == epoch, "done without an answer, or twice"
                     answering, paused = None, False
@@ -440,8 +509,11 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                 case turn.Show(phase):
                     assert phase != shown, "the same phase is shown twice"
                     shown = phase
+        assert not (paused and not speaking), "an answer waits for nobody"
+        assert paused == (state.answer is not None and state.answer.paused)
         assert shown == state.phase(push_to_talk)
         assert (state.answer is not None) == (answering is not None)
     assert answering is None, "an answer never ended"
+    assert not paused, "an answer was left paused"
     assert draft is None, "a draft never ended"
     assert not turn_open, "a turn never ended"

@@ -11,6 +11,7 @@ import soundfile
 from app.call.config import CallConfig, VadConfig
 from app.call.turn import Lull, LullOver, SpeechEnded, SpeechStarted
 from app.call.vad import SpeechTracker, create_detector, create_tracker, level_dbfs
+from app.call.vad.spoken import SpokenTime
 from tests.ears.corpus import Recording, at_level, true_onset_s
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").rglob("*.flac"))
@@ -79,8 +80,8 @@ def test_the_same_frames_give_the_same_answers(kind: str) -> None:
 def track(flags: str, *, lulls: bool = False) -> list[str]:
     """Runs the tracker over frames: x voiced, . silent; answers with what it found at which frame."""
     tracker = SpeechTracker(
-        on=0.5, off=0.3, onset_ms=60, onset_window_ms=100, lull_ms=100, end_silence_ms=200, end_voiced_share=0.1,
-        end_quiet_ms=60, reach_back_ms=0,
+        on=0.5, off=0.3, sure=0.0, onset_ms=60, onset_window_ms=100, lull_ms=100, end_silence_ms=200,
+        end_voiced_share=0.1, end_quiet_ms=60, reach_back_ms=0,
     )  # fmt: skip
     found = []
     for i, flag in enumerate(flags):
@@ -119,7 +120,7 @@ def test_level() -> None:
     assert level_dbfs(np.full(320, 20_000, np.int16)) == -96.0
     tone = np.round(32_767 * np.sin(2 * np.pi * np.arange(320) / 32)).astype(np.int16)
     assert level_dbfs(tone) == pytest.approx(-3.01, abs=0.01)
-    assert VadConfig().kind == "webrtc"
+    assert VadConfig().kind == "silero"
 
 
 def test_a_lull_is_told_once_and_so_is_its_end() -> None:
@@ -187,3 +188,37 @@ def test_a_quiet_microphone_keeps_the_first_word(kind: str, level: float) -> Non
         begin = round(16_000 * (1.5 + true_onset_s(recording)))
         starts = [event for event in events(kind, 32_768 * quiet) if isinstance(event, SpeechStarted)]
         assert begin - 16_000 < starts[0].onset <= begin + preroll, path.name
+
+
+def spoken_ms(wave: np.ndarray) -> int:
+    """How much of ``wave``, float32 with full scale at 1, a call takes for said: the most at any time."""
+    config = CallConfig().vad
+    detector, tracker = create_detector(config), create_tracker(config)
+    pcm = (32_767 * np.concatenate([np.zeros(16_000), wave, np.zeros(16_000)])).astype(np.int16)
+    most = 0
+    for i in range(0, len(pcm) - 319, 320):
+        frame = pcm[i : i + 320]
+        tracker.push(detector.push(frame), level_dbfs(frame))
+        most = max(most, tracker.spoken_ms)
+    return most
+
+
+def test_a_burst_of_voice_is_speech_when_its_surest_moment_is() -> None:
+    spoken = SpokenTime(0.7)
+    for probability in (0.6,) * 30:
+        spoken.push(probability, 1)
+    assert spoken.ms == 0  # long, and never sure: a laugh
+    spoken.lull()
+    for probability in (0.9,) * 10:
+        spoken.push(probability, 1)
+    assert spoken.ms == 200  # of this burst alone
+    spoken.lull()
+    for probability in (0.9,) * 6:
+        spoken.push(probability, 1)
+    assert spoken.ms == 200  # too short to be sure of
+
+
+@pytest.mark.parametrize("path", SPEECH, ids=lambda path: path.stem)
+def test_all_that_people_say_is_taken_for_said(path: Path) -> None:
+    wave, _ = soundfile.read(path, dtype="float32")
+    assert spoken_ms(wave * (0.3 / np.abs(wave).max())) > 400

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.replay.bundle import write_bundle
+from tests.speechlike import speechlike
 
 pytest.register_assert_rewrite("tests.replay.recorded")
 
@@ -25,18 +26,6 @@ MakeBundle = Callable[..., Path]
 
 def silence(seconds: float, rate: int = RATE) -> NDArray[np.int16]:
     return np.zeros(round(seconds * rate), np.int16)
-
-
-def speechlike(seconds: float, rate: int = RATE, seed: int = 0) -> NDArray[np.int16]:
-    """Harmonics of a wavering voice in syllables: what voice detectors take for speech."""
-    random = np.random.default_rng(seed)
-    time = np.arange(round(seconds * rate)) / rate
-    pitch = 120 + 15 * np.sin(2 * np.pi * 2.3 * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / rate
-    voice = sum(np.sin(k * phase) / k for k in range(1, 25))
-    syllables = 0.55 + 0.45 * np.sin(2 * np.pi * 4.1 * time)
-    noise = random.normal(0, 0.02, len(time))
-    return ((voice * syllables + noise) * 5_000).clip(-32_768, 32_767).astype(np.int16)
 
 
 def picture(colour: str = "red", size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:

@@ -20,7 +20,8 @@ from app.call.protocol import ProtocolError, encode, parse_message
 from app.replay.bundle import read_bundle, write_bundle
 from app.replay.bundle_lines import command_line, read_commands
 from app.replay.bundle_media import BundleError
-from tests.replay.conftest import RATE, MakeBundle, picture, silence, speechlike, write_video
+from tests.replay.conftest import RATE, MakeBundle, picture, silence, write_video
+from tests.speechlike import speechlike
 
 
 def test_a_whole_bundle_is_read(make_bundle: MakeBundle) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import soundfile
 
 from tests.http.conftest import StartServer, start
-from tests.replay.conftest import silence, speechlike
+from tests.replay.conftest import silence
 from tests.replay.recorded import assert_replays_identically, finished_recording
+from tests.speechlike import speechlike
 from tests.webrtc.caller import Caller, Camera, Microphone, until
 
 __all__ = ["start"]  # the fixture

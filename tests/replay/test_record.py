@@ -24,8 +24,9 @@ from app.replay.record import Recorder, Recordings
 from app.replay.record_files import RecordingFiles, SpeechFile, without_token
 from app.replay.replay_call import replay_call
 from engine.serving.scripted import Script, ScriptedEngine
-from tests.replay.conftest import RATE, picture, silence, speechlike
+from tests.replay.conftest import RATE, picture, silence
 from tests.replay.recorded import events_of
+from tests.speechlike import speechlike
 
 SCRIPT = Script(prefill_s=0.004, first_chunk_s=0.003, chunk_s=0.002)
 COMMANDS: list[dict[str, Any]] = [

@@ -15,7 +15,8 @@ import pytest
 from app.call.protocol import check_event
 from app.replay import cli as replay
 from app.replay.bundle import write_bundle
-from tests.replay.conftest import RATE, MakeBundle, picture, silence, speechlike, write_video
+from tests.replay.conftest import RATE, MakeBundle, picture, silence, write_video
+from tests.speechlike import speechlike
 
 SCRIPTED = ["--engine", "scripted"]
 

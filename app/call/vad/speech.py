@@ -7,6 +7,7 @@ from collections import deque
 from app.call.media_time import FRAME_MS, FRAME_SAMPLES
 from app.call.turn import Lull, LullOver, SpeechEnded, SpeechStarted
 from app.call.vad.reach import Reach
+from app.call.vad.spoken import SpokenTime
 
 SpeechEvent = SpeechStarted | SpeechEnded | Lull | LullOver
 
@@ -18,7 +19,7 @@ class SpeechTracker:
     ``end_voiced_share`` of the last ``end_silence_ms`` was, and nothing of the last ``end_quiet_ms``. A frame is
     voiced from probability ``on``; within speech it stays voiced down to ``off``. Silence of ``lull_ms`` within
     speech is told before it is known whether speech is over. The beginning that is told is up to ``reach_back_ms``
-    before the first voiced frame, as far as the sound goes.
+    before the first voiced frame, as far as the sound goes. How much of what is voiced was speech is told with it.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class SpeechTracker:
         *,
         on: float,
         off: float,
+        sure: float,
         onset_ms: int,
         onset_window_ms: int,
         lull_ms: int,
@@ -41,6 +43,7 @@ class SpeechTracker:
         self._onset_window: deque[bool] = deque(maxlen=_frames(onset_window_ms))
         self._lull = lull_ms * FRAME_SAMPLES // FRAME_MS
         self._in_lull = False
+        self._spoken = SpokenTime(sure)
         self._reach = Reach(reach_back_ms // FRAME_MS)
         self._end_frames = _frames(end_silence_ms)
         self._end_voiced = int(self._end_frames * end_voiced_share)
@@ -55,6 +58,11 @@ class SpeechTracker:
         self.last_voiced = now
         """Media time (samples) at which the newest voiced frame ended."""
 
+    @property
+    def spoken_ms(self) -> int:
+        """How much of ``voiced_ms`` is surely speech."""
+        return self._spoken.ms if self.speaking else 0
+
     def push(self, probability: float, level_dbfs: float) -> SpeechEvent | None:
         """Take in the next 20 ms frame. At most one change per frame."""
         self.now += FRAME_SAMPLES
@@ -62,15 +70,17 @@ class SpeechTracker:
         voiced = probability >= (self._off if self.speaking else self._on)
         if voiced:
             self.last_voiced = self.now
-        return self._within(voiced) if self.speaking else self._outside(voiced)
+        return self._within(voiced, probability) if self.speaking else self._outside(voiced, probability)
 
     def end(self) -> None:
         """Whoever was speaking is done: what is voiced from now on is new speech."""
         self.speaking, self.voiced_ms, self._ended = False, 0, self.now
 
-    def _outside(self, voiced: bool) -> SpeechStarted | None:
+    def _outside(self, voiced: bool, probability: float) -> SpeechStarted | None:
         window = self._onset_window
         window.append(voiced)
+        self._spoken.reset()
+        self._spoken.push(probability, sum(window))
         if sum(window) < self._onset_frames:
             return None
         voiced_since = len(window) - list(window).index(True)
@@ -81,17 +91,21 @@ class SpeechTracker:
         window.clear()
         return SpeechStarted(onset)
 
-    def _within(self, voiced: bool) -> SpeechEvent | None:
+    def _within(self, voiced: bool, probability: float) -> SpeechEvent | None:
         self._end_window.append(voiced)
         self.voiced_ms += FRAME_MS * voiced
+        self._spoken.push(probability, voiced)
         silence = self.now - self.last_voiced
         if not voiced and silence >= self._end_quiet and sum(self._end_window) <= self._end_voiced:
-            ended = SpeechEnded(self.last_voiced, self.voiced_ms)
+            ended = SpeechEnded(self.last_voiced, self.spoken_ms)
             self.end()
             return ended
         if self._in_lull != (silence >= self._lull):
             self._in_lull = not self._in_lull
-            return Lull(self.last_voiced, self.voiced_ms) if self._in_lull else LullOver()
+            if not self._in_lull:
+                return LullOver()
+            self._spoken.lull()
+            return Lull(self.last_voiced, self.spoken_ms)
         return None
 
 
