@@ -99,6 +99,8 @@ class Unit:
     text: str | None = None
     hd: bool = False
     """Slice the frame in high definition (the last frame of a turn)."""
+    ask_end: bool = False
+    """Ask how probable it is that the person's message ends with this unit (:attr:`Prefilled.end_probability`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ class Prefilled:
     dropped_tokens: int = 0
     """Tokens that the KV window let go of to make room for this unit."""
     end_probability: float | None = None
-    """How probable the language model finds it that the person's message ends here; None where it cannot tell."""
+    """How probable the language model finds it that the person's message ends here; None where it was not asked, or
+    cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,6 @@ from app.call.tap import CallTap
 from app.call.unit_results import UnitResult, UnitResults
 from engine.client import EngineError, EngineInfo, EngineSession
 
-ASKS_THE_MODEL = ("model", "both")
 SILENT_FRAME = np.zeros(FRAME_SAMPLES, np.int16)
 
 
@@ -370,7 +369,7 @@ class Call:
     def _ask_the_model(self, end: int) -> None:
         """The model has said whether the person was done at ``end`` once it holds all that was said."""
         said = self._unit_results.end_probability
-        asked = self.config.turn.end_of_turn in ASKS_THE_MODEL and self._state.draft is not None
+        asked = self.config.turn.asks_model and self._state.draft is not None
         if asked and not self._feeder.awaited and said is not None:
             self._step(turn.Judged(end, said))
 

@@ -103,6 +103,16 @@ class TurnConfig:
     """A turn is ended here, so that noise taken for speech cannot hold a call for ever."""
     on_max_turn: Literal["answer", "drop"] = "answer"
 
+    @property
+    def asks_smart_turn(self) -> bool:
+        """Whether melody has a say in the end of a turn."""
+        return self.end_of_turn in ("smart_turn", "both")
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether the language model has a say in the end of a turn."""
+        return self.end_of_turn in ("model", "both")
+
 
 @dataclass(frozen=True, slots=True)
 class MediaConfig:
@@ -190,7 +200,7 @@ class CallConfig:
                 f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
                 "lower probability than it begins."
             )
-        if self.turn.end_of_turn in ("model", "both") and not self.turn.prepare:
+        if self.turn.asks_model and not self.turn.prepare:
             raise OptionError(
                 f"turn.end_of_turn is {self.turn.end_of_turn}, but turn.prepare is false: the model can only say "
                 "whether a turn is over when it has been given all of it."

@@ -16,8 +16,6 @@ from app.call.vad import create_detector, create_tracker, level_dbfs
 from app.call.vad.meter import LevelMeter
 from app.call.vad.speech import SpeechEvent
 
-ASKS_SMART_TURN = ("smart_turn", "both")
-
 
 class CallEars:
     """The voice detector with its tracker, the level meter, and the one who is asked whether a turn is over."""
@@ -69,7 +67,7 @@ class CallEars:
 
     @property
     def _asks(self) -> bool:
-        return self._config.turn.end_of_turn in ASKS_SMART_TURN and not self._held
+        return self._config.turn.asks_smart_turn and not self._held
 
 
 def _listener() -> EndOfTurn:

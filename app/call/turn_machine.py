@@ -196,7 +196,7 @@ class _Step:
     def _done(self) -> float | None:
         """How probable it is that the person is done: as much as whoever doubts it most believes. None as long as not
         all have said."""
-        wanted = {"silence": 0, "both": 2}.get(self.config.turn.end_of_turn, 1)
+        wanted = self.config.turn.asks_smart_turn + self.config.turn.asks_model
         return min(self.state.judged) if 0 < wanted <= len(self.state.judged) else None
 
     def _end_if_done(self) -> None:

@@ -98,7 +98,7 @@ class LiveSession:
         # The units before an answer that is asked for already are part of the wait for it.
         self._submit(
             partial(self._feed, unit),
-            output=lambda end: fed.append(self._prefilled(end)),
+            output=lambda end: fed.append(self._prefilled(unit, end)),
             done=finish,
             urgency=lambda: Urgency.FIRST_AUDIO if self._answers else Urgency.UNIT,
         )
@@ -204,9 +204,10 @@ class LiveSession:
     def _prepare(self, state: SessionState, message: Message, slices: int) -> Future[Prepared]:
         return self._runtime.threads.submit(self._stream.prepare, state, message, max_slices=slices)
 
-    def _prefilled(self, end: Fed) -> Prefilled:
+    def _prefilled(self, unit: Unit, end: Fed) -> Prefilled:
         used, limit = self._memory().length, self._stream.pool.context
-        return Prefilled(end.tokens, used, limit, end.dropped.tokens, self._stream.end_probability(end.states))
+        over = self._stream.end_probability(end.states) if unit.ask_end else None
+        return Prefilled(end.tokens, used, limit, end.dropped.tokens, over)
 
     def _speak(self, answer: ServedAnswer) -> Generator[Any, Any, None]:
         """Begin an answer. Its randomness follows from its number, not from how far the answers before came."""

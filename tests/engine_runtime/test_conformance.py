@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ async def test_prefill_counts_tokens(session: EngineSession) -> None:
 @pytest.mark.parametrize("part", [Unit(audio=tone(0.03)), Unit(frame=picture("PNG")), Unit(text="hello")])
 async def test_any_part_makes_a_unit(session: EngineSession, part: Unit) -> None:
     assert (await session.prefill(part)).tokens > 0
+
+
+async def test_whether_a_message_is_over_is_told_when_it_is_asked(engine: Engine, opened: Opener) -> None:
+    session = await opened()
+    assert (await session.prefill(unit())).end_probability is None
+    told = [(await session.prefill(replace(unit(), ask_end=True))).end_probability for _ in range(2)]
+    hears = engine.info is not None and engine.info.hears
+    assert [probability is not None and 0 <= probability <= 1 for probability in told] == [hears] * 2
+    assert (await session.prefill(unit())).end_probability is None
 
 
 async def test_requests_are_carried_out_in_order(opened: Opener) -> None:
