@@ -18,6 +18,7 @@ STATUS: dict[str, HTTPStatus] = {
     "token_missing": HTTPStatus.UNAUTHORIZED,
     "token_wrong": HTTPStatus.FORBIDDEN,
     "unknown_call": HTTPStatus.NOT_FOUND,
+    "taken_over": HTTPStatus.CONFLICT,
     "not_found": HTTPStatus.NOT_FOUND,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -81,7 +81,7 @@ class Call:
         greeting = Greeting(call_id, engine, resume_token, resume_s, recorded)
         self._outbox = Outbox(
             lambda: CallMoment(self._t, self._state.turn, self._state.epoch),
-            lambda resumed: greeting.data(self.config, resumed),
+            lambda resumed: greeting.data(self.config, resumed, self._delivery.position),
             tap.event if tap else None,
         )
         self._ears = CallEars(config, self.judged, held=held)
@@ -201,9 +201,9 @@ class Call:
         gets."""
         self._outbox.attach(send)
 
-    def detach(self) -> None:
-        """There is no connection; events are kept for the next one."""
-        self._outbox.detach()
+    def detach(self, *, moved: bool = False) -> None:
+        """There is no connection; events are kept for the next one. With ``moved`` another client has the call now."""
+        self._outbox.detach(moved=moved)
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
         """Send the connection's figures to the client (not recorded), and how often an answer's speech ran dry."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from app.call import turn
@@ -92,6 +94,15 @@ class AnswerDelivery:
         """The listener has that much of the answer of ``epoch`` in its own buffer."""
         if self._response is not None and self._response.epoch == epoch:
             self._response.reported_buffer_ms = buffered_ms
+
+    @property
+    def position(self) -> dict[str, Any] | None:
+        """How far the answer under way was played, as ``welcome`` tells a client that comes back; None between answers
+        and for one that is only written."""
+        response = self._response
+        if response is None or not response.speak:
+            return None
+        return {"epoch": response.epoch, "played_ms": round(self._speech.played * 1000 / OUTPUT_RATE, 1)}
 
     def end(self, action: turn.Done) -> Heard:
         """The answer is over; how much of it was heard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ class Greeting:
     resume_s: float | None = None
     recorded: bool = False
 
-    def data(self, config: CallConfig, resumed: bool) -> dict[str, Any]:
-        """Data of the event, with the options as they are now."""
+    def data(self, config: CallConfig, resumed: bool, answer: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Data of the event, with the options as they are now and how far the ``answer`` under way was played."""
         limits: dict[str, Any] = {
             "message_bytes": MAX_MESSAGE_BYTES,
             "text_chars": MAX_TEXT_CHARS,
@@ -50,4 +51,6 @@ class Greeting:
             "limits": limits,
             "recorded": self.recorded,
         }
+        if answer is not None:
+            data["answer"] = dict(answer)
         return data if self.resume_token is None else data | {"resume_token": self.resume_token}

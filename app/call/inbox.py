@@ -116,6 +116,9 @@ class Inbox:
             case Unknown(kind):
                 message = f"Messages of type {kind!r} are unknown to this server and were ignored."
                 self._outbox.warn("unknown_type", message, ref_seq=seq)
+            case turn.Typed(text):
+                self._outbox.event("user.text", {"text": text})
+                self._apply(command)
             case _:
                 self._apply(command)
 

@@ -65,14 +65,9 @@ class Outbox:
         does not repeat; members of ``data`` that are named in ``secret`` go to the client alone."""
         if self._closed:
             return
-        now = self._moment()
-        if self._hold_until is not None and now.t_samples >= self._hold_until:
+        place = self._place(turn, epoch)
+        if self._hold_until is not None and place["t_samples"] >= self._hold_until:
             self._take_over(None)
-        place = {
-            "t_samples": now.t_samples,
-            "turn": now.turn if turn is None else turn,
-            "epoch": now.epoch if epoch is None else epoch,
-        }
         text = encode(make_event(kind, data, seq=self._next, **place))
         self._kept.append((self._next, text))
         self._next += 1
@@ -112,8 +107,11 @@ class Outbox:
         for _, text in self._kept:
             send(text)
 
-    def detach(self) -> None:
-        """Keep events until the next connection."""
+    def detach(self, *, moved: bool = False) -> None:
+        """Keep events until the next connection. With ``moved`` the present one is told that another client has taken
+        its place. That is about this connection alone: it is not kept, and its number is that of the next event."""
+        if moved and self._send is not None and not self._closed:
+            self._send(encode(make_event("session.moved", {}, seq=self._next, **self._place())))
         self._send = None
         self._hold_until = None
 
@@ -125,6 +123,15 @@ class Outbox:
         """The client of a new connection has spoken, and saw the event ``last_seq`` last."""
         if self._hold_until is not None:
             self._take_over(last_seq)
+
+    def _place(self, turn: int | None = None, epoch: int | None = None) -> dict[str, int]:
+        """Where in the call an event belongs: the present, and the turn and epoch that it is about."""
+        now = self._moment()
+        return {
+            "t_samples": now.t_samples,
+            "turn": now.turn if turn is None else turn,
+            "epoch": now.epoch if epoch is None else epoch,
+        }
 
     def _take_over(self, last_seq: int | None) -> None:
         self._hold_until = None

@@ -28,6 +28,8 @@ BODY_TIMEOUT_S = 10.0
 CANDIDATES_PER_MINUTE = 120
 """Requests with candidates that one address may make: a browser makes some ten, all at the beginning."""
 
+MAX_PAGE_CHARS = 64
+
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -58,14 +60,15 @@ async def ready(request: web.Request) -> web.Response:
 
 @routes.post("/api/calls")
 async def open_call(request: web.Request) -> web.Response:
-    """Offer → answer: ``{"type": "offer", "sdp", "options"?, "ticket"?}``."""
+    """Offer → answer: ``{"type": "offer", "sdp", "options"?, "ticket"?, "page"?}``. ``page`` is a name that the page
+    has drawn for itself; see :func:`restart_call`."""
     limit_rate(request)
     body = await json_body(request)
     options = body.get("options", {})
     if not isinstance(options, dict):
         raise RequestError("bad_options", "options must be a JSON object.")
-    answered = await request.app[REGISTRY].open(offer_of(body), options, _ticket(body), request.remote or "")
-    return _answer(answered, 201)
+    registry, address = request.app[REGISTRY], request.remote or ""
+    return _answer(await registry.open(offer_of(body), options, _ticket(body), address, page=_page(body)), 201)
 
 
 @routes.post("/api/line")
@@ -104,17 +107,23 @@ async def add_candidates(request: web.Request) -> web.Response:
 
 @routes.post("/api/calls/{call_id}/restart")
 async def restart_call(request: web.Request) -> web.Response:
-    """A new connection for a call that goes on: ``{"type": "offer", "sdp", "resume_token"}``."""
+    """A new connection for a call that goes on: ``{"type": "offer", "sdp", "resume_token", "page"?, "take"?}``.
+
+    Two pages that both know the token must not take the call from each other for ever: a page goes on with what it has,
+    and only with ``take`` true takes over what another ``page`` has, when it is loaded or a person asks for it. Where
+    no page is named there is nobody to confuse."""
     limit_rate(request)
     body = await json_body(request)
-    token = body.get("resume_token")
+    token, take = body.get("resume_token"), body.get("take", False)
     if token is not None and not isinstance(token, str):
         raise RequestError("bad_request", "resume_token must be a text.")
+    if not isinstance(take, bool):
+        raise RequestError("bad_request", "take must be true or false.")
     # An offer may also come as {"offer": {"type", "sdp"}, …}, as RTCSessionDescription.toJSON() gives it.
     offer = body.get("offer")
     offer = offer_of(offer if isinstance(offer, dict) else body)
-    answered = await request.app[REGISTRY].restart(request.match_info["call_id"], offer, token, request.remote or "")
-    return _answer(answered, 200)
+    registry, call_id, address = request.app[REGISTRY], request.match_info["call_id"], request.remote or ""
+    return _answer(await registry.restart(call_id, offer, token, address, page=_page(body), take=take), 200)
 
 
 @routes.delete("/api/calls/{call_id}")
@@ -170,6 +179,14 @@ def _ticket(body: dict[str, Any]) -> str | None:
     if ticket is not None and not isinstance(ticket, str):
         raise RequestError("bad_request", "ticket must be the text that came when the server was full.")
     return ticket
+
+
+def _page(body: dict[str, Any]) -> str | None:
+    """The name of the caller's page, if there is one. Raises RequestError ``bad_request``."""
+    page = body.get("page")
+    if page is not None and not (isinstance(page, str) and 0 < len(page) <= MAX_PAGE_CHARS):
+        raise RequestError("bad_request", f"page must be a text of at most {MAX_PAGE_CHARS} characters.")
+    return page
 
 
 def error_response(error: RequestError) -> web.Response:

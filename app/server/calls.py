@@ -90,11 +90,17 @@ class CallRegistry:
         self._places.leave_line(ticket)
 
     async def open(
-        self, offer: str, options: Mapping[str, Any], ticket: str | None = None, address: str = ""
+        self,
+        offer: str,
+        options: Mapping[str, Any],
+        ticket: str | None = None,
+        address: str = "",
+        *,
+        page: str | None = None,
     ) -> AnsweredOffer:
-        """Begin a call for a caller whose requests come from ``address``. Raises RequestError ``bad_sdp``,
-        ``bad_candidate``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``, ``rate_limited``, ``engine_failed``
-        or ``shutting_down``; the place is then free again."""
+        """Begin a call for a caller whose requests come from ``address`` and from this ``page``. Raises RequestError
+        ``bad_sdp``, ``bad_candidate``, ``no_audio``, ``bad_options``, ``not_ready``, ``full``, ``rate_limited``,
+        ``engine_failed`` or ``shutting_down``; the place is then free again."""
         self._require_running()
         checked = self._check(offer, address)
         config = self._config(options)
@@ -105,6 +111,7 @@ class CallRegistry:
         except BaseException:
             self._places.give_back(place)
             raise
+        entry.page = page
         self._calls[entry.call.call_id] = entry
         try:
             sdp = await self._connect(entry, checked)
@@ -115,11 +122,24 @@ class CallRegistry:
         log.info("call %s: begun, %d of %d places taken", entry.call.call_id, len(self), self._places.most)
         return AnsweredOffer(entry.call.call_id, sdp, entry.resume_token)
 
-    async def restart(self, call_id: str, offer: str, resume_token: str | None, address: str = "") -> AnsweredOffer:
-        """Put a new peer in place of the old one; the call, and what the model remembers of it, goes on.
+    async def restart(
+        self,
+        call_id: str,
+        offer: str,
+        resume_token: str | None,
+        address: str = "",
+        *,
+        page: str | None = None,
+        take: bool = False,
+    ) -> AnsweredOffer:
+        """Put a new peer in place of the old one; the call, and what the model remembers of it, goes on. What another
+        page has is taken over only with ``take``; that page is then told.
 
-        Raises RequestError ``unknown_call``, ``token_missing``, ``token_wrong``, ``bad_sdp`` or ``no_audio``; the
-        old peer then stays.
+        Raises RequestError ``unknown_call``, ``token_missing``, ``token_wrong``, ``taken_over``, ``bad_sdp`` or
+        ``no_audio``; the old peer then stays.
+
+        The token is the same for as long as the call is: a new one with each restart would lock a caller out whose
+        network failed between the restart and its answer, which is when restarts happen.
         """
         entry = self._find(call_id)
         if resume_token is None:
@@ -128,7 +148,12 @@ class CallRegistry:
             raise RequestError("token_wrong", "This is not the call's resume_token.")
         checked = self._check(offer, address)
         async with entry.moving:
-            sdp = await self._connect(entry, checked)
+            moved = page is None or page != entry.page
+            if page is not None and entry.page is not None and moved and not take:
+                message = 'This call goes on on another page. Send "take": true to bring it here.'
+                raise RequestError("taken_over", message)
+            sdp = await self._connect(entry, checked, moved=moved)
+            entry.page = page
         log.info("call %s: has a new peer", call_id)
         return AnsweredOffer(call_id, sdp, entry.resume_token)
 
@@ -269,8 +294,9 @@ class CallRegistry:
             loop.call_later(self._max_call_s, self._end, entry, "time_limit"),
         ]
 
-    async def _connect(self, entry: OpenCall, offer: Offer) -> str:
-        """Answer the offer with a new peer and put it in place of the old one."""
+    async def _connect(self, entry: OpenCall, offer: Offer, *, moved: bool = False) -> str:
+        """Answer the offer with a new peer and put it in place of the old one, which is told if the call has moved to
+        another client."""
         peer = Peer(
             entry.call,
             entry.timeline,
@@ -282,11 +308,13 @@ class CallRegistry:
         if entry.ending is not None:
             await peer.close()
             raise RequestError("unknown_call", "The call has ended while its offer was being answered.")
+        entry.reached = entry.connected
         old, entry.peer = entry.peer, peer
+        entry.candidates = entry.ignored = 0
         entry.stop_grace()
         if old is not None:
-            entry.call.detach()
-            await old.close()
+            entry.call.detach(moved=moved)
+            self._soon(old.close(flush=moved))
         return sdp
 
     # Ending

@@ -39,13 +39,15 @@ class OpenCall:
     timeline: MicrophoneTimeline = field(default_factory=MicrophoneTimeline)
     since: float = field(default_factory=time.monotonic)
     peer: Peer | None = None
+    page: str | None = None
+    """The name of the page that the peer belongs to, where it gave one."""
     grace: asyncio.TimerHandle | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     """For the end of its time."""
     reached: bool = False
     """Whether any of its peers was connected before the present one."""
     candidates: int = 0
-    """Candidates of the caller that were tried."""
+    """Candidates of the present peer that were tried."""
     ignored: int = 0
     """Candidates that were not: see :mod:`app.webrtc.candidates`."""
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -66,7 +66,8 @@ class EventChannel:
         events.attach(self._send)
 
     async def flush(self) -> None:
-        """Wait until what was sent has left, but not long: the client may be gone."""
+        """Take nothing in any more, and wait until what was sent has left, but not long: the client may be gone."""
+        self._channel.remove_listener("message", self._receive)
         for _ in range(FLUSH_TRIES):
             await asyncio.sleep(0.01)
             if self._channel.readyState != "open" or not self._channel.bufferedAmount:

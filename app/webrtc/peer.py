@@ -85,6 +85,7 @@ class Peer:
         self._connection.on("track", self._on_track)
         self._connection.on("datachannel", self._on_channel)
         self._connection.on("connectionstatechange", self._on_state)
+        self._voice = VoiceTrack(call.output.pull)
         self._tasks: set[asyncio.Task[None]] = set()
         self._channel: EventChannel | None = None
         self._figures = Figures()
@@ -99,7 +100,7 @@ class Peer:
         connection = self._connection
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                connection.addTransceiver(VoiceTrack(self._call.output.pull), "sendrecv")
+                connection.addTransceiver(self._voice, "sendrecv")
                 await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
                 await connection.setLocalDescription()
             answer = offer.answer(connection.localDescription.sdp)
@@ -127,10 +128,11 @@ class Peer:
         if self._closing:
             return
         self._closing = True
-        if flush and self._channel is not None:
-            await self._channel.flush()
+        self._voice.stop()  # from here on its successor takes the voice from the call
         for task in self._tasks:
             task.cancel()
+        if flush and self._channel is not None:
+            await self._channel.flush()
         closing = asyncio.create_task(self._connection.close())
         _closing.add(closing)  # it goes on where it takes longer: cancelled half way it would leave sockets and threads
         closing.add_done_callback(_closing.discard)

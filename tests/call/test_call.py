@@ -259,6 +259,36 @@ async def test_a_second_connection_gets_what_it_missed() -> None:
     await talk.call.close("done")
 
 
+async def test_a_connection_that_loses_the_call_to_another_is_told_and_nobody_else_is() -> None:
+    talk = await start()
+    await talk.hear(0.1)
+    talk.call.detach(moved=True)
+    moved = talk.wire[-1]
+    assert moved["type"] == "session.moved"
+    again: list[dict[str, Any]] = []
+    talk.call.attach(lambda raw: again.append(json.loads(raw)))
+    await talk.send("hello", last_seq=-1)
+    assert [event["seq"] for event in again] == list(range(len(again)))
+    assert "session.moved" not in {event["type"] for event in [*again, *talk.log.events]}
+    assert moved["seq"] == again[-1]["seq"], "its number is used again"
+    await talk.call.close("done")
+
+
+async def test_a_client_that_comes_back_is_told_how_far_the_answer_was_played() -> None:
+    talk = await start(Script(answers=("one and then two and then three",)))
+    await talk.send("input.text", text="Count")
+    await talk.hear(0.5)
+    talk.call.detach()
+    again: list[dict[str, Any]] = []
+    talk.call.attach(lambda raw: again.append(json.loads(raw)))
+    await talk.send("hello", last_seq=talk.wire[-1]["seq"])
+    assert again[-1]["data"]["answer"] == {"epoch": 1, "played_ms": 500.0}
+    await talk.hear(4.0)
+    assert talk.of("user.text")[0]["data"] == {"text": "Count"}
+    assert talk.of("response.done")[0]["data"]["status"] == "completed"
+    await talk.call.close("done")
+
+
 async def test_a_recorded_order_of_results_gives_the_identical_events() -> None:
     """Whatever the engine's speed was: the inputs in their recorded order are the call."""
     engine = ScriptedEngine(Script(prefill_s=0.004, first_chunk_s=0.01, chunk_s=0.003))

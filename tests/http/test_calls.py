@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -123,91 +122,6 @@ async def test_a_place_can_be_asked_for_before_there_is_an_offer(start: StartSer
         async with site.http.delete(f"/api/line/{body['ticket']}") as left:
             assert left.status == 204
     await site.call(ticket=behind["ticket"])
-
-
-async def test_a_call_is_resumed_with_its_token_and_keeps_its_memory(site: Site) -> None:
-    caller, answer = await site.call()
-    await caller.receive("welcome")
-    call_id, token = answer["call_id"], answer["resume_token"]
-    caller.vanish()
-    again = Caller()
-    site.callers.append(again)
-    path = f"/api/calls/{call_id}/restart"
-    sdp = await again.offer()
-    for body, status in (
-        ({"type": "offer", "sdp": sdp}, 401),
-        ({"type": "offer", "sdp": sdp, "resume_token": "wrong"}, 403),
-        ({"type": "offer", "sdp": sdp, "resume_token": "ü"}, 403),
-        ({"type": "offer", "sdp": "hello", "resume_token": token}, 400),
-    ):
-        assert (await site.post(path, body))[0] == status
-    status, resumed, _ = await site.post(path, {"type": "offer", "sdp": sdp, "resume_token": token})
-    assert (status, resumed["call_id"], resumed["resume_token"]) == (200, call_id, token)
-    await again.accept(resumed["sdp"])
-    await again.connected()
-    again.send("hello", protocol=1, resume_token=token)
-    welcome = await again.receive("welcome")
-    assert welcome["data"]["session"] == caller.events[0]["data"]["session"]
-    assert welcome["seq"] > caller.events[0]["seq"]
-    again.send("ping", nonce="still here")
-    await again.receive("pong")
-    assert len(site.server.registry) == 1
-
-
-async def test_a_resumed_call_repeats_what_was_missed_without_a_gap(site: Site) -> None:
-    caller, answer = await site.call()
-    await caller.receive("metrics")
-    caller.vanish()
-    last = caller.events[-1]["seq"]
-    again = Caller()
-    site.callers.append(again)
-    body = {"type": "offer", "sdp": await again.offer(), "resume_token": answer["resume_token"]}
-    _, resumed, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
-    await again.accept(resumed["sdp"])
-    await again.connected()
-    again.send("hello", protocol=1, last_seq=last)
-    await again.receive("metrics", 2)
-    assert [event["seq"] for event in again.events] == list(range(last + 1, last + 1 + len(again.events)))
-    assert again.of_type("welcome")[0]["data"]["resumed"]
-
-
-async def test_a_restart_that_meets_the_end_of_its_call_leaves_no_peer(site: Site) -> None:
-    _, answer = await site.call()
-    again = Caller()
-    site.callers.append(again)
-    body = {"type": "offer", "sdp": await again.offer(), "resume_token": answer["resume_token"]}
-    restart, end = await asyncio.gather(
-        site.post(f"/api/calls/{answer['call_id']}/restart", body), site.hang_up(answer["call_id"])
-    )
-    assert end == 204
-    assert restart[0] in (200, 404)
-    if restart[0] == 200:
-        await again.accept(restart[1]["sdp"])
-    await site.free(0)
-    await until(lambda: not [t for t in threading.enumerate() if t.name.endswith("-decoder")], "the decoders' end")
-
-
-async def test_a_second_peer_takes_over_from_one_that_is_still_there(site: Site) -> None:
-    caller, answer = await site.call()
-    again = Caller()
-    site.callers.append(again)
-    body = {"offer": {"type": "offer", "sdp": await again.offer()}, "resume_token": answer["resume_token"]}
-    status, resumed, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
-    assert status == 200
-    await again.accept(resumed["sdp"])
-    await again.connected()
-    await until(lambda: caller.connection.connectionState == "closed", "the end of the old connection")
-    assert len(site.server.registry) == 1
-
-
-async def test_a_call_that_is_not_resumed_ends_after_its_grace(start: StartServer) -> None:
-    site = await start("--grace-s", "1")
-    caller, answer = await site.call()
-    await caller.close()
-    await site.free(0)
-    body = {"type": "offer", "sdp": OFFER, "resume_token": answer["resume_token"]}
-    status, _, _ = await site.post(f"/api/calls/{answer['call_id']}/restart", body)
-    assert status == 404
 
 
 async def test_a_caller_who_never_connects_keeps_no_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
