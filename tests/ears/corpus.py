@@ -39,19 +39,22 @@ class Recording:
     wave: Wave
 
 
-def read_corpus(folder: Path, *, tuning: bool = False, most: int | None = None) -> list[Recording]:
-    """What the people for tuning or for the report dictate, single digits once each; ``most`` evenly chosen ones."""
+def read_corpus(
+    folder: Path, *, tuning: bool = False, most: int | None = None, commands: bool = False
+) -> list[Recording]:
+    """What the people for tuning or for the report dictate, single digits once each, or which :data:`COMMANDS` they
+    give; ``most`` evenly chosen ones."""
     rows: list[tuple[str, str, Path]] = []
     for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         speaker, text = row["speaker"], row["text"]
         words = text.split()
         new = len(words) > 1 or (speaker, text) not in {known[:2] for known in rows}
-        if (speaker in REPORT) != tuning and new and not COMMANDS.intersection(words):
+        if (speaker in REPORT) != tuning and new and commands == bool(COMMANDS.intersection(words)):
             rows.append((speaker, text, folder / row["file"]))
     step = max(1, len(rows) / most) if most else 1
     chosen = [rows[int(i * step)] for i in range(int(len(rows) / step))]
-    return [Recording(file.stem, speaker, text, _decode(file)) for speaker, text, file in chosen]
+    return [Recording(file.stem, speaker, text, decode(file)) for speaker, text, file in chosen]
 
 
 def frame_levels(wave: Wave) -> Wave:
@@ -112,7 +115,7 @@ def frames_of(pcm: NDArray[np.int16]) -> Iterable[NDArray[np.int16]]:
     return pcm[: len(pcm) // LEVEL_FRAME * LEVEL_FRAME].reshape(-1, LEVEL_FRAME)
 
 
-def _decode(path: Path) -> Wave:
+def decode(path: Path) -> Wave:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("flt", "mono", INPUT_RATE)
         frames = [f for frame in container.decode(audio=0) for f in resampler.resample(frame)]
