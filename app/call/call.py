@@ -157,7 +157,8 @@ class Call:
                 self._step(replace(started, ending=self._is_ending()))
             case turn.SpeechEnded() | turn.LullOver() as change:
                 self._step(change)
-        self._step(turn.Tick(self._ears.speech.voiced_ms, self._ears.speech.spoken_ms))
+        speech = self._ears.speech
+        self._step(turn.Tick(speech.voiced_ms, speech.spoken_ms, speech.stirring))
         self._cut_units()
         if (shown := self._ears.shown(self._t)) is not None:
             self._outbox.event("vad", shown)
@@ -236,6 +237,7 @@ class Call:
     def _update_options(self, values: Mapping[str, Any]) -> None:
         """Raises OptionError."""
         config, refused = self.config.updated_in_call(values)
+        self._step(turn.Present())  # also, no limit of silence may shrink under one that goes on
         self._set_config(config)
         self._outbox.event("session.updated", {"config": self.config.as_mapping()})
         if refused:
@@ -315,6 +317,9 @@ class Call:
             case turn.Prepare(epoch, end):
                 self._feeder.try_end(end)
                 self.link.generate(epoch)
+            case turn.PrepareWord(epoch):
+                self._feeder.try_text(self.config.silence.prompt_text)
+                self.link.generate(epoch)
             case turn.Retract(epoch, finished):
                 self._unit_results.forget()
                 self.link.take_back(epoch, self._feeder.take_back(), running=not finished)
@@ -340,6 +345,12 @@ class Call:
                 self.link.room_made()
             case turn.Show(phase, reason):
                 self._outbox.event("turn.state", {"state": phase, "reason": reason})
+            case turn.AnnounceEnd(in_s):
+                self._outbox.event("session.ending", {"in_s": in_s, "reason": "idle"})
+            case turn.WithdrawEnd():
+                self._outbox.event("session.ending_withdrawn", {"reason": "idle"})
+            case turn.EndCall():
+                self.end("idle")
 
     def _check_drained(self) -> None:
         answer = self._state.answer
@@ -374,8 +385,10 @@ class Call:
             self._step(turn.Judged(end, said))
 
     def _generate(self, action: turn.Generate) -> None:
-        if action.prepared:
+        if action.prepared and action.speech_end is not None:
             self._feeder.close(action.speech_end)
+        elif action.prepared:
+            self._feeder.keep_text()
         self._delivery.begin(action, self._feeder.awaited, self._t)
         self._unit_results.commit()
         self._outbox.event("response.started", {"reason": action.reason}, turn=action.turn, epoch=action.epoch)

@@ -68,7 +68,7 @@ class Unknown:
 
 
 LineCommand = Hello | Ping | Remark | Unknown
-TurnCommand = turn.Typed | turn.Commit | turn.Discard | turn.Muted | turn.CancelAnswer
+TurnCommand = turn.Typed | turn.Commit | turn.Discard | turn.Present | turn.Muted | turn.CancelAnswer
 CallCommand = UpdateOptions | SwitchCamera | ReportPlayback | Bye | TurnCommand
 Command = LineCommand | CallCommand
 
@@ -91,6 +91,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Command]] = {
     "input.text": _typed,
     "input.commit": lambda _: turn.Commit(),
     "input.discard": lambda _: turn.Discard(),
+    "input.present": lambda _: turn.Present(),
     "mic.state": lambda data: turn.Muted(data["muted"]),
     "camera.state": lambda data: SwitchCamera(data["muted"]) if "muted" in data else Remark(),
     "response.cancel": lambda _: turn.CancelAnswer(),

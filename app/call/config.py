@@ -115,6 +115,22 @@ class TurnConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SilenceConfig:
+    """What becomes of a call in which the person says and does nothing. Seconds of media time since their last sign of
+    life, without the time that answers take; 0 is never."""
+
+    prompt_after_s: float = _number(0.0, 0.0, 3_600.0)
+    """After this the model is asked for a word of its own, once in a silence, and not while the microphone is muted."""
+    prompt_text: str = "(Nobody has said anything for a while. Say one short sentence to me.)"
+    """How it is asked: this is given to it as if it had been typed."""
+    away_after_s: float = _number(120.0, 0.0, 86_400.0)
+    """After this the person is taken to be away."""
+    idle_end_s: float = _number(900.0, 0.0, 86_400.0)
+    """After this the call ends, so that no forgotten page keeps a microphone open and a place taken; it is announced 60
+    and 30 s before, and any sign of life prevents it."""
+
+
+@dataclass(frozen=True, slots=True)
 class MediaConfig:
     """Bounds of what is buffered on the way in and out."""
 
@@ -149,6 +165,7 @@ class CallConfig:
     """Whether the last picture of a turn is looked at in high definition."""
     vad: VadConfig = field(default_factory=VadConfig)
     turn: TurnConfig = field(default_factory=TurnConfig)
+    silence: SilenceConfig = field(default_factory=SilenceConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
 
     @classmethod
@@ -209,6 +226,11 @@ class CallConfig:
             raise OptionError(
                 f"turn.end_of_turn_unlikely is {self.turn.end_of_turn_unlikely} and above turn.end_of_turn_likely "
                 f"({self.turn.end_of_turn_likely}); the longest silence belongs to the lower probability."
+            )
+        if self.silence.prompt_after_s and not self.silence.prompt_text.strip():
+            raise OptionError(
+                "silence.prompt_text is empty, but silence.prompt_after_s asks for a word of the model; say how it is "
+                "to be asked."
             )
         if self.turn.hangover_ms > vad.end_silence_ms:
             raise OptionError(

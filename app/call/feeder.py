@@ -83,8 +83,18 @@ class UnitFeeder:
         self._feed(self._cutter.tail(last_voiced), final=True)
         self._trial = range(first, self._newest + 1)
 
+    def try_text(self, text: str) -> None:
+        """Feed text that nobody typed, on trial."""
+        first = self._newest + 1
+        self.feed_text(text)
+        self._trial = range(first, self._newest + 1)
+
+    def keep_text(self) -> None:
+        """It counts."""
+        self._trial = None
+
     def take_back(self) -> range:
-        """The turn goes on: the units that were fed on trial, which the session has to forget."""
+        """The person goes on: the units that were fed on trial, which the session has to forget."""
         assert self._trial is not None
         units, self._trial = self._trial, None
         self._units_of_turn -= len(units)

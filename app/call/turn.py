@@ -6,12 +6,13 @@ what is decided in :mod:`app.call.turn_machine`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from app.call.silence import Silence
 from engine.client import Chunk
 
-Phase = Literal["idle", "listening", "hearing", "thinking", "speaking", "interrupted", "paused"]
+Phase = Literal["idle", "listening", "hearing", "thinking", "speaking", "interrupted", "paused", "away"]
 Status = Literal["completed", "cancelled", "failed"]
 
 
@@ -32,12 +33,15 @@ class TurnAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An answer that is being prepared in a pause of the person, in case it is the end of the turn. Until the turn ends
-    nothing of it is shown, played or told."""
+    """An answer that is being prepared in a pause of the person, in case it is the end of the turn, or a word of the
+    model after long silence, in case the person says nothing until it is there. Before that is known nothing of it is
+    shown, played or told."""
 
     epoch: int
     chunks: tuple[Chunk, ...] = ()
     """What has come of it so far."""
+    own_word: bool = False
+    """It is a word after long silence."""
 
     @property
     def finished(self) -> bool:
@@ -89,6 +93,7 @@ class TurnState:
     lost: bool = False
     """It came in, and stopped."""
     muted: bool = False
+    silence: Silence = field(default_factory=Silence)
     closed: bool = False
 
     def phase(self, push_to_talk: bool) -> Phase:
@@ -103,6 +108,8 @@ class TurnState:
             return "interrupted"
         if self.lost or (self.muted and not push_to_talk):
             return "paused"
+        if self.silence.away:
+            return "away"
         return "listening" if self.live and not push_to_talk else "idle"
 
 
@@ -150,10 +157,11 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """20 ms of microphone audio went by; of the speech that goes on ``voiced_ms`` were voiced so far, and ``spoken_ms``
-    surely said (0 in silence)."""
+    surely said (0 in silence). ``stirring``: there is none yet, but what was heard last may become it."""
 
     voiced_ms: int
     spoken_ms: int
+    stirring: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +188,11 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Discard:
     """The person does not want the turn to be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The person says nothing but is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +233,7 @@ class Close:
 
 Event = (
     SpeechStarted | SpeechEnded | Lull | LullOver | Judged | Tick | MicrophoneLost | Muted | Typed | Commit | Discard
-    | CancelAnswer | AnswerChunk | AnswerFailed | AnswerStopped | Drained | Close
+    | Present | CancelAnswer | AnswerChunk | AnswerFailed | AnswerStopped | Drained | Close
 )  # fmt: skip
 
 
@@ -267,9 +280,16 @@ class Prepare:
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareWord:
+    """Ask the model for a word of its own, the answer of ``epoch``, on trial."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Retract:
-    """The person goes on: the tail of the turn and the answer of ``epoch`` were never fed or asked for. ``finished``:
-    the engine has come to its end."""
+    """The person goes on: what was fed and the answer of ``epoch``, both on trial, were never fed or asked for.
+    ``finished``: the engine has come to its end."""
 
     epoch: int
     finished: bool
@@ -283,7 +303,7 @@ class EndSpeech:
 @dataclass(frozen=True, slots=True)
 class Generate:
     """Start the answer of ``epoch``, or, ``prepared``, let the one on trial be it. ``speech_end`` is where the person's
-    speech ended, None for typed text."""
+    speech ended, None where they did not speak."""
 
     turn: int
     epoch: int
@@ -340,7 +360,24 @@ class Show:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class AnnounceEnd:
+    """Tell the person that the call ends in ``in_s`` seconds unless they give a sign of life."""
+
+    in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawEnd:
+    """They have: it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """Nobody has been there for long enough."""
+
+
 Action = (
-    OpenTurn | CloseTurn | DropTurn | PrefillText | Judge | Prepare | Retract | EndSpeech | Generate | Play | Pause
-    | Resume | Flush | CancelGeneration | Done | Show
+    OpenTurn | CloseTurn | DropTurn | PrefillText | Judge | Prepare | PrepareWord | Retract | EndSpeech | Generate
+    | Play | Pause | Resume | Flush | CancelGeneration | Done | Show | AnnounceEnd | WithdrawEnd | EndCall
 )  # fmt: skip

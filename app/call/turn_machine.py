@@ -13,6 +13,9 @@ soon as there is a lull, and is there when the turn ends, or was never asked for
 What interrupts. The first voice during an answer pauses it. If enough is surely said, in one go or by who insists, it
 was an interruption; if not, it was a cough or an "mhm", and the answer goes on where it was. Only who begins to speak
 when the answer is all but over waits for its last words, and has the turn then.
+
+Silence. It is counted while nobody has the turn, and any sign of life begins it anew (:mod:`app.call.silence`). A word
+of the model's own is on trial like an answer in a pause: who speaks before it is there has never been spoken to.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.call.config import CallConfig, TurnConfig
+from app.call.ending import notices_s
+from app.call.silence import Silence
 from app.call.turn import (
     Action,
+    AnnounceEnd,
     AnswerChunk,
     AnswerFailed,
     AnswerStopped,
@@ -35,6 +41,7 @@ from app.call.turn import (
     Draft,
     Drained,
     DropTurn,
+    EndCall,
     EndSpeech,
     Event,
     Flush,
@@ -51,6 +58,8 @@ from app.call.turn import (
     Play,
     PrefillText,
     Prepare,
+    PrepareWord,
+    Present,
     Resume,
     Retract,
     Show,
@@ -61,8 +70,12 @@ from app.call.turn import (
     TurnAnswer,
     TurnState,
     Typed,
+    WithdrawEnd,
 )
 from engine.client import INPUT_RATE, Chunk
+
+SIGNS_OF_LIFE = (SpeechStarted, SpeechEnded, Typed, Commit, Discard, CancelAnswer, Present)
+"""What shows that the person is there, beside a change of the microphone's switch."""
 
 
 def step(state: TurnState, event: Event, now: int, config: CallConfig) -> tuple[TurnState, list[Action]]:
@@ -92,6 +105,8 @@ class _Step:
         """A phase that was shown in the middle of this step."""
 
     def take(self, event: Event) -> None:
+        if isinstance(event, SIGNS_OF_LIFE) or (isinstance(event, Muted) and event.muted != self.state.muted):
+            self._break_silence()
         match event:
             case SpeechStarted(onset, ending):
                 self._set(speech=onset, passed_ms=0, deaf=False, polite=ending)
@@ -112,8 +127,9 @@ class _Step:
                 if self._is_listening() and self.state.lull == end:
                     self._set(judged=(*self.state.judged, probability))
                     self._end_if_done()
-            case Tick(voiced_ms, spoken_ms):
+            case Tick(voiced_ms, spoken_ms, stirring):
                 self._tick(voiced_ms, spoken_ms)
+                self._count_silence(stirring)
             case MicrophoneLost():
                 self.reason = "microphone_lost"
                 self._set(live=False, lost=True)
@@ -161,6 +177,43 @@ class _Step:
                 self._drop_turn("max_turn")
         elif self._may_barge_in():
             self._barge_in()
+
+    # ----------------------------------------------------------------------------------------------------- silence
+    def _break_silence(self) -> None:
+        self.reason = "back"
+        if self.state.silence.announced:
+            self._do(WithdrawEnd())
+        self._set(silence=Silence())
+        if self.state.draft is not None and self.state.draft.own_word:
+            self._retract()
+
+    def _count_silence(self, stirring: bool) -> None:
+        state = self.state
+        if state.answer is not None or state.opened is not None or state.speech is not None:
+            return
+        before, limits = state.silence, self.config.silence
+        silence = before.longer(limits, stirring=stirring)
+        self._set(silence=silence)
+        if silence.away and not before.away:
+            self.reason = "silence"
+        if silence.announced > before.announced:
+            self._do(AnnounceEnd(notices_s(limits.idle_end_s)[silence.announced - 1]))
+        if silence.over:
+            self._end_idle_call()
+        elif silence.word_due and not before.word_due and (self.push_to_talk or not state.muted):
+            epoch = self._next_epoch()
+            self._set(draft=Draft(epoch, own_word=True))
+            self._do(PrepareWord(epoch))
+        elif state.draft is not None and not stirring:
+            self._say_word(state.draft)
+
+    def _say_word(self, draft: Draft) -> None:
+        """Let the model's own word be heard, if there is something of it."""
+        if any(chunk.text or len(chunk.pcm) for chunk in draft.chunks):
+            self._set(turn=self.state.turn + 1)
+            self._generate("silence", None, True)
+        elif draft.finished:
+            self._retract()
 
     # ------------------------------------------------------------------------------------------- the end of a turn
     def _is_listening(self) -> bool:
@@ -373,8 +426,17 @@ class _Step:
             self._interrupt(reason)
         if self.state.opened is not None:
             self._drop_turn(reason)
+        self._retract()
         self.reason = reason
         self._set(closed=True)
+
+    def _end_idle_call(self) -> None:
+        shown = self.state.phase(self.push_to_talk)
+        self._end_call("idle")
+        if shown != "idle":
+            self._do(Show("idle", "idle"))
+            self.shown = "idle"
+        self._do(EndCall())
 
     # ------------------------------------------------------------------------------------------------------ helpers
     def _set(self, **changes: object) -> None:

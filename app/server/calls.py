@@ -18,6 +18,7 @@ from typing import Any
 
 from app.call.call import Call
 from app.call.config import CallConfig, OptionError
+from app.call.ending import notices_s
 from app.errors import RequestError
 from app.replay.record import Recordings
 from app.server.addresses import local_addresses
@@ -34,8 +35,6 @@ RETRY_NOT_READY_S = 2.0
 MAX_CANDIDATES = 64
 HANG_UP_WAITS_S = 3.0
 COMPARE_EVERY_S = 10.0
-NOTICE_S = 60.0
-"""How long before its time is over a call is told; half of its time, if that is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,12 +286,12 @@ class CallRegistry:
         return entry
 
     def _limit_time(self, entry: OpenCall) -> None:
-        notice_s = min(NOTICE_S, self._max_call_s / 2)
-        loop = asyncio.get_running_loop()
-        entry.timers += [
-            loop.call_later(self._max_call_s - notice_s, entry.call.announce_end, notice_s, "time_limit"),
-            loop.call_later(self._max_call_s, self._end, entry, "time_limit"),
+        loop, limit_s = asyncio.get_running_loop(), self._max_call_s
+        entry.timers = [
+            loop.call_later(limit_s - notice_s, entry.call.announce_end, notice_s, "time_limit")
+            for notice_s in notices_s(limit_s)
         ]
+        entry.timers.append(loop.call_later(limit_s, self._end, entry, "time_limit"))
 
     async def _connect(self, entry: OpenCall, offer: Offer, *, moved: bool = False) -> str:
         """Answer the offer with a new peer and put it in place of the old one, which is told if the call has moved to

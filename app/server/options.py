@@ -101,6 +101,16 @@ class ServerOptions:
     key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")
     max_calls: int = _option(8, _whole(1, 1000), "calls at the same time; further callers queue")
     max_call_s: int = _option(0, _whole(0, 604_800), "seconds after which a call ends, announced before; 0 is no limit")
+    idle_end_s: int | None = _option(
+        None, _whole(0, 86_400), "seconds without a sign of life after which a call ends, announced before; 0 is never"
+    )
+    away_after_s: int | None = _option(
+        None, _whole(0, 86_400), "seconds without a sign of life after which a person counts as away; 0 is never"
+    )
+    prompt_after_s: int | None = _option(
+        None, _whole(0, 3_600), "seconds of silence after which the model says a word of its own; 0 is never"
+    )
+    prompt_text: str = _option("", str, "how the model is asked for that word")
     record: str = _option("", str, "folder that gets a bundle of every call (calls are not recorded when not set)")
     vad: str = _option("", _one_of("webrtc", "silero"), "voice activity detector of calls that do not choose one")
     grace_s: int = _option(30, _whole(0, 3600), "seconds for which a call without its peer can be resumed")

@@ -61,14 +61,13 @@ class Server:
         self._ice_servers = ice_servers(options)
         self._workers = ThreadPoolExecutor(2, "jpeg")
         self._recordings = Recordings(options.record) if options.record else None
-        defaults = CallConfig.from_mapping({"vad": {"kind": options.vad}} if options.vad else {})
         self.registry = CallRegistry(
             engine,
             PeerSettings(self._ice_servers, self._workers),
             max_calls=options.max_calls,
             grace_s=options.grace_s,
             max_call_s=options.max_call_s,
-            defaults=defaults,
+            defaults=call_defaults(options),
             recordings=self._recordings,
         )
         self._runner: web.AppRunner | None = None
@@ -253,6 +252,14 @@ def engine_spec(options: ServerOptions) -> EngineSpec:
         max_sessions=options.max_calls,
         script=options.script or None,
     )
+
+
+def call_defaults(options: ServerOptions) -> CallConfig:
+    """What the options say of calls whose callers do not choose for themselves. Raises OptionError."""
+    chosen: dict[str, Any] = {"vad": {"kind": options.vad}} if options.vad else {}
+    names = ("prompt_after_s", "prompt_text", "away_after_s", "idle_end_s")
+    silence = {name: value for name in names if (value := getattr(options, name)) not in (None, "")}
+    return CallConfig.from_mapping(chosen | {"silence": silence})
 
 
 def ice_servers(options: ServerOptions) -> tuple[RTCIceServer, ...]:

@@ -38,7 +38,7 @@ export class Conversation {
       if (epoch < this.epoch) return;
       this.epoch = epoch;
     }
-    this.store.set(reduce(this.store.state, event));
+    this.store.set(reduce(this.store.state, event, performance.now()));
     switch (type) {
       case "turn.state":
         this.#onTurn(data.state, epoch);
@@ -95,6 +95,11 @@ export class Conversation {
   /** Stop the answer that is being given. */
   interrupt() {
     this.send("response.cancel", { reason: "stop_button" });
+  }
+
+  /** The person says nothing, but is there. */
+  stay() {
+    this.send("input.present", {});
   }
 
   /** @param {import("./media.js").Capture} capture */

@@ -83,6 +83,10 @@ const ADVICE = {
     message: "The call has lasted as long as this server allows. Start a new one to go on.",
     retry: true,
   },
+  idle: {
+    message: "Nothing was said for a long while, so the call was ended. Start a new one when you like.",
+    retry: true,
+  },
   server_stopped: {
     message: "The server was stopped, and the call with it. Start a new one when it runs again.",
     retry: true,
@@ -158,7 +162,7 @@ export function cameraError(reason) {
  * @returns {CallError}
  */
 export function endedByServer(reason) {
-  return new CallError({ time_limit: "time_limit", shutdown: "server_stopped" }[reason] ?? "call_ended");
+  return new CallError({ idle: "idle", time_limit: "time_limit", shutdown: "server_stopped" }[reason] ?? "call_ended");
 }
 
 /**

@@ -15,6 +15,7 @@ import { Store, inForce, initialState, room } from "./state.js";
 import { PushToTalk } from "./talk.js";
 import { Uplink } from "./uplink.js";
 import { ControlsView } from "./view/controls.js";
+import { EndingView } from "./view/ending.js";
 import { Orb } from "./view/orb.js";
 import { SettingsView } from "./view/settings.js";
 import { StageView } from "./view/stage.js";
@@ -175,6 +176,7 @@ function onOver(error) {
     answering: false,
     held: false,
     config: null,
+    ending: null,
     muted: false,
     silent: "",
     camera: false,
@@ -256,8 +258,10 @@ const orb = new Orb($("orb"), () => {
   return meter && store.state.phase === "live" ? { level: meter.level(), bands: meter.bands() } : silence;
 });
 const stage = new StageView();
+const ending = new EndingView(() => conversation?.stay());
 store.subscribe((state, changed) => {
   stage.update(state, changed);
+  ending.update(state, changed);
   controls.update(state, changed);
   talkButton.update(state, changed);
   sheet.update(state, changed);
@@ -276,6 +280,7 @@ function mood(state) {
 function frame(now) {
   conversation?.tick();
   stage.tick(store.state.liveSince, performance.now());
+  ending.tick(store.state.ending, performance.now());
   orb.frame(now);
   requestAnimationFrame(frame);
 }

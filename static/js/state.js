@@ -7,7 +7,7 @@
 import { SETTINGS } from "./settings.js";
 
 /** @typedef {"start"|"asking"|"warming"|"queued"|"connecting"|"live"|"reconnecting"|"ended"} Phase */
-/** @typedef {"idle"|"listening"|"hearing"|"thinking"|"speaking"|"interrupted"|"paused"} Turn */
+/** @typedef {"idle"|"listening"|"hearing"|"thinking"|"speaking"|"interrupted"|"paused"|"away"} Turn */
 /** @typedef {{position: number|null, etaS: number|null}} Queue a place in the line; null when the line is full, too */
 
 /**
@@ -18,6 +18,7 @@ import { SETTINGS } from "./settings.js";
  * @property {boolean} answering true from response.started to response.done
  * @property {boolean} held the answer waits, because somebody makes a sound
  * @property {Record<string, any>|null} config the call's options that are in force; null outside of a call
+ * @property {Ending|null} ending the end of the call that was announced
  * @property {boolean} talking the person holds the button of push-to-talk
  * @property {boolean} muted
  * @property {"muted"|"held"|"lost"|""} silent why no sound leaves this device, if none does
@@ -40,6 +41,8 @@ import { SETTINGS } from "./settings.js";
  * @property {number|null} liveSince performance.now() of the first welcome, ms
  * @property {boolean} kept there is a transcript of the last call
  */
+
+/** @typedef {{reason: string, at: number}} Ending why the call ends, and when (performance.now(), ms) */
 
 /**
  * @typedef {object} Ready the answer of GET /ready, as far as the page uses it
@@ -84,6 +87,7 @@ export function initialState() {
     answering: false,
     held: false,
     config: null,
+    ending: null,
     talking: false,
     muted: false,
     silent: "",
@@ -112,9 +116,10 @@ export function initialState() {
  * What a server event changes. Unknown types change nothing.
  * @param {State} state
  * @param {import("./events.js").Envelope} event
+ * @param {number} now ms
  * @returns {Partial<State>}
  */
-export function reduce(state, { type, data }) {
+export function reduce(state, { type, data }, now) {
   switch (type) {
     case "welcome":
       return { recorded: Boolean(data.recorded ?? state.recorded), config: data.config };
@@ -139,17 +144,22 @@ export function reduce(state, { type, data }) {
     case "warning":
       return { notice: data.message };
     case "session.ending":
-      return { notice: endingNotice(data) };
+      return { ending: sooner(state.ending, { reason: data.reason, at: now + 1000 * data.in_s }, now) };
+    case "session.ending_withdrawn":
+      return state.ending?.reason === data.reason ? { ending: null } : {};
     default:
       return {};
   }
 }
 
-/** @param {Record<string, any>} data */
-function endingNotice({ in_s, reason }) {
-  const seconds = Math.max(0, Math.round(in_s));
-  if (reason === "shutdown") return `The server is being stopped: this call ends within ${seconds} seconds.`;
-  return `This call ends in ${seconds} seconds${reason ? ` (${reason.replaceAll("_", " ")})` : ""}.`;
+/**
+ * Of two ends that are announced for different reasons the one that comes first.
+ * @param {Ending|null} known
+ * @param {Ending} told
+ * @param {number} now ms
+ */
+function sooner(known, told, now) {
+  return known && known.reason !== told.reason && known.at > now && known.at < told.at ? known : told;
 }
 
 /** An observable object: `set` merges a patch and tells every subscriber which fields changed. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,6 +106,10 @@ def describe(action: turn.Action) -> str:
             return f"drop {reason}"
         case turn.EndSpeech():
             return ""
+        case turn.AnnounceEnd(in_s):
+            return f"ends in {in_s:g}"
+        case turn.WithdrawEnd():
+            return "stay"
         case _:
             return type(action).__name__.removesuffix("Turn").lower()
 
@@ -408,6 +414,7 @@ EVENTS = st.one_of(
     st.just(turn.Commit()), st.just(turn.Discard()), st.just(turn.CancelAnswer()), EPOCHS.flatmap(chunks),
     st.just("lull"), st.just("lull"), st.just("over"), st.just("done"), st.just("not done"), st.just("draft chunk"),
     st.just("chunk"), st.just("finish"), st.just("drained"), st.builds(turn.AnswerFailed, EPOCHS),
+    st.just("quiet"), st.just("quiet"), st.just("stirring"), st.just(turn.Present()),
     st.builds(turn.AnswerStopped, EPOCHS), st.builds(turn.Drained, EPOCHS),
 )  # fmt: skip
 
@@ -420,15 +427,18 @@ POLICIES = st.sampled_from(["silence", "smart_turn", "both"])
 def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push_to_talk: bool, policy: str) -> None:
     detection = "push_to_talk" if push_to_talk else "vad"
     options = {"detection": detection, "max_turn_s": 20, "end_of_turn": policy}
-    config = CallConfig.from_mapping({"barge_in": barge_in, "turn": options})
+    limits = {"prompt_after_s": 0.06, "away_after_s": 0.12, "idle_end_s": 0.2}
+    config = CallConfig.from_mapping({"barge_in": barge_in, "turn": options, "silence": limits})
     draft: int | None = None
+    words = warnings = 0  # since the last sign of life
+    ended = False
     paused, lull = False, 0
     state, now, speaking, voiced, spoken = turn.TurnState(muted=push_to_talk), 0, False, 0, 0
     answering: int | None = None
     turn_open = False
     used: set[int] = set()
     shown = state.phase(push_to_talk)
-    for item in [*events, turn.Close()]:
+    for item in [*chain.from_iterable(["tick"] * 6 if item == "quiet" else [item] for item in events), turn.Close()]:
         now += 320
         event: turn.Event
         match item:
@@ -455,6 +465,8 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                 event = turn.LullOver() if speaking else turn.Tick(0, 0)
             case "done" | "not done":
                 event = turn.Judged(lull, 1.0 if item == "done" else 0.1)
+            case "stirring":
+                event = turn.Tick(voiced, spoken, stirring=not speaking)
             case "draft chunk":
                 event = turn.AnswerChunk(Chunk(draft or 0, 0, "c"))
             case "chunk" | "finish":
@@ -463,9 +475,36 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                 event = turn.Drained(state.epoch)
             case _:
                 event = item  # type: ignore[assignment]
+        alive = isinstance(event, turn_machine.SIGNS_OF_LIFE) or (
+            isinstance(event, turn.Muted) and event.muted != state.muted
+        )
+        words = 0 if alive else words
         state, actions = turn_machine.step(state, event, now, config)
+        assert not (ended and actions), "something happens after the end"
         for action in actions:
             match action:
+                case turn.PrepareWord(epoch):
+                    assert words == 0, "a second word in one silence"
+                    assert draft is None, "two drafts at once"
+                    assert answering is None, "a word beside an answer"
+                    assert not turn_open, "a word beside the person's turn"
+                    assert not speaking, "a word while somebody speaks"
+                    assert epoch not in used, "an epoch is used twice"
+                    words, draft = 1, epoch
+                    used.add(epoch)
+                case turn.AnnounceEnd():
+                    assert (turn_open, speaking, answering) == (False, False, None), (
+                        "time goes on though nobody is silent"
+                    )
+                    warnings += 1
+                case turn.WithdrawEnd():
+                    assert alive, "an end is withdrawn for no reason"
+                    assert warnings, "an end is withdrawn that was not announced"
+                    warnings = 0
+                case turn.EndCall():
+                    assert warnings, "an end that was not announced"
+                    assert (turn_open, speaking, answering) == (False, False, None), "an end in the middle of something"
+                    ended = True
                 case turn.Prepare(epoch):
                     assert draft is None, "two drafts at once"
                     assert answering is None, "a draft beside an answer"
@@ -511,6 +550,7 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                     shown = phase
         assert not (paused and not speaking), "an answer waits for nobody"
         assert paused == (state.answer is not None and state.answer.paused)
+        assert not (alive and not ended and warnings), "an announced end is not withdrawn"
         assert shown == state.phase(push_to_talk)
         assert (state.answer is not None) == (answering is not None)
     assert answering is None, "an answer never ended"

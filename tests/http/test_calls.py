@@ -153,7 +153,16 @@ async def test_a_call_ends_when_its_time_is_over_and_is_told_before(start: Start
     caller, _ = await site.call()
     notice = await caller.receive("session.ending")
     assert notice["data"] == {"in_s": 1.0, "reason": "time_limit"}
-    assert (await caller.receive("session.ending", 2))["data"] == {"in_s": 0, "reason": "time_limit"}
+    assert (await caller.receive("session.ending", 2))["data"] == {"in_s": 0.5, "reason": "time_limit"}
+    assert (await caller.receive("session.ending", 3))["data"] == {"in_s": 0, "reason": "time_limit"}
+    await site.free(0)
+
+
+async def test_a_call_in_which_nobody_says_anything_ends_and_its_place_is_free(start: StartServer) -> None:
+    site = await start("--away-after-s", "1", "--idle-end-s", "4")
+    caller, _ = await site.call()
+    for number, in_s in enumerate((2, 1, 0), start=1):
+        assert (await caller.receive("session.ending", number))["data"] == {"in_s": in_s, "reason": "idle"}
     await site.free(0)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.call.config import CallConfig
 from app.errors import StartError
 from app.server.options import ServerOptions
-from app.server.server import engine_spec, ice_servers
+from app.server.server import call_defaults, engine_spec, ice_servers
 
 
 def test_the_defaults_need_nothing() -> None:
@@ -45,6 +46,14 @@ def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
     assert engine_spec(ServerOptions.parse(["--engine", "scripted"], {})).kind == "scripted"
 
 
+def test_calls_follow_the_servers_options_where_nobody_chose() -> None:
+    usual = CallConfig()
+    assert call_defaults(ServerOptions.parse([], {})) == usual
+    chosen = call_defaults(ServerOptions.parse(["--idle-end-s", "0"], {"PROMPT_AFTER_S": "20", "VAD": "silero"}))
+    assert (chosen.silence.idle_end_s, chosen.silence.prompt_after_s, chosen.vad.kind) == (0, 20, "silero")
+    assert chosen.silence.away_after_s == usual.silence.away_after_s
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -52,6 +61,7 @@ def test_the_engine_is_described_by_plain_options(tmp_path: Path) -> None:
         (["--port"], "expected one argument"),
         (["--port", "eighty"], "--port must be a whole number from 0 to 65535"),
         (["--port", "65536"], "--port must be a whole number from 0 to 65535"),
+        (["--idle-end-s", "86401"], "--idle-end-s must be a whole number from 0 to 86400"),
         (["--max-calls", "0"], "--max-calls must be a whole number from 1 to 1000"),
         (["--engine", "gpt"], "--engine must be one of mini, scripted"),
         (["--key", "short"], "--key must be auto, or a text of at least 8 characters"),

@@ -72,6 +72,11 @@ class SpeechTracker:
             self.last_voiced = self.now
         return self._within(voiced, probability) if self.speaking else self._outside(voiced, probability)
 
+    @property
+    def stirring(self) -> bool:
+        """Outside of speech: what was voiced last may become it."""
+        return not self.speaking and any(self._onset_window)
+
     def end(self) -> None:
         """Whoever was speaking is done: what is voiced from now on is new speech."""
         self.speaking, self.voiced_ms, self._ended = False, 0, self.now

@@ -89,6 +89,16 @@ const MOODS = {
     reach: 0.2,
     alpha: 0.8,
   },
+  away: {
+    from: [20, 140, 128],
+    to: [70, 120, 200],
+    radius: 0.62,
+    width: 0.05,
+    speed: 0.15,
+    sway: 0.008,
+    reach: 0.04,
+    alpha: 0.5,
+  },
   paused: {
     from: [140, 132, 120],
     to: [160, 150, 136],

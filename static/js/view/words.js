@@ -17,6 +17,7 @@ const TURN_WORDS = {
   speaking: "Speaking",
   interrupted: "Interrupted",
   paused: "Paused",
+  away: "Are you there?",
 };
 
 /** @type {Record<Exclude<State["silent"], "">, [string, string]>} */
@@ -32,6 +33,7 @@ const PUSH_HINTS = {
     ? "Hold the button while you speak"
     : "Hold the button or the space bar while you speak",
   hearing: "Let go when you are done",
+  away: "Hold the button and speak, or write",
 };
 
 /** @param {State} state @returns {Words} */
@@ -50,7 +52,7 @@ const silence = (state) => (inForce(state, "pushToTalk") && state.silent === "mu
 function shownTurn(state) {
   const { phase, turn } = state;
   if (phase !== "live") return "idle";
-  return silence(state) && ["hearing", "interrupted", "paused"].includes(turn) ? "listening" : turn;
+  return silence(state) && ["hearing", "interrupted", "paused", "away"].includes(turn) ? "listening" : turn;
 }
 
 /** @param {State} state @returns {[string, string]} */
@@ -62,6 +64,7 @@ function live(state) {
   if (turn === "paused") return [TURN_WORDS.paused, "No sound arrives from your microphone"];
   if (inForce(state, "pushToTalk")) return [TURN_WORDS[turn], PUSH_HINTS[turn] ?? ""];
   if (turn === "listening") return [TURN_WORDS.listening, state.camera ? "Speak, or show something" : "Just speak"];
+  if (turn === "away") return [TURN_WORDS.away, "Just speak, and the call goes on"];
   return [TURN_WORDS[turn], silent === "muted" ? "Your microphone is off" : ""];
 }
 
