@@ -129,12 +129,13 @@ class Call:
         self._step(turn.MicrophoneLost())
 
     def judged(self, end: int, probability: float) -> None:
-        """Somebody who was asked says how probable it is that the person was done at media time ``end`` (samples)."""
+        """Smart Turn, which was asked, says how probable it is that the person was done at media time ``end``
+        (samples)."""
         if self._closed:
             return
         if self._tap:
             self._tap.judged(self._t, end, probability)
-        self._step(turn.Judged(end, probability))
+        self._step(turn.Judged(end, "smart_turn", probability))
 
     def _on_message(self, raw: str) -> None:
         if self._tap:
@@ -380,9 +381,9 @@ class Call:
     def _ask_the_model(self, end: int) -> None:
         """The model has said whether the person was done at ``end`` once it holds all that was said."""
         said = self._unit_results.end_probability
-        asked = self.config.turn.asks_model and self._state.draft is not None
-        if asked and not self._feeder.awaited and said is not None:
-            self._step(turn.Judged(end, said))
+        asked = "model" in self.config.turn.judges and self._state.draft is not None
+        if asked and not self._feeder.awaited:
+            self._step(turn.Judged(end, "model", said))
 
     def _generate(self, action: turn.Generate) -> None:
         if action.prepared and action.speech_end is not None:

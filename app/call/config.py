@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from app.text import is_unicode
 from engine.client import SessionOptions
 
+Judging = Literal["smart_turn", "model"]
+"""Who can be asked whether a person is done."""
 Preset = Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"]
 
 FIXED_AT_START = ("preset", "prompt", "voice", "language", "seed", "max_new_tokens", "speak")
@@ -104,14 +106,17 @@ class TurnConfig:
     on_max_turn: Literal["answer", "drop"] = "answer"
 
     @property
-    def asks_smart_turn(self) -> bool:
-        """Whether melody has a say in the end of a turn."""
-        return self.end_of_turn in ("smart_turn", "both")
+    def judges(self) -> frozenset[Judging]:
+        """Who has a say in the end of a turn besides silence."""
+        return _JUDGES[self.end_of_turn]
 
-    @property
-    def asks_model(self) -> bool:
-        """Whether the language model has a say in the end of a turn."""
-        return self.end_of_turn in ("model", "both")
+
+_JUDGES: Mapping[str, frozenset[Judging]] = {
+    "silence": frozenset(),
+    "smart_turn": frozenset({"smart_turn"}),
+    "model": frozenset({"model"}),
+    "both": frozenset({"smart_turn", "model"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +222,7 @@ class CallConfig:
                 f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
                 "lower probability than it begins."
             )
-        if self.turn.asks_model and not self.turn.prepare:
+        if "model" in self.turn.judges and not self.turn.prepare:
             raise OptionError(
                 f"turn.end_of_turn is {self.turn.end_of_turn}, but turn.prepare is false: the model can only say "
                 "whether a turn is over when it has been given all of it."

@@ -67,7 +67,7 @@ class CallEars:
 
     @property
     def _asks(self) -> bool:
-        return self._config.turn.asks_smart_turn and not self._held
+        return "smart_turn" in self._config.turn.judges and not self._held
 
 
 def _listener() -> EndOfTurn:

@@ -139,7 +139,7 @@ class UnitFeeder:
             if pending < self._config.media.max_pending_units:
                 self._behind = False
                 hd = self._config.hd_video and final and i == len(units) - 1
-                ask_end = self._config.turn.asks_model  # any may turn out to be the last
+                ask_end = "model" in self._config.turn.judges  # any may turn out to be the last
                 self._prefill(Unit(audio, frame=self.camera.take(), hd=hd, ask_end=ask_end))
                 continue
             if not self._behind:

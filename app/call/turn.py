@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.call.config import Judging
 from app.call.silence import Silence
 from engine.client import Chunk
 
@@ -68,8 +69,8 @@ class TurnState:
     """Spoken time of the stretches of speech in the open turn that are over."""
     lull: int | None = None
     """Media time at which the last voiced frame ended, while the silence after it lasts."""
-    judged: tuple[float, ...] = ()
-    """How probable it is that the person is done, as far as those who were asked in this lull have said."""
+    judged: tuple[Judged, ...] = ()
+    """What those who were asked in this lull have said."""
     draft: Draft | None = None
     answer: TurnAnswer | None = None
     stopping: int | None = None
@@ -148,10 +149,12 @@ class LullOver:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Somebody who listens says how probable it is that the person was done at ``end``."""
+    """``by`` somebody who listens: how probable it is that the person was done at ``end``; None: who is asked cannot
+    tell."""
 
     end: int
-    probability: float
+    by: Judging
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)

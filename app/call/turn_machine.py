@@ -123,9 +123,9 @@ class _Step:
                     self._go_on()
                 else:
                     self._set(lull=None)
-            case Judged(end, probability):
-                if self._is_listening() and self.state.lull == end:
-                    self._set(judged=(*self.state.judged, probability))
+            case Judged():
+                if self._is_listening() and self.state.lull == event.end:
+                    self._set(judged=(*self.state.judged, event))
                     self._end_if_done()
             case Tick(voiced_ms, spoken_ms, stirring):
                 self._tick(voiced_ms, spoken_ms)
@@ -248,9 +248,12 @@ class _Step:
 
     def _done(self) -> float | None:
         """How probable it is that the person is done: as much as whoever doubts it most believes. None as long as not
-        all have said."""
-        wanted = self.config.turn.asks_smart_turn + self.config.turn.asks_model
-        return min(self.state.judged) if 0 < wanted <= len(self.state.judged) else None
+        all have said, and where nobody can tell."""
+        said = {judged.by: judged.probability for judged in self.state.judged}
+        if not self.config.turn.judges <= said.keys():
+            return None
+        told = [said[by] for by in self.config.turn.judges]
+        return min((probability for probability in told if probability is not None), default=None)
 
     def _end_if_done(self) -> None:
         state, done = self.state, self._done()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.call import turn, turn_machine
-from app.call.config import CallConfig
+from app.call.config import CallConfig, Judging
 from engine.client import INPUT_RATE, Chunk
 
 CONFIG = CallConfig.from_mapping({"turn": {"prepare": False}})
@@ -63,8 +63,8 @@ class Talk:
             self.tell(turn.Tick(voiced_ms, voiced_ms * spoken))
         return self
 
-    def judge(self, probability: float) -> Talk:
-        return self.tell(turn.Judged(self.lull, probability))
+    def judge(self, probability: float | None, by: Judging = "model") -> Talk:
+        return self.tell(turn.Judged(self.lull, by, probability))
 
     def fall_silent(self, voiced_ms: int = 1_000, *, spoken: bool = True) -> Talk:
         self.hush(540, voiced_ms, spoken=spoken)
@@ -276,7 +276,7 @@ def test_where_nobody_says_silence_ends_the_turn() -> None:
 def test_a_judgement_about_an_earlier_pause_is_void() -> None:
     talk = Talk(JUDGED).speak(1_000).hush(160)
     early = talk.lull
-    talk.tell(turn.LullOver()).wait(400, 1_100).hush(160).tell(turn.Judged(early, 1.0)).hush(100)
+    talk.tell(turn.LullOver()).wait(400, 1_100).hush(160).tell(turn.Judged(early, "model", 1.0)).hush(100)
     assert talk.phase == "hearing"
 
 
@@ -284,8 +284,16 @@ def test_both_must_agree() -> None:
     config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
     talk = Talk(config).speak(1_000).hush(160).judge(1.0).hush(100)
     assert talk.phase == "hearing"
-    assert talk.judge(0.9).phase == "thinking"
-    assert Talk(config).speak(1_000).hush(160).judge(1.0).judge(0.1).hush(100).phase == "hearing"
+    assert talk.judge(0.9, "smart_turn").phase == "thinking"
+    doubted = Talk(config).speak(1_000).hush(160).judge(1.0).judge(0.1, "smart_turn").hush(100)
+    assert doubted.phase == "hearing"
+
+
+def test_a_model_that_cannot_tell_leaves_it_to_the_melody_or_to_silence() -> None:
+    config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
+    assert Talk(config).speak(1_000).hush(160).judge(None).judge(0.9, "smart_turn").hush(100).phase == "thinking"
+    assert Talk(JUDGED).speak(1_000).hush(160).judge(None).hush(340).phase == "hearing"
+    assert Talk(JUDGED).speak(1_000).hush(160).judge(None).fall_silent().phase == "thinking"
 
 
 def test_speech_right_after_the_end_of_a_turn_is_new() -> None:
@@ -412,7 +420,8 @@ EVENTS = st.one_of(
     st.just("cough"), st.just("long tick"),
     st.builds(turn.MicrophoneLost), st.builds(turn.Muted, st.booleans()), st.just(turn.Typed("hello")),
     st.just(turn.Commit()), st.just(turn.Discard()), st.just(turn.CancelAnswer()), EPOCHS.flatmap(chunks),
-    st.just("lull"), st.just("lull"), st.just("over"), st.just("done"), st.just("not done"), st.just("draft chunk"),
+    st.just("lull"), st.just("lull"), st.just("over"), st.just("done"), st.just("not done"), st.just("word"),
+    st.just("no word"), st.just("draft chunk"),
     st.just("chunk"), st.just("finish"), st.just("drained"), st.builds(turn.AnswerFailed, EPOCHS),
     st.just("quiet"), st.just("quiet"), st.just("stirring"), st.just(turn.Present()),
     st.builds(turn.AnswerStopped, EPOCHS), st.builds(turn.Drained, EPOCHS),
@@ -464,7 +473,9 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
             case "over":
                 event = turn.LullOver() if speaking else turn.Tick(0, 0)
             case "done" | "not done":
-                event = turn.Judged(lull, 1.0 if item == "done" else 0.1)
+                event = turn.Judged(lull, "smart_turn", 1.0 if item == "done" else 0.1)
+            case "word" | "no word":
+                event = turn.Judged(lull, "model", 0.9 if item == "word" else None)
             case "stirring":
                 event = turn.Tick(voiced, spoken, stirring=not speaking)
             case "draft chunk":
