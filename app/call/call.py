@@ -298,6 +298,7 @@ class Call:
                 self._state, actions = turn_machine.step(self._state, self._turn_events.popleft(), self._t, self.config)
                 for action in actions:
                     self._do(action)
+                self._check_drained()  # after all chunks of an answer that was prepared, the first of which may be mute
         finally:
             self._stepping = False
 
@@ -331,7 +332,6 @@ class Call:
                 self._generate(action)
             case turn.Play(chunk):
                 self._delivery.play(chunk, self._t)
-                self._check_drained()
             case turn.Pause():
                 self._delivery.pause()
             case turn.Resume():

@@ -127,7 +127,8 @@ class SilenceConfig:
     prompt_after_s: float = _number(0.0, 0.0, 3_600.0)
     """After this the model is asked for a word of its own, once in a silence, and not while the microphone is muted."""
     prompt_text: str = "(Nobody has said anything for a while. Say one short sentence to me.)"
-    """How it is asked: this is given to it as if it had been typed."""
+    """How it is asked: this is given to it as if it had been typed. A model that follows no instructions, such as mini,
+    needs a sentence that it knows ("What can you do?")."""
     away_after_s: float = _number(120.0, 0.0, 86_400.0)
     """After this the person is taken to be away."""
     idle_end_s: float = _number(900.0, 0.0, 86_400.0)

@@ -391,6 +391,25 @@ async def test_a_silent_caller_is_told_of_a_lost_engine_at_once() -> None:
 LONG = "word " * 1_500
 
 
+class ReadySession(FailingSession):
+    """Its answer is short: all of it is there before the turn is over, the first words without their sound."""
+
+    async def generate(self, epoch: int) -> AsyncIterator[Chunk]:
+        yield Chunk(epoch, 0, "Yes, ")
+        yield Chunk(epoch, 1, "I can.", np.ones(12_000, np.int16))
+        yield Chunk(epoch, 2, finish="stop")
+
+
+async def test_an_answer_that_was_ready_before_its_turn_was_over_is_heard_to_its_end() -> None:
+    talk = Talk(ReadySession(""), CallConfig())
+    for sound in (QUIET, speechlike(1.2), 3.0):
+        await talk.hear(sound)
+    done = talk.of("response.done")[0]
+    assert (done["data"]["status"], done["data"]["heard_ms"]) == ("completed", 500.0)
+    assert done["t"] - talk.of("response.started")[0]["t"] >= 0.48  # 25 frames, the first of them at once
+    await talk.call.close("done")
+
+
 class MeasuringSession(FailingSession):
     """Takes nothing that holds the word ``refused``, and its time to measure."""
 
