@@ -64,9 +64,10 @@ class Call:
         held: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        """``on_end(reason)`` is called once when the call ends by itself (``bye``, the engine is lost); the owner then
-        closes it. ``held`` keeps the engine's results back until ``link.release()`` lets them take effect (replay of
-        recorded times). ``resume_token``, ``resume_s`` and ``recorded`` are told to the client only, never to the tap.
+        """``on_end(reason)`` is called once when the call ends by itself (``bye``, silence, the engine is lost); the
+        owner then closes it. ``held`` keeps the engine's results back until ``link.release()`` lets them take effect
+        (replay of recorded times). ``resume_token``, ``resume_s`` and ``recorded`` are told to the client only, never
+        to the tap.
         """
         self.call_id = call_id
         self.config = config

@@ -1,8 +1,8 @@
 """The calls of a server: how they begin, how a call outlives its connection, and how it ends.
 
-It ends by hanging up, by its own decision (``bye``, a fatal error), by a flood of messages, when it was without a peer
-for the grace period, when its time is over, or with the server. Ending is a task of its own, which nobody cancels; that
-the engine has a session for each call and for nothing else is looked at from time to time.
+It ends by hanging up, by its own decision (``bye``, silence, a fatal error), by a flood of messages, when it was
+without a peer for the grace period, when its time is over, or with the server. Ending is a task of its own, which
+nobody cancels; that the engine has a session for each call and for nothing else is looked at from time to time.
 """
 
 from __future__ import annotations
