@@ -22,14 +22,14 @@ async def test_a_forgotten_page_asks_who_is_there_and_counts_down_and_a_press_of
         await person.state("away")
         await person.shows("hint", "Just speak")
         await expect(person["ending"]).to_be_hidden()
-        await person.shows("ending", "Are you still there?")
+        await person.shows("ending", "It has been quiet for a while")
         await expect(person["ending-time"]).to_have_text("0:05", timeout=PATIENCE_MS)
         await person.press("stay")
         await expect(person["ending"]).to_be_hidden()
         await person.state("listening")
         assert [event["data"] for event in await person.events("session.ending_withdrawn")] == [{"reason": "idle"}]
 
-        await person.shows("ending", "Are you still there?")  # the next silence
+        await person.shows("ending", "It has been quiet for a while")  # the next silence
         await person["text-input"].fill("I am")  # a key is enough
         await expect(person["ending"]).to_be_hidden()
 

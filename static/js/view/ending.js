@@ -4,7 +4,7 @@
 
 /** @type {Record<string, string>} what stands before the time that is left */
 const REASONS = {
-  idle: "Are you still there? Otherwise this call ends in",
+  idle: "It has been quiet for a while. This call ends in",
   time_limit: "A call may last no longer on this server. It ends in",
   shutdown: "The server is being stopped. This call ends within",
 };
