@@ -13,8 +13,9 @@ from engine.client import INPUT_RATE
 KEPT_EVENTS = 4_096
 """Events that a client which was away can still get: some minutes of a call."""
 
-HELLO_WAIT_SAMPLES = INPUT_RATE
-"""How long, in media time, a new connection is given to say which event it saw last."""
+HELLO_WAIT_SAMPLES = 5 * INPUT_RATE
+"""How long, in media time, a new connection is given to say which event it saw last. Every page says so at once; one
+that is late, on a bad network, would miss events for good."""
 
 Observer = Callable[[Mapping[str, Any]], None]
 

@@ -5,7 +5,7 @@ carries stands in ``protocol.schema.json``. ``seq`` counts from 0 without gaps i
 media time in seconds. A receiver ignores types and members that it does not know, and what an older epoch says.
 
 The first message of a call is ``welcome``. When a new connection takes over a call, the server waits for ``hello``
-(at most one second of media time): with ``last_seq`` it repeats what was missed and then welcomes again with
+(at most five seconds of media time): with ``last_seq`` it repeats what was missed and then welcomes again with
 ``resumed``; without, it welcomes at once and goes on from there.
 """
 

@@ -113,7 +113,7 @@ class ServerOptions:
     prompt_text: str = _option("", str, "how the model is asked for that word")
     record: str = _option("", str, "folder that gets a bundle of every call (calls are not recorded when not set)")
     vad: str = _option("", _one_of("webrtc", "silero"), "voice activity detector of calls that do not choose one")
-    grace_s: int = _option(30, _whole(0, 3600), "seconds for which a call without its peer can be resumed")
+    grace_s: int = _option(60, _whole(0, 3600), "seconds for which a call without its peer can be resumed")
     drain_s: int = _option(8, _whole(0, 3600), "seconds that answers get to be finished when the server is stopped")
     offers_per_minute: int = _option(120, _whole(0, 100_000), "offers that one address may make; 0 is no limit")
     log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "how much to log")

@@ -8,13 +8,14 @@ import { CallError, asCallError, endedByServer } from "./errors.js";
 import { EventLog, PROTOCOL } from "./events.js";
 import { requireMedia } from "./media.js";
 import { Peer } from "./peer.js";
+import { onVisible } from "./screen.js";
 import { closeCall, leaveLine, openCall, restartCall } from "./signalling.js";
 import { WaitingRoom, sleep } from "./waiting.js";
 
 /** From the answer to an open data channel, ms. */
 const CONNECT_MS = 12_000;
-/** ICE may recover by itself for so long, ms. */
-const UNSTABLE_MS = 2_500;
+/** When there is reason to believe that the network has changed, a connection that is silent for so long is given up, ms. */
+const PROBE_MS = 700;
 /** Without any sound or word of the server for so long the connection is shown as lost, ms. Sound comes all the time. */
 const QUIET_MS = 1_200;
 /** For so long it may come back by itself, ms; then another one is built. */
@@ -36,7 +37,7 @@ export class Call {
    * @param {object} settings
    * @param {"video"|"voice"} settings.mode
    * @param {Record<string, any>} settings.options of the offer
-   * @param {RTCIceServer[]} settings.iceServers STUN and TURN, if any
+   * @param {() => RTCIceServer[]} settings.iceServers STUN and TURN, if any
    * @param {object} on
    * @param {(phase: import("./state.js").Phase) => void} on.phase
    * @param {(event: import("./events.js").Envelope) => void} on.event
@@ -45,6 +46,7 @@ export class Call {
    * @param {(ready: import("./state.js").Ready) => void} on.ready the engine's progress while the call waits for it
    * @param {(queue: import("./state.js").Queue) => void} on.queue
    * @param {(sinceMs: number) => void} on.lost nothing has come from the server since then (performance.now())
+   * @param {() => void} on.moved another page has the call now, and it goes on there
    * @param {(error: CallError|null) => void} on.over the call has ended, by itself or by a fault
    */
   constructor(capture, settings, on) {
@@ -55,8 +57,10 @@ export class Call {
     this.stop = new AbortController();
     /** @type {Peer|null} */
     this.peer = null;
-    /** @type {import("./signalling.js").Answer|null} */
+    /** @type {import("./signalling.js").CallKey|null} */
     this.answer = null;
+    /** whether it may be taken from another page */
+    this.take = false;
     this.waiting = new WaitingRoom({ ...on, phase: (phase) => this.#show(phase) }, this.stop.signal);
     /** @type {import("./state.js").Phase|null} */
     this.phase = null;
@@ -82,6 +86,28 @@ export class Call {
   }
 
   /**
+   * Go back to a call that this tab had before the page was loaded, or that another page has now.
+   * @param {import("./lifeline.js").Lifeline} back
+   * @throws {CallError} when the microphone is not to be had; the call is then as it was
+   */
+  async resume({ callId, resumeToken, resumeS, lastIn, nextOut, state }) {
+    const { signal } = this.stop;
+    try {
+      requireMedia();
+      await this.capture.open(state.mode);
+    } catch (reason) {
+      this.stop.abort(reason);
+      throw reason;
+    }
+    if (signal.aborted) return;
+    this.answer = { callId, resumeToken };
+    Object.assign(this.log, { lastIn, nextOut });
+    Object.assign(this, { resumeS, take: true });
+    await this.restart("resuming");
+    if (!signal.aborted) this.#watch();
+  }
+
+  /**
    * @param {string} type
    * @param {Record<string, any>} data
    * @returns {boolean} false when there is no connection; the event is then not sent at all
@@ -99,10 +125,23 @@ export class Call {
     this.peer?.replace(kind, track).catch((reason) => console.warn("replaceTrack failed", reason));
   }
 
-  /** The page is being closed: give back what the call holds on the server. */
+  /** The page is being left, before its call has begun: give back what it holds on the server. */
   abandon() {
     if (this.answer) closeCall(this.answer);
     else if (this.waiting.ticket) leaveLine(this.waiting.ticket);
+  }
+
+  /** The page is being left, perhaps to be loaded again: the server notices at once, and says no more until then. */
+  leave() {
+    this.peer?.close();
+  }
+
+  /** Another page has the call. */
+  #yield() {
+    const { peer } = this;
+    this.stop.abort(new Error("Another page has the call"));
+    this.on.moved();
+    peer?.close();
   }
 
   /**
@@ -155,7 +194,7 @@ export class Call {
    */
   async #connect(signalling, signal) {
     this.peer?.close();
-    const peer = new Peer(this.capture, this.settings.iceServers, {
+    const peer = new Peer(this.capture, this.settings.iceServers(), {
       stream: this.on.stream,
       message: (message) => this.#receive(message),
       link: (link) => this.#onLink(peer, link),
@@ -164,22 +203,19 @@ export class Call {
     const welcome = new Promise((resolve) => (this.welcomed = () => resolve(undefined)));
     try {
       const offer = await peer.offer();
-      const resumeToken = this.answer?.resumeToken;
-      const answer = await signalling(offer);
-      this.answer = {
-        ...answer,
-        resumeToken: answer.resumeToken ?? resumeToken,
-        callId: answer.callId ?? this.answer?.callId,
-      };
+      const again = Boolean(this.answer);
+      const { sdp, ...key } = await signalling(offer);
+      this.answer = key;
+      this.take = false;
       if (signal.aborted) {
         await closeCall(this.answer);
         throw signal.reason;
       }
       if (!this.restarting) this.#show("connecting");
-      await peer.accept(answer.sdp);
+      await peer.accept(sdp);
       this.on.picture(peer.takesPicture);
       await within(peer.opened, CONNECT_MS, signal);
-      peer.send(this.log.envelope("hello", this.#hello(resumeToken)));
+      peer.send(this.log.envelope("hello", this.#hello(again)));
       await within(welcome, CONNECT_MS, signal);
       this.welcomed = null;
     } catch (reason) {
@@ -188,14 +224,14 @@ export class Call {
     }
   }
 
-  /** @param {string|undefined} resumeToken */
-  #hello(resumeToken) {
+  /** @param {boolean} again the call goes on */
+  #hello(again) {
     return {
       protocol: PROTOCOL,
       caps: ["captions", "playback.report", "frame.used"],
       device: deviceClass(),
       locale: navigator.language,
-      ...(resumeToken ? { resume_token: resumeToken, last_seq: this.log.lastIn ?? -1 } : {}),
+      ...(again ? { last_seq: this.log.lastIn ?? -1 } : {}),
     };
   }
 
@@ -205,12 +241,12 @@ export class Call {
     if (!event) return;
     if (event.type === "welcome") {
       this.resumeS = event.data.limits?.resume_s ?? this.resumeS;
-      if (event.data.resume_token && this.answer) this.answer.resumeToken = event.data.resume_token;
       this.welcomed?.();
       this.welcomed = null;
     }
     this.on.event(event);
-    if (event.type === "error" && event.data.fatal) {
+    if (event.type === "session.moved") this.#yield();
+    else if (event.type === "error" && event.data.fatal) {
       this.forgotten = true;
       this.end(
         "fatal_error",
@@ -226,12 +262,20 @@ export class Call {
    * @param {Peer} peer
    * @param {import("./peer.js").Link} link
    */
-  async #onLink(peer, link) {
+  #onLink(peer, link) {
     if (peer !== this.peer || this.welcomed) return;
     if (link === "lost") this.restart();
-    if (link !== "unstable") return;
-    await pause(UNSTABLE_MS);
-    if (peer === this.peer && peer.pc.connectionState !== "connected") this.restart();
+    if (link === "unstable") this.#suspect();
+  }
+
+  /** The network may have changed: if nothing comes through now, another connection is built at once. */
+  async #suspect() {
+    const { peer } = this;
+    if (!peer || this.restarting) return;
+    await peer.heardAt();
+    const since = performance.now();
+    await pause(PROBE_MS);
+    if ((await peer.heardAt()) <= since && peer === this.peer) this.restart();
   }
 
   /**
@@ -243,12 +287,13 @@ export class Call {
       setInterval(() => this.send("ping", { nonce: `${this.log.nextOut}` }), PING_MS),
       setInterval(() => this.#look(), WATCH_MS),
     ];
-    const online = () => this.phase === "reconnecting" && this.restart();
-    window.addEventListener("online", online);
-    this.stop.signal.addEventListener("abort", () => {
-      timers.forEach(clearInterval);
-      window.removeEventListener("online", online);
-    });
+    const { signal } = this.stop;
+    signal.addEventListener("abort", () => timers.forEach(clearInterval));
+    const suspect = () => this.#suspect();
+    window.addEventListener("online", suspect, { signal });
+    // @ts-expect-error only some browsers tell of the kind of network
+    navigator.connection?.addEventListener("change", suspect, { signal });
+    onVisible(suspect, signal);
   }
 
   async #look() {
@@ -263,24 +308,25 @@ export class Call {
   }
 
   /** Put a new connection under the call. Runs until it stands, the server has forgotten the call, or time is up. */
-  async restart() {
+  async restart(phase = /** @type {import("./state.js").Phase} */ ("reconnecting")) {
     if (this.restarting || this.stop.signal.aborted || !this.answer) return;
     const { signal } = this.stop;
     const { answer } = this;
     this.restarting = true;
     this.on.lost((await this.peer?.heardAt()) ?? performance.now());
     if (signal.aborted) return;
-    this.#show("reconnecting");
+    this.#show(phase);
     const giveUpAt = performance.now() + this.resumeS * 1000;
     try {
       for (let attempt = 0; ; attempt++) {
         let wait = 0;
         try {
-          await this.#connect((sdp) => restartCall(answer, sdp, signal), signal);
+          await this.#connect((sdp) => restartCall(answer, sdp, this.take, signal), signal);
           break;
         } catch (reason) {
           if (signal.aborted) return;
           const error = asCallError(reason);
+          if (error.code === "taken_over") return this.#yield();
           if (error.code === "call_gone") {
             this.forgotten = true;
             throw error;

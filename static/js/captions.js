@@ -16,6 +16,7 @@
  * @property {number} heard characters that were heard, known once the line is no longer open
  * @property {number[]} wave loudness of a spoken turn, 0 to 1, ten values a second
  * @property {number|null} epoch the answer's epoch
+ * @property {Starts} starts of an open answer's words
  */
 
 /**
@@ -25,15 +26,17 @@
  */
 
 export class Transcript {
-  /** @param {(line: Line) => void} onChange a line is new or different */
-  constructor(onChange) {
+  /**
+   * @param {(line: Line) => void} onChange a line is new or different
+   * @param {Line[]} lines of a call that goes on
+   */
+  constructor(onChange, lines = []) {
     this.onChange = onChange;
-    /** @type {Line[]} */
-    this.lines = [];
-    /** @type {Map<number, {line: Line, starts: Starts}>} answers by epoch */
-    this.answers = new Map();
+    this.lines = lines;
+    /** @type {Map<number, Line>} answers by epoch */
+    this.answers = new Map(lines.flatMap((line) => (line.epoch === null ? [] : [[line.epoch, line]])));
     /** @type {Line|null} the person's turn while it is being spoken */
-    this.hearing = null;
+    this.hearing = lines.find(({ side, status }) => side === "you" && status === "open") ?? null;
   }
 
   /** The person begins to speak. */
@@ -83,7 +86,7 @@ export class Transcript {
     if (this.answers.has(epoch)) return;
     const line = this.#add("model", "spoken");
     line.epoch = epoch;
-    this.answers.set(epoch, { line, starts: new Map() });
+    this.answers.set(epoch, line);
   }
 
   /**
@@ -94,9 +97,8 @@ export class Transcript {
    */
   append(epoch, delta, starts) {
     this.begin(epoch);
-    const answer = this.answers.get(epoch);
-    if (answer?.line.status !== "open") return;
-    const { line } = answer;
+    const line = this.answers.get(epoch);
+    if (line?.status !== "open") return;
     line.text += delta;
     if (starts) this.time(epoch, starts);
     else line.shown = line.text.length;
@@ -109,8 +111,8 @@ export class Transcript {
    * @param {[number, number][]} starts first character (code points of the whole answer) and millisecond of its sound
    */
   time(epoch, starts) {
-    const answer = this.answers.get(epoch);
-    for (const [character, ms] of starts) answer?.starts.set(character, ms);
+    const line = this.answers.get(epoch);
+    for (const [character, ms] of starts) line?.starts.set(character, ms);
   }
 
   /**
@@ -119,12 +121,12 @@ export class Transcript {
    * @param {number} ms
    */
   reach(epoch, ms) {
-    const answer = this.answers.get(epoch);
-    if (!answer || answer.line.status !== "open") return;
-    const shown = Math.max(answer.line.shown, charactersBy(answer.starts, answer.line.text, ms));
-    if (shown === answer.line.shown) return;
-    answer.line.shown = shown;
-    this.onChange(answer.line);
+    const line = this.answers.get(epoch);
+    if (line?.status !== "open") return;
+    const shown = Math.max(line.shown, charactersBy(line.starts, line.text, ms));
+    if (shown === line.shown) return;
+    line.shown = shown;
+    this.onChange(line);
   }
 
   /**
@@ -134,10 +136,10 @@ export class Transcript {
    * @param {number} heardChars
    */
   finish(epoch, status, heardChars) {
-    const answer = this.answers.get(epoch);
-    if (!answer || answer.line.status !== "open") return;
-    const { line } = answer;
+    const line = this.answers.get(epoch);
+    if (line?.status !== "open") return;
     line.status = status;
+    line.starts.clear();
     line.heard = status === "completed" ? line.text.length : unitsOf(line.text, heardChars);
     line.shown = line.text.length;
     this.onChange(line);
@@ -146,7 +148,7 @@ export class Transcript {
   /** The call is over: what is still open stays as far as it was heard. */
   close() {
     this.heardAll();
-    for (const [epoch, { line }] of this.answers)
+    for (const [epoch, line] of this.answers)
       this.finish(epoch, "cancelled", codePoints(line.text.slice(0, line.shown)));
   }
 
@@ -163,6 +165,7 @@ export class Transcript {
       heard: 0,
       wave: [],
       epoch: null,
+      starts: new Map(),
     };
     this.lines.push(line);
     this.onChange(line);

@@ -17,15 +17,15 @@ export class Conversation {
    * @param {import("./captions.js").Transcript} transcript
    * @param {import("./playback.js").Playback} playback
    * @param {(type: string, data: Record<string, any>) => boolean} send
+   * @param {number} epoch of the newest answer so far; what is older is dropped
    */
-  constructor(store, transcript, playback, send) {
+  constructor(store, transcript, playback, send, epoch = -1) {
     this.store = store;
     this.transcript = transcript;
     this.playback = playback;
     this.send = send;
     this.clock = new AnswerClock();
-    /** epoch of the newest answer; what is older is dropped */
-    this.epoch = -1;
+    this.epoch = epoch;
     this.reportedAt = 0;
     this.wavedAt = 0;
     this.texts = 0;
@@ -40,6 +40,12 @@ export class Conversation {
     }
     this.store.set(reduce(this.store.state, event, performance.now()));
     switch (type) {
+      case "welcome":
+        this.#follow(data.answer);
+        break;
+      case "user.text":
+        this.transcript.typed(data.text);
+        break;
       case "turn.state":
         this.#onTurn(data.state, epoch);
         break;
@@ -88,7 +94,6 @@ export class Conversation {
     if (!this.send("input.text", { text: trimmed, id: `text-${++this.texts}`, speak: true })) {
       return "There is no connection right now. Send the text again when the call is back.";
     }
-    this.transcript.typed(trimmed);
     return null;
   }
 
@@ -124,6 +129,12 @@ export class Conversation {
     else if (turn !== "paused") this.transcript.heardAll();
     if (turn === "speaking" && epoch >= 0 && this.clock.epoch !== epoch)
       this.clock.start(epoch, this.playback.bufferMs);
+  }
+
+  /** The connection is new: the clock goes by what the server says. @param {{epoch: number, played_ms: number}} [answer] */
+  #follow(answer) {
+    if (answer) this.clock.start(answer.epoch, this.playback.bufferMs, answer.played_ms);
+    else this.clock.stop();
   }
 
   #report() {

@@ -56,7 +56,7 @@ export class EventLog {
     if (this.lastIn !== null && event.seq !== this.lastIn + 1) {
       console.warn(`Events ${this.lastIn + 1} to ${event.seq - 1} are missing`);
     }
-    this.lastIn = event.seq;
+    if (event.type !== "session.moved") this.lastIn = event.seq; // its number is that of the call's next event
     return { ...event, data: event.data ?? {} };
   }
 }

@@ -4,14 +4,15 @@ import { Call } from "./call.js";
 import { Transcript } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { CallError, asCallError } from "./errors.js";
+import { dropLifeline, findLifeline, keepLifeline, lifelineOf, mayHear, stateOf, waitsMs } from "./lifeline.js";
 import { Capture } from "./media.js";
 import { Playback } from "./playback.js";
 import { StatsReader, qualityLevel, qualityText } from "./quality.js";
 import { CallRecord, download } from "./record.js";
-import { WakeLock, askBeforeLeaving, onVisible, trackViewport } from "./screen.js";
+import { WakeLock, onVisible, trackViewport } from "./screen.js";
 import { SETTINGS, Settings } from "./settings.js";
-import { fetchReady } from "./signalling.js";
-import { Store, inForce, initialState, room } from "./state.js";
+import { closeCall, fetchReady } from "./signalling.js";
+import { Store, inForce, initialState, noCall, room } from "./state.js";
 import { PushToTalk } from "./talk.js";
 import { Uplink } from "./uplink.js";
 import { ControlsView } from "./view/controls.js";
@@ -28,6 +29,10 @@ const $ = (id) => /** @type {any} */ (document.getElementById(id));
 const READY_POLL_MS = 2_000;
 const STATS_MS = 1_000;
 const LEVEL_MS = 100;
+/** How soon the tab keeps what is new, ms. */
+const KEEP_MS = 1_000;
+/** Events that change nothing that is kept. */
+const PASSING = new Set(["metrics", "pong", "vad"]);
 /** Less speech than this in a gap is not worth a word, s. */
 const LEAST_LOST_S = 0.3;
 
@@ -49,18 +54,49 @@ let stats = new StatsReader();
 let uplink = new Uplink();
 /** @type {CallRecord|null} the transcript of this call or of the last one */
 let record = CallRecord.restore();
+/** @type {import("./lifeline.js").Lifeline|null} of a call that this page could go back to */
+let lifeline = findLifeline();
+let keepTimer = 0;
 
 /** @param {import("./errors.js").CallError|null} error */
 const showError = (error) =>
   store.set({ error: error && { code: error.code, message: error.message, retry: error.retry && !inCall() } });
 const inCall = () => room(store.state) !== "lobby";
 
+/** @param {import("./captions.js").Line} line */
+const show = (line) => (captions.show(line), record?.keep(line));
+
 /** @param {"video"|"voice"} mode */
 async function start(mode) {
   if (inCall()) return;
-  playback.unlock();
   const { ready, kept } = store.state;
   store.set({ ...initialState(), mode, phase: "connecting", ready, kept });
+  await assemble().start();
+}
+
+/** Go back to the call that this tab had, or that another page has now. */
+async function goBack() {
+  const back = lifeline;
+  if (inCall() || !back) return;
+  playback.unlock();
+  store.set({ ...initialState(), ...stateOf(back), ready: store.state.ready });
+  record ??= new CallRecord("", new Date(back.since).toISOString());
+  try {
+    await assemble(back).resume(back);
+  } catch (reason) {
+    release();
+    offer(back);
+    showError(asCallError(reason));
+  }
+}
+
+/**
+ * The parts of a call, connected with each other.
+ * @param {import("./lifeline.js").Lifeline} [back] what to go back to
+ */
+function assemble(back) {
+  playback.unlock();
+  const { ready, mode } = store.state;
   const own = new Capture({
     track: (kind, track) => {
       call?.replace(kind, track);
@@ -69,13 +105,14 @@ async function start(mode) {
     change: () => onCaptureChange(own),
     fault: showError,
   });
+  own.muted = back?.muted ?? false;
   capture = own;
   controls.showSelf(own.stream);
   stats = new StatsReader();
   uplink = new Uplink();
   call = new Call(
     own,
-    { mode, options: settings.forCall(ready?.voices), iceServers: ready?.ice_servers ?? [] },
+    { mode, options: settings.forCall(ready?.voices), iceServers: () => store.state.ready?.ice_servers ?? [] },
     {
       phase: onPhase,
       event: onEvent,
@@ -84,14 +121,16 @@ async function start(mode) {
       ready: (ready) => store.set({ ready }),
       queue: (queue) => store.set({ queue }),
       lost: (sinceMs) => uplink.lose(sinceMs),
+      moved: onMoved,
       over: onOver,
     },
   );
   conversation = new Conversation(
     store,
-    new Transcript((line) => (captions.show(line), record?.keep(line))),
+    new Transcript(show, back && record?.lines),
     playback,
     (type, data) => call?.send(type, data) ?? false,
+    back?.epoch,
   );
   talk = new PushToTalk({
     microphone: (open) => own.setMuted(!open),
@@ -99,7 +138,31 @@ async function start(mode) {
     talking: (talking) => store.set({ talking }),
     slip: () => store.set({ notice: "Hold it for as long as you speak, then let go." }),
   });
-  await call.start();
+  return call;
+}
+
+/** Keep in the tab what it takes to go back to this call. @param {{leftAt?: number, moved?: boolean}} [how] */
+function keep(how) {
+  clearTimeout(keepTimer);
+  keepTimer = 0;
+  if (!call?.answer || !conversation || !record || store.state.liveSince === null) return;
+  lifeline = { ...lifelineOf(call, store.state, record.save() ? conversation.epoch : null), ...how };
+  keepLifeline(lifeline);
+}
+
+/** Offer to go back to a call, for as long as the server keeps it. @param {import("./lifeline.js").Lifeline} back */
+function offer(back) {
+  store.set({ ...noCall(), phase: back.moved ? "moved" : "left", kept: Boolean(record?.entries.length) });
+  if (back.moved) return;
+  setTimeout(() => {
+    if (store.state.phase === "left" && lifeline === back) onOver(new CallError("call_gone"));
+  }, waitsMs(back));
+}
+
+/** The person does not want to go back. */
+function leave() {
+  if (lifeline && !lifeline.moved) closeCall(lifeline);
+  onOver(null);
 }
 
 /** Have the call follow what was chosen, as far as it can change now. @param {string[]} names */
@@ -145,6 +208,7 @@ function onEvent(event) {
   conversation?.receive(event);
   if (event.type === "welcome" || event.type === "session.updated")
     talk?.activate(inForce(store.state, "pushToTalk") ?? false);
+  if (!PASSING.has(event.type)) keepTimer ||= window.setTimeout(keep, KEEP_MS);
 }
 
 /** Words that were spoken while there was no connection. @param {number} lostS */
@@ -158,36 +222,33 @@ function ownUp(lostS) {
   store.set({ notice: `${remark} Please say it again.` });
 }
 
-/** @param {import("./errors.js").CallError|null} error */
-function onOver(error) {
-  conversation?.close();
+/** Another page has the call. This one lets go of the microphone, and could take the call back. */
+function onMoved() {
+  keep({ moved: true });
+  release();
+  if (lifeline) offer(lifeline);
+}
+
+/** Let go of all that a call needs. */
+function release() {
   talk?.close();
-  if (store.state.liveSince !== null) record?.save();
   capture?.close();
   playback.stop();
   wakeLock.release();
   controls.showSelf(null);
   call = conversation = capture = talk = null;
+}
+
+/** @param {import("./errors.js").CallError|null} error */
+function onOver(error) {
+  if (conversation) conversation.close();
+  else new Transcript(show, record?.lines).close();
+  if (lifeline || store.state.liveSince !== null) record?.save();
+  release();
+  dropLifeline();
+  lifeline = null;
   const kept = Boolean(record?.entries.length);
-  store.set({
-    phase: kept || store.state.liveSince !== null ? "ended" : "start",
-    kept,
-    turn: "idle",
-    answering: false,
-    held: false,
-    config: null,
-    ending: null,
-    muted: false,
-    silent: "",
-    camera: false,
-    tapToHear: false,
-    liveSince: null,
-    context: null,
-    framesSeen: 0,
-    recorded: false,
-    queue: null,
-    error: null,
-  });
+  store.set({ ...noCall(), phase: kept || store.state.liveSince !== null ? "ended" : "start", kept });
   if (error) showError(error);
 }
 
@@ -228,6 +289,8 @@ const controls = new ControlsView({
     playback.unlock();
     attempt(() => playback.retry());
   },
+  goBack,
+  leave,
   dismiss: () => store.set({ error: null }),
   retry: () => {
     store.set({ error: null });
@@ -265,7 +328,6 @@ store.subscribe((state, changed) => {
   controls.update(state, changed);
   talkButton.update(state, changed);
   sheet.update(state, changed);
-  if (changed.has("phase")) askBeforeLeaving(state.phase === "live" || state.phase === "reconnecting");
   if (["turn", "phase", "silent", "held"].some((name) => changed.has(name))) orb.setTurn(mood(state));
 });
 
@@ -322,14 +384,16 @@ onVisible(() => {
 trackViewport();
 window.addEventListener("pagehide", () => {
   if (!call) return;
-  conversation?.close();
-  if (store.state.liveSince !== null) record?.save();
-  call.abandon();
+  if (store.state.liveSince === null) return call.abandon();
+  keep({ leftAt: Date.now() });
+  call.leave();
 });
+// A page that went back by itself may have had no tap yet, without which some browsers play and measure nothing.
+document.addEventListener("pointerdown", () => call && playback.unlock());
 
-if (record) {
-  for (const entry of record.entries)
-    if ("line" in entry) captions.show(entry.line);
-    else captions.remark(entry.remark);
-  store.set({ phase: "ended", kept: true });
-}
+for (const entry of record?.entries ?? [])
+  if ("line" in entry) captions.show(entry.line);
+  else captions.remark(entry.remark);
+if (!lifeline) record && onOver(null);
+else if (lifeline.moved || !(await mayHear())) offer(lifeline);
+else goBack();

@@ -79,7 +79,6 @@ export class Capture {
    */
   async open(mode) {
     this.closed = false;
-    this.muted = false;
     this.facing = "user";
     const video = mode === "video" ? { ...CAMERA, facingMode: { ideal: this.facing } } : false;
     let withoutCamera = null;

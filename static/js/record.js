@@ -18,14 +18,18 @@ export class CallRecord {
     this.model = model;
     this.begun = begun;
     this.entries = entries;
-    /** @type {Set<Line>} */
-    this.lines = new Set();
+    this.known = new Set(this.lines);
+  }
+
+  /** @returns {Line[]} what both sides said, in its order */
+  get lines() {
+    return this.entries.flatMap((entry) => ("line" in entry ? [entry.line] : []));
   }
 
   /** Lines go on changing; a new one takes its place in the order. @param {Line} line */
   keep(line) {
-    if (this.lines.has(line)) return;
-    this.lines.add(line);
+    if (this.known.has(line)) return;
+    this.known.add(line);
     this.entries.push({ atS: this.#seconds(), line });
   }
 
@@ -47,22 +51,27 @@ export class CallRecord {
     return JSON.stringify({ format: 1, begun: this.begun, model: this.model, entries }, null, 2) + "\n";
   }
 
-  /** Keep it in the tab. A browser that has no room leaves it on the page only. */
+  /** Keep it in the tab. @returns {boolean} false in a browser that has no room and leaves it on the page only */
   save() {
     const { model, begun, entries } = this;
-    const short = (/** @type {string} */ key, /** @type {any} */ value) =>
-      key === "wave" ? value.map((/** @type {number} */ level) => Math.round(level * 100) / 100) : value;
+    const short = (/** @type {string} */ key, /** @type {any} */ value) => {
+      if (key === "starts") return [...value];
+      return key === "wave" ? value.map((/** @type {number} */ level) => Math.round(level * 100) / 100) : value;
+    };
     try {
       sessionStorage.setItem(KEY, JSON.stringify({ model, begun, entries }, short));
+      return true;
     } catch (reason) {
       console.warn("The transcript was not kept for a reload", reason);
+      return false;
     }
   }
 
   /** @returns {CallRecord|null} of the call before the page was loaded */
   static restore() {
     try {
-      const { model, begun, entries } = JSON.parse(sessionStorage.getItem(KEY) ?? "");
+      const revive = (/** @type {string} */ key, /** @type {any} */ value) => (key === "starts" ? new Map(value) : value);
+      const { model, begun, entries } = JSON.parse(sessionStorage.getItem(KEY) ?? "", revive);
       return entries.length ? new CallRecord(model, begun, entries) : null;
     } catch {
       return null;

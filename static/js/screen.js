@@ -18,27 +18,14 @@ export class WakeLock {
   }
 }
 
-/** @param {BeforeUnloadEvent} event */
-const ask = (event) => event.preventDefault();
-
 /**
- * Let the browser ask before the page is left or loaded again. Only while there is something to lose: the listener
- * keeps a page from being restored at once when the person comes back to it.
- * @param {boolean} wanted
+ * @param {() => void} callback called when the page comes back to the front
+ * @param {AbortSignal} [signal] until when
  */
-export function askBeforeLeaving(wanted) {
-  if (wanted) window.addEventListener("beforeunload", ask);
-  else window.removeEventListener("beforeunload", ask);
-}
-
-/** @param {() => void} callback called when the page comes back to the front */
-export function onVisible(callback) {
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") callback();
-  });
-  window.addEventListener("pageshow", (event) => {
-    if (event.persisted) callback();
-  });
+export function onVisible(callback, signal) {
+  const visible = () => document.visibilityState === "visible" && callback();
+  document.addEventListener("visibilitychange", visible, { signal });
+  window.addEventListener("pageshow", (event) => event.persisted && callback(), { signal });
 }
 
 /** iOS lays the keyboard over the page: the height that is left becomes --viewport-height. */

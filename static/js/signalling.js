@@ -5,9 +5,13 @@
 
 import { CallError } from "./errors.js";
 
-/** @typedef {{sdp: string, callId: string, resumeToken: string}} Answer */
+/** @typedef {{callId: string, resumeToken: string}} CallKey what lets a page go back to its call */
+/** @typedef {CallKey & {sdp: string}} Answer */
 
 const TIMEOUT_MS = 15_000;
+
+/** The page's name among those that know a call. A tab that is duplicated, or loaded again, is another page. */
+const PAGE = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /**
  * @param {string} path
@@ -80,7 +84,7 @@ const toAnswer = ({ body }) => ({ sdp: body.sdp, callId: body.call_id, resumeTok
  * @param {AbortSignal} signal
  */
 export async function openCall(sdp, options, ticket, signal) {
-  const content = { type: "offer", sdp, options, ...(ticket ? { ticket } : {}) };
+  const content = { type: "offer", sdp, options, page: PAGE, ...(ticket ? { ticket } : {}) };
   return toAnswer(await post("/api/calls", content, signal));
 }
 
@@ -101,18 +105,19 @@ export async function leaveLine(ticket) {
 
 /**
  * Put a new connection under a call that goes on.
- * @param {Answer} call
+ * @param {CallKey} call
  * @param {string} sdp
+ * @param {boolean} take take it also from another page that has it; else that is `taken_over`
  * @param {AbortSignal} signal
  */
-export async function restartCall(call, sdp, signal) {
+export async function restartCall(call, sdp, take, signal) {
   const path = `/api/calls/${encodeURIComponent(call.callId)}/restart`;
-  return toAnswer(await post(path, { type: "offer", sdp, resume_token: call.resumeToken }, signal));
+  return toAnswer(await post(path, { type: "offer", sdp, resume_token: call.resumeToken, page: PAGE, take }, signal));
 }
 
 /**
  * Hang up. Survives the page being closed; a call that is already gone is no error.
- * @param {Answer} call
+ * @param {CallKey} call
  */
 export async function closeCall(call) {
   await fetch(`/api/calls/${encodeURIComponent(call.callId)}`, { method: "DELETE", keepalive: true }).catch(() => {});

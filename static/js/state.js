@@ -6,7 +6,10 @@
 
 import { SETTINGS } from "./settings.js";
 
-/** @typedef {"start"|"asking"|"warming"|"queued"|"connecting"|"live"|"reconnecting"|"ended"} Phase */
+/**
+ * `left`: the page was loaded again and could go back to its call; `resuming`: it does; `moved`: another page has it.
+ * @typedef {"start"|"asking"|"warming"|"queued"|"connecting"|"live"|"reconnecting"|"resuming"|"left"|"moved"|"ended"} Phase
+ */
 /** @typedef {"idle"|"listening"|"hearing"|"thinking"|"speaking"|"interrupted"|"paused"|"away"} Turn */
 /** @typedef {{position: number|null, etaS: number|null}} Queue a place in the line; null when the line is full, too */
 
@@ -65,7 +68,7 @@ import { SETTINGS } from "./settings.js";
  * @returns {"lobby"|"waiting"|"call"}
  */
 export function room({ phase }) {
-  if (phase === "start" || phase === "ended") return "lobby";
+  if (["start", "left", "moved", "ended"].includes(phase)) return "lobby";
   return phase === "queued" || phase === "warming" ? "waiting" : "call";
 }
 
@@ -78,11 +81,28 @@ export function inForce({ config }, name) {
   return config ? SETTINGS[name].read(config) : undefined;
 }
 
+/** @typedef {"phase"|"mode"|"pictures"|"mirrored"|"microphones"|"cameras"|"speakers"|"ready"|"notice"|"kept"} Lasting */
+
 /** @returns {State} */
 export function initialState() {
   return {
+    ...noCall(),
     phase: "start",
     mode: "video",
+    pictures: true,
+    mirrored: true,
+    microphones: [],
+    cameras: [],
+    speakers: [],
+    ready: null,
+    notice: "",
+    kept: false,
+  };
+}
+
+/** What is left of a call's state when there is no call. @returns {Omit<State, Lasting>} */
+export function noCall() {
+  return {
     turn: "idle",
     answering: false,
     held: false,
@@ -92,12 +112,6 @@ export function initialState() {
     muted: false,
     silent: "",
     camera: false,
-    pictures: true,
-    mirrored: true,
-    microphones: [],
-    cameras: [],
-    speakers: [],
-    ready: null,
     recorded: false,
     context: null,
     connection: 0,
@@ -105,10 +119,8 @@ export function initialState() {
     framesSeen: 0,
     queue: null,
     error: null,
-    notice: "",
     tapToHear: false,
     liveSince: null,
-    kept: false,
   };
 }
 

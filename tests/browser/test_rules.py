@@ -19,7 +19,8 @@ async () => {
   const { describe } = await import("/static/js/view/words.js");
   const { initialState } = await import("/static/js/state.js");
   const shown = [];
-  for (const phase of ["start", "asking", "warming", "queued", "connecting", "live", "reconnecting", "ended"])
+  for (const phase of ["start", "asking", "warming", "queued", "connecting", "live", "reconnecting", "resuming",
+                       "left", "moved", "ended"])
     for (const turn of ["idle", "listening", "hearing", "thinking", "speaking", "interrupted", "paused", "away"])
       for (const silent of ["", "muted", "held", "lost"])
         for (const camera of [false, true])

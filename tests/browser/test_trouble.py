@@ -49,7 +49,7 @@ async def test_a_browser_that_cannot_call_is_told_why(
 async def test_a_full_server_keeps_a_place_in_line_and_the_call_begins_by_itself(
     browsers: Browsers, start_server: ServerFactory, listener: Path
 ) -> None:
-    server = start_server("--engine", "scripted", "--max-calls", "1")
+    server = start_server("--engine", "scripted", "--max-calls", "1", "--grace-s", "1")
     async with browsers.visit(server.address, listener) as first:
         await first.start("voice")
         second = await _another(first)
@@ -262,8 +262,10 @@ async def test_a_recorded_call_says_so_before_it_begins(
         await expect(person["recorded"]).to_be_hidden()
 
 
-async def test_a_closed_page_frees_its_place(browsers: Browsers, start_server: ServerFactory, listener: Path) -> None:
-    server = start_server("--engine", "scripted", "--max-calls", "1")
+async def test_a_page_that_is_closed_for_good_frees_its_place(
+    browsers: Browsers, start_server: ServerFactory, listener: Path
+) -> None:
+    server = start_server("--engine", "scripted", "--max-calls", "1", "--grace-s", "1")
     async with browsers.visit(server.address, listener) as person:
         await person.start("voice")
         another = await _another(person)

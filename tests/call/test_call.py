@@ -254,7 +254,7 @@ async def test_a_second_connection_gets_what_it_missed() -> None:
     assert not talk.of("metrics")
     third: list[dict[str, Any]] = []
     talk.call.attach(lambda raw: third.append(json.loads(raw)))
-    await talk.hear(speechlike(1.5))  # it never says hello
+    await talk.hear(speechlike(5.5))  # it never says hello
     assert third[0]["type"] == "welcome"
     await talk.call.close("done")
 

@@ -15,6 +15,8 @@ import { inForce, room } from "../state.js";
  * @property {(text: string) => boolean} write true when the text was sent
  * @property {(kind: "txt"|"json") => void} save the transcript as a file
  * @property {() => void} hear
+ * @property {() => void} goBack to a call that this page had
+ * @property {() => void} leave it alone
  * @property {() => void} dismiss
  * @property {() => void} retry
  */
@@ -40,6 +42,8 @@ export class ControlsView {
       flip: actions.flip,
       stop: actions.stop,
       "tap-to-hear": actions.hear,
+      "go-back": actions.goBack,
+      leave: actions.leave,
       "error-close": actions.dismiss,
       "error-action": actions.retry,
       "save-text": () => actions.save("txt"),
@@ -101,9 +105,14 @@ export class ControlsView {
     $("text-input").disabled = $("send").disabled = phase !== "live";
     const focused = document.activeElement;
     if (!lobby && focused?.closest(".welcome")) $("end").focus({ preventScroll: true });
+    const returnable = phase === "left" || phase === "moved";
+    $("returns").hidden = !returnable;
+    $("starts").hidden = returnable;
+    $("go-back").textContent = phase === "moved" ? "Bring it back here" : "Back to the call";
+    $("leave").textContent = phase === "moved" ? "Leave it there" : "End the call";
     const returned = lobby && this.away;
     this.away = !lobby;
-    if (returned) $("start-video").focus({ preventScroll: true });
+    if (returned || returnable) $(returnable ? "go-back" : "start-video").focus({ preventScroll: true });
   }
 
   /** @param {State} state */

@@ -12,6 +12,9 @@ const $ = (id) => /** @type {any} */ (document.getElementById(id));
 const stateName = (state) =>
   state.phase === "live" ? describe(state).turn : state.phase === "start" ? "idle" : state.phase;
 
+/** @type {Partial<Record<import("../state.js").Phase, string>>} */
+const HEADLINES = { ended: "Talk again?", left: "Welcome back.", moved: "It goes on elsewhere." };
+
 export class StageView {
   /** @param {State} state @param {Set<string>} changed */
   update(state, changed) {
@@ -27,7 +30,7 @@ export class StageView {
       document.title = state.phase === "queued" ? `${word} · Omni Call` : "Omni Call";
     }
     if (has("phase")) {
-      $("headline").textContent = state.phase === "ended" ? "Talk again?" : "Say hello.";
+      $("headline").textContent = HEADLINES[state.phase] ?? "Say hello.";
       $("help").target = room(state) === "lobby" ? "" : "_blank"; // leaving would hang up
     }
     if (has("ready", "recorded", "phase")) this.#badges(state);

@@ -83,6 +83,12 @@ function away(state) {
       return [readyWord(state), ""];
     case "ended":
       return ["The call has ended", ""];
+    case "left":
+      return ["Your call is waiting for you", ""];
+    case "resuming":
+      return ["Going back to your call", "The browser may ask for your microphone again"];
+    case "moved":
+      return ["Another tab or window has your call now. This one does not listen any more", ""];
     case "asking":
       return ["May it hear you?", `The browser asks for your microphone${state.mode === "video" ? " and camera" : ""}`];
     case "warming":
