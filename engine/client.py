@@ -38,7 +38,7 @@ class EngineError(Exception):
     """A request that the engine refuses or could not finish.
 
     ``code`` is a stable word for programs (``bad_unit``, ``text_too_long``, ``session_closed``, ``full``,
-    ``worker_lost``, ``engine_stalled``, …),
+    ``worker_lost``, ``answer_lost``, ``engine_stalled``, ``engine_restarting``, …),
     ``message`` a sentence for people that names the cause and the remedy. ``retryable`` says whether the same
     request may succeed later. The session stays usable unless the code is ``session_closed`` or ``worker_lost``.
     """
@@ -116,6 +116,8 @@ class Prefilled:
     end_probability: float | None = None
     """How probable the language model finds it that the person's message ends here; None where it was not asked, or
     cannot tell."""
+    picture_tokens: int = 0
+    """Those of ``tokens`` that the picture takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class EngineSession(Protocol):
         """Answer what was fed. Yields chunks of ``epoch``, the last one with ``finish``; always ends.
 
         The engine works at most a few chunks ahead of the consumer. Leaving the iterator early cancels the answer.
+        Raises EngineError ``answer_lost`` where the engine was lost and cannot go on with what had come.
         """
         ...
 
@@ -175,13 +178,21 @@ class EngineSession(Protocol):
         """
         ...
 
+    async def remember(self, text: str, samples: int = 0, starts: Starts = ()) -> None:
+        """Take in an answer that was given elsewhere, to what was fed: ``text`` as far as it counts, the ``starts`` of
+        its pieces, and how many of its samples (24 kHz) were played. One without text leaves nothing but its number,
+        which decides what is drawn in later answers. What was fed and remembered in the same order makes the session
+        that was first fed and answered itself."""
+        ...
+
     async def close(self) -> None:
         """Forget the session and free its memory. Twice is no error."""
         ...
 
     def watch(self, listener: Callable[[EngineError | None], None]) -> None:
         """Tell ``listener``, on the event loop and without a request, that the engine does not answer
-        (``engine_stalled``), that it answers again (None), or that the session is lost with it (``worker_lost``)."""
+        (``engine_stalled``), that it was lost and is started again (``engine_restarting``), that it answers again and
+        the session is as it was (None), or that the session is lost with it (``worker_lost``)."""
         ...
 
 
@@ -203,12 +214,14 @@ class Engine(Protocol):
         ...
 
     async def open(self, options: SessionOptions) -> EngineSession:
-        """Begin a session. Raises EngineError ``full`` (retryable), ``bad_options`` or ``prompt_too_long``."""
+        """Begin a session. Raises EngineError ``full``, ``engine_stalled`` or ``engine_restarting`` (retryable),
+        ``bad_options`` or ``prompt_too_long``."""
         ...
 
     async def sessions(self) -> Collection[EngineSession]:
         """The sessions that are open now, each always as the same object, among them any whose ``open`` was left
-        before it returned. For whoever compares them with what should be open."""
+        before it returned. For whoever compares them with what should be open. Raises EngineError while the engine is
+        started again."""
         ...
 
     async def stop(self) -> None:

@@ -42,7 +42,7 @@ class EngineSpec:
     in_process: bool | None = None
     """Run beside the caller rather than in a worker. None: the scripted engine does, a model does not."""
     restart: bool = True
-    """Start a new worker when one was lost; its sessions are lost all the same."""
+    """Start a new worker when one was lost, and go on in it with the sessions of the old one."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("model", "scripted"):

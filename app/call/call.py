@@ -23,16 +23,7 @@ from app.call.commands import Bye, CallCommand, ReportPlayback, SwitchCamera, Up
 from app.call.config import CallConfig
 from app.call.delivery import AnswerDelivery
 from app.call.ears import CallEars
-from app.call.engine_link import (
-    FATAL_CODES,
-    ChunkArrived,
-    EngineLink,
-    GenerationFailed,
-    GenerationStopped,
-    Result,
-    UnitPrefilled,
-    UnitRefused,
-)
+from app.call.engine_link import ChunkArrived, EngineLink, GenerationStopped, Result, UnitPrefilled, UnitRefused
 from app.call.feeder import UnitFeeder
 from app.call.greeting import SECRETS, Greeting
 from app.call.inbox import Inbox
@@ -89,7 +80,9 @@ class Call:
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
         self._delivery = AnswerDelivery(config, self.output, self._outbox)
-        self.link = EngineLink(session, self._on_result, self._has_room, engine_changed=self._engine_changed, held=held)
+        self.link = EngineLink(
+            session, self._on_result, self._has_room, fault=self.fault, engine_changed=self._engine_changed, held=held
+        )
         self._feeder = UnitFeeder(config, self.link, self._outbox, tap.unit_frame if tap else None)
         self._unit_results = UnitResults(config, self._feeder, self._outbox, self._unit_settled)
         context_limit = engine.context_limit if engine else None
@@ -138,6 +131,23 @@ class Call:
             self._tap.judged(self._t, end, probability)
         self._step(turn.Judged(end, "smart_turn", probability))
 
+    def fault(self, epoch: int | None, error: EngineError) -> None:
+        """The engine has failed at the answer of ``epoch``, or for good, where that is None."""
+        if self._closed or self._ended:
+            return
+        if self._tap:
+            self._tap.fault(self._t, epoch, error)
+        if epoch is not None:
+            self.link.cancel(epoch)
+            if self._state.draft is None or self._state.draft.epoch != epoch:
+                self._outbox.error(error.code, error.message, retryable=error.retryable)
+            self._step(turn.AnswerFailed(epoch))
+            return
+        if self._state.answer is not None:
+            self._step(turn.AnswerFailed(self._state.answer.epoch))
+        self._outbox.error(error.code, error.message, retryable=error.retryable, fatal=True)
+        self.end("engine_lost")
+
     def _on_message(self, raw: str) -> None:
         if self._tap:
             self._tap.command(self._t, raw)
@@ -185,11 +195,6 @@ class Call:
                     self._ask_the_model(self._state.lull)
             case ChunkArrived(chunk):
                 self._step(turn.AnswerChunk(chunk))
-            case GenerationFailed(epoch, error):
-                draft = self._state.draft
-                if draft is None or draft.epoch != epoch or error.code in FATAL_CODES:
-                    self._engine_error(error)
-                self._step(turn.AnswerFailed(epoch))
             case GenerationStopped(epoch):
                 self._step(turn.AnswerStopped(epoch))
 
@@ -407,24 +412,13 @@ class Call:
     def _unit_settled(self, result: UnitResult) -> None:
         self._delivery.unit_prefilled(result.index, self._t)
         if isinstance(result, UnitRefused):
-            self._engine_error(result.error)
+            self._outbox.error(result.error.code, result.error.message, retryable=result.error.retryable)
 
     def _engine_changed(self, error: EngineError | None) -> None:
-        """What the engine does unasked. It depends on the machine, so that it is not recorded."""
+        """What the engine does unasked, and what comes to nothing for the call."""
         if self._closed:
             return
         if error is None:
-            self.warn("engine_answers", "The model answers again.")
-        elif error.code in FATAL_CODES:
-            self._engine_error(error, observed=False)
+            self.warn("engine_answers", "The model is back; it remembers your conversation.")
         else:
             self.warn(error.code, error.message)
-
-    def _engine_error(self, error: EngineError, *, observed: bool = True) -> None:
-        fatal = error.code in FATAL_CODES
-        if fatal and self._state.answer is not None:
-            self._step(turn.AnswerFailed(self._state.answer.epoch))
-        if not self._ended:
-            self._outbox.error(error.code, error.message, retryable=error.retryable, fatal=fatal, observed=observed)
-            if fatal:
-                self.end("engine_lost")

@@ -3,7 +3,8 @@
 The call is synchronous and deterministic, the engine is neither. Between them stands one task per call: it carries out
 one request after the other and hands each result to the call at a definite place in the order of the call's inputs.
 What belongs to an answer that the call has cancelled is no result: it is swallowed here, so that the results of a call
-do not depend on how fast its engine stopped.
+do not depend on how fast its engine stopped. That an answer fails, or the session is lost, is no result either: it
+depends on the machine, so that it is an input of its own, a fault, which a replay repeats whatever its engine does.
 """
 
 from __future__ import annotations
@@ -58,19 +59,13 @@ class ChunkArrived:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationFailed:
-    epoch: int
-    error: EngineError
-
-
-@dataclass(frozen=True, slots=True)
 class GenerationStopped:
     """The engine has left the answer of ``epoch``, which the call had cancelled."""
 
     epoch: int
 
 
-Result = UnitPrefilled | UnitRefused | GenerationBegun | ChunkArrived | GenerationFailed | GenerationStopped
+Result = UnitPrefilled | UnitRefused | GenerationBegun | ChunkArrived | GenerationStopped
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -114,13 +109,15 @@ class EngineLink:
         deliver: Callable[[int, Result], None],
         has_room: Callable[[], bool],
         *,
-        engine_changed: Callable[[EngineError | None], None] = lambda _: None,
+        fault: Callable[[int | None, EngineError], None],
+        engine_changed: Callable[[EngineError | None], None],
         held: bool = False,
     ) -> None:
         """``deliver(n, result)`` applies result number n (gapless, from 0) to the call. ``has_room()`` says whether the
-        call takes more speech now; whoever makes room calls :meth:`room_made`. ``engine_changed`` is told at once,
-        whatever is asked of the engine: that it does not answer, that it answers again (None), or, with one of
-        :data:`FATAL_CODES`, that it is gone."""
+        call takes more speech now; whoever makes room calls :meth:`room_made`. ``fault(epoch, error)`` is told that the
+        answer of ``epoch`` failed, which the call then cancels, or with None and one of :data:`FATAL_CODES` that the
+        session is gone and no result follows. ``engine_changed`` is told at once, whatever is asked of the engine, that
+        it does not answer, and that it answers again (None)."""
         self._session = session
         self._deliver = deliver
         self._has_room = has_room
@@ -133,6 +130,7 @@ class EngineLink:
         self._results = 0
         self._waiting: Result | None = None
         self._failure: EngineError | None = None
+        self._fault = fault
         self._engine_changed = engine_changed
         self._wake = asyncio.Event()
         self._blocked = asyncio.Event()
@@ -154,7 +152,7 @@ class EngineLink:
         return self._units
 
     def generate(self, epoch: int) -> None:
-        """Queue an answer. Answered by GenerationBegun, ChunkArrived up to the finishing one, or GenerationFailed, and
+        """Queue an answer. Answered by GenerationBegun and ChunkArrived up to the finishing one, or by a fault, and
         from its cancellation on by nothing but GenerationStopped."""
         self._submit(_Generate(epoch))
 
@@ -192,8 +190,16 @@ class EngineLink:
         if self._closed:
             return
         if error is not None and error.code in FATAL_CODES:
+            self._lose(error)
+        else:
+            self._engine_changed(error)
+
+    def _lose(self, error: EngineError) -> None:
+        """The session is gone: no later request waits for it."""
+        if self._failure is None:
             self._failure = error
-        self._engine_changed(error)
+            if not self._held:
+                self._fault(None, error)
 
     # ----------------------------------------------------------------------------------------- the replay's side
     async def idle(self) -> None:
@@ -283,7 +289,8 @@ class EngineLink:
             try:
                 await self._chunks(epoch)
             except EngineError as error:
-                await self._hand_over(GenerationFailed(epoch, error))
+                if epoch not in self._cancelled and not self._held and self._failure is None:
+                    self._fault(epoch, error)
             finally:
                 self._generating = None
         if epoch in self._cancelled:
@@ -310,8 +317,7 @@ class EngineLink:
                 return
 
     async def _guarded(self, request: Any) -> Any:
-        """The answer to a request. Whatever goes wrong in the engine ends as EngineError; what is fatal is
-        remembered, so that no later request waits for an engine that is gone."""
+        """The answer to a request. Whatever goes wrong in the engine ends as EngineError."""
         if self._failure is not None:
             if asyncio.iscoroutine(request):
                 request.close()
@@ -320,7 +326,7 @@ class EngineLink:
             return await request
         except EngineError as error:
             if error.code in FATAL_CODES:
-                self._failure = error
+                self._lose(error)
             raise
         except (StopAsyncIteration, asyncio.CancelledError):
             raise
@@ -330,6 +336,8 @@ class EngineLink:
 
     async def _hand_over(self, result: Result) -> None:
         """Apply ``result``, when its time has come and it still is one."""
+        if self._failure is not None:
+            return
         if self._held:
             self._waiting = result
             await self._until(lambda: self._waiting is None or self._is_stale(result))
@@ -341,7 +349,7 @@ class EngineLink:
         """Whether the call has cancelled the answer that ``result`` belongs to."""
         if isinstance(result, ChunkArrived):
             return result.chunk.epoch in self._cancelled
-        return isinstance(result, GenerationBegun | GenerationFailed) and result.epoch in self._cancelled
+        return isinstance(result, GenerationBegun) and result.epoch in self._cancelled
 
     def _apply(self, result: Result) -> None:
         n = self._results

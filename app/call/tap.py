@@ -1,9 +1,9 @@
 """Watching a call: all that went in and came out, in one order.
 
 A call is deterministic: given the same inputs in the same order it gives the same events. A tap sees both. The inputs
-that a replay has to repeat are ``audio``, ``frame``, ``command``, ``result``, ``judged``, ``played`` and ``paused``,
-each with the media time at which it happened: after the 20 ms frame of microphone audio that ends there, before the
-next one.
+that a replay has to repeat are ``audio``, ``frame``, ``command``, ``result``, ``fault``, ``judged``, ``played`` and
+``paused``, each with the media time at which it happened: after the 20 ms frame of microphone audio that ends there,
+before the next one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.client import EngineError
 
 
 class CallTap(Protocol):
@@ -37,6 +39,10 @@ class CallTap(Protocol):
 
     def result(self, t_samples: int, n: int) -> None:
         """The engine's result number ``n`` (gapless, from 0) takes effect now."""
+        ...
+
+    def fault(self, t_samples: int, epoch: int | None, error: EngineError) -> None:
+        """The engine has failed at the answer of ``epoch``, or for good, where that is None."""
         ...
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:

@@ -20,6 +20,7 @@ from engine.media.sound import MAX_SECONDS
 
 TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",
+    "fault": "what",
     "judged": "of",
     "pull": "n",
     "command": "line",
@@ -28,7 +29,8 @@ TIMED_INPUTS: Mapping[str, str | None] = {
     "closed": "reason",
 }
 """Inputs of a recorded call besides its audio, and the member that each has in its line of ``timing.jsonl``: the
-number of the engine's result, the media time that a judgement is about and the probability that the turn was over then,
+number of the engine's result; the epoch that the engine failed at (null: for good) and its error as code, message and
+whether it may go well later; the media time that a judgement is about and the probability that the turn was over then;
 the samples (24 kHz) that the track took, the line of ``commands.jsonl``, the picture's file, and why the call ended."""
 
 
@@ -167,10 +169,18 @@ def _is_judgement(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and _is_number(value[1])
 
 
+def _is_fault(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    epoch, code, message, retryable = value
+    return (epoch is None or _is_count(epoch)) and _is_text(code) and _is_text(message) and isinstance(retryable, bool)
+
+
 _VALUES: Mapping[str, Callable[[object], bool]] = {
     "n": _is_count,
     "line": _is_count,
     "file": _is_text,
     "reason": _is_text,
     "of": _is_judgement,
+    "what": _is_fault,
 }

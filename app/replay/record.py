@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from app.call.config import CallConfig
 from app.errors import StartError
 from app.replay.record_files import RecordingFiles
-from engine.client import EngineInfo
+from engine.client import EngineError, EngineInfo
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,9 @@ class Recorder:
 
     def result(self, t_samples: int, n: int) -> None:
         self._put("result", t_samples, n)
+
+    def fault(self, t_samples: int, epoch: int | None, error: EngineError) -> None:
+        self._put("fault", t_samples, epoch, error, size=4 * len(error.message))
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         self._put("judged", t_samples, end, probability)

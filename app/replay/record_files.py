@@ -16,7 +16,7 @@ from app.call.media_time import FRAME_SAMPLES
 from app.call.protocol import encode
 from app.replay.bundle import FORMAT
 from app.replay.bundle_lines import command_line
-from engine.client import INPUT_RATE, OUTPUT_RATE
+from engine.client import INPUT_RATE, OUTPUT_RATE, EngineError
 
 ALIGN_SAMPLES = OUTPUT_RATE // 10
 """How far ``answer.wav`` may run before or behind media time before silence is left out or added."""
@@ -102,6 +102,10 @@ class RecordingFiles:
 
     def result(self, t_samples: int, n: int) -> None:
         self._input({"at": t_samples, "input": "result", "n": n})
+
+    def fault(self, t_samples: int, epoch: int | None, error: EngineError) -> None:
+        what = [epoch, error.code, error.message, error.retryable]
+        self._input({"at": t_samples, "input": "fault", "what": what})
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         self._input({"at": t_samples, "input": "judged", "of": [end, probability]})

@@ -25,7 +25,7 @@ from app.replay.bundle import Bundle
 from app.replay.bundle_lines import TimedCommand, TimedInput
 from app.replay.bundle_media import Picture, read_still
 from app.replay.record_files import SpeechFile
-from engine.client import INPUT_RATE, OUTPUT_RATE, Engine
+from engine.client import INPUT_RATE, OUTPUT_RATE, Engine, EngineError
 
 PULL_SAMPLES = FRAME_SAMPLES * OUTPUT_RATE // INPUT_RATE
 QUIET_TAIL_S = 1.5
@@ -130,6 +130,10 @@ async def _play_recording(call: Call, bundle: Bundle, timing: Sequence[TimedInpu
                     if not await call.link.release(timed.value):
                         return False
                     await call.link.idle()  # what follows from it in the engine happens before the next input
+                case "fault":
+                    epoch, code, message, retryable = timed.value
+                    call.fault(epoch, EngineError(code, message, retryable=retryable))
+                    await call.link.idle()  # the engine leaves the answer before the next input
                 case "judged":
                     call.judged(*timed.value)
                 case "pull":
@@ -187,6 +191,9 @@ class _Log:
 
     def result(self, t_samples: int, n: int) -> None:
         """Follows from the inputs."""
+
+    def fault(self, t_samples: int, epoch: int | None, error: EngineError) -> None:
+        """An input of a recording; elsewhere it follows from the engine."""
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         """An input of a recording; elsewhere it follows from the sound."""

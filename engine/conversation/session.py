@@ -18,6 +18,7 @@ from engine.conversation.sampling import Noise
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
 from engine.model.omni import OmniModel
+from engine.processing.tokens import Bounds, TokenRow
 
 Kind = Literal["prompt", "open", "text", "image", "audio", "answer", "close"]
 """What a span is: the system prompt; tokens that open a turn; typed text and unit marks; a picture's tokens with its
@@ -120,6 +121,26 @@ class SessionState:
 
 def _cut(spans: Sequence[Span], position: int) -> list[Span]:
     return [replace(span, end=min(span.end, position)) for span in spans if span.start < position]
+
+
+def kinds_of(row: TokenRow, closing: int, opening: int, *, prompt: bool) -> tuple[tuple[Kind, int], ...]:
+    """Runs of (kind, number) over a row: header, then pictures and sounds with their borders, text between them."""
+    if prompt:
+        return (("prompt", len(row)),)
+    kinds: list[Kind] = ["text"] * len(row)
+    kinds[:closing] = ["close"] * closing
+    kinds[closing : closing + opening] = ["open"] * opening
+    media: tuple[tuple[Kind, Bounds], ...] = (("image", row.image_bounds), ("audio", row.audio_bounds))
+    for kind, bounds in media:
+        for first, last in bounds.tolist():
+            kinds[first - 1 : last + 1] = [kind] * (last - first + 2)
+    runs: list[tuple[Kind, int]] = []
+    for kind in kinds:
+        if runs and runs[-1][0] == kind:
+            runs[-1] = (kind, runs[-1][1] + 1)
+        else:
+            runs.append((kind, 1))
+    return tuple(runs)
 
 
 class SessionPool:

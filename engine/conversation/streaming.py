@@ -19,18 +19,18 @@ from engine.checkpoint.loader import LoadedModel
 from engine.conversation.answer_text import AnswerText
 from engine.conversation.executor import Executor
 from engine.conversation.sampling import SpeechSampling
-from engine.conversation.session import Kind, SessionPool, SessionState
+from engine.conversation.session import Kind, SessionPool, SessionState, kinds_of
 from engine.conversation.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.conversation.speech_exact import ExactSpeech
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
-from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer
+from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer, note_prompt
 from engine.conversation.window import Dropped, KVWindow, WindowOptions
 from engine.conversation.work import Feed, Hear, See, Step, Task
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
 from engine.processing.prompts import IM_END, IM_START, Message, TypedText, answer_header, closed_turn, turn_header
-from engine.processing.tokens import AudioSlot, Bounds, ImageSlot, Piece, TokenBuilder, TokenRow
+from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +50,8 @@ class Fed:
     """The end of a prefill."""
 
     tokens: int
+    picture_tokens: int
+    """Those of the pictures among them."""
     embeds: Tensor
     """What went into the language model [tokens, hidden]."""
     states: Tensor
@@ -122,7 +124,7 @@ class StreamingModel:
         row = self.builder(pieces)
         if not len(row):
             raise InputError("the message is empty; give text, a picture or sound")
-        kinds = _kinds(row, len(self.builder.text(closing)), len(self.builder.text(opening)), prompt=book.first)
+        kinds = kinds_of(row, len(self.builder.text(closing)), len(self.builder.text(opening)), prompt=book.first)
         return Prepared(message.role, row, kinds, tuple(images), tuple(mels))
 
     def prompt_length(self, message: Message) -> int:
@@ -159,7 +161,19 @@ class StreamingModel:
         self._record(state, prepared)
         if first:
             self.pool.reset_hearing(state)
-        yield Fed(len(row), embeds, states, dropped)
+        pictured = sum(tokens for kind, tokens in prepared.kinds if kind == "image")
+        yield Fed(len(row), pictured, embeds, states, dropped)
+
+    def remember(self, state: SessionState, text: str, *, room: int) -> Step[None]:
+        """Feed an answer that was given elsewhere and said ``text``, after what it answers; the window makes ``room``
+        (tokens) for it as it does for an answer that is given here."""
+        prompt, ids = self.answer_prompt, self.builder.typed(text)
+        self.pool.reset_hearing(state)
+        self.make_room(state, len(prompt) + max(room, len(ids)))
+        yield Feed(state, self.embed([*prompt.ids.tolist(), *ids]))
+        begin_answer(state)
+        note_prompt(state, len(prompt), self.closing_tokens)
+        state.note("answer", len(ids))
 
     @torch.inference_mode()
     def end_probability(self, states: Tensor) -> float:
@@ -376,23 +390,3 @@ def _wrap(role: str, pieces: Sequence[Piece]) -> list[Piece]:
     """Pieces of the first message as a closed turn, whatever its role."""
     opening, *_, closing = closed_turn(role, [])
     return [str(opening), *pieces, str(closing)]
-
-
-def _kinds(row: TokenRow, closing: int, opening: int, *, prompt: bool) -> tuple[tuple[Kind, int], ...]:
-    """Runs of (kind, number) over a row: header, then pictures and sounds with their borders, text between them."""
-    if prompt:
-        return (("prompt", len(row)),)
-    kinds: list[Kind] = ["text"] * len(row)
-    kinds[:closing] = ["close"] * closing
-    kinds[closing : closing + opening] = ["open"] * opening
-    media: tuple[tuple[Kind, Bounds], ...] = (("image", row.image_bounds), ("audio", row.audio_bounds))
-    for kind, bounds in media:
-        for first, last in bounds.tolist():
-            kinds[first - 1 : last + 1] = [kind] * (last - first + 2)
-    runs: list[tuple[Kind, int]] = []
-    for kind in kinds:
-        if runs and runs[-1][0] == kind:
-            runs[-1] = (kind, runs[-1][1] + 1)
-        else:
-            runs.append((kind, 1))
-    return tuple(runs)

@@ -45,13 +45,16 @@ class AnswerStream(AsyncIterator[Chunk]):
         left: Callable[[], None],
         *,
         deadline_s: float | None = None,
+        excused: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``deadline_s`` is how long the next chunk may take; later, the answer ends with ``engine_timeout``."""
+        """``deadline_s`` is how long the next chunk may take; later, the answer ends with ``engine_timeout``, unless
+        the engine is ``excused()``."""
         self._loop = asyncio.get_running_loop()
         self._pipe = pipe
         self._taken = taken
         self._left = left
         self._deadline_s = deadline_s
+        self._excused = excused
         self._over = False
 
     def __aiter__(self) -> AnswerStream:
@@ -64,6 +67,8 @@ class AnswerStream(AsyncIterator[Chunk]):
             async with asyncio.timeout(self._deadline_s):
                 item = await self._pipe.pop()
         except TimeoutError:
+            if self._excused():
+                return await anext(self)
             await self.aclose()
             message = f"The model has not gone on with its answer for {self._deadline_s:g} s; ask again."
             raise EngineError("engine_timeout", message, retryable=True) from None

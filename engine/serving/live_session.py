@@ -8,13 +8,23 @@ from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from engine.client import MAX_REWIND_UNITS, Chunk, EngineError, FinishReason, Prefilled, SessionOptions, Unit
+from engine.client import (
+    MAX_REWIND_UNITS,
+    OUTPUT_RATE,
+    Chunk,
+    EngineError,
+    FinishReason,
+    Prefilled,
+    SessionOptions,
+    Unit,
+)
 from engine.config import OmniConfig
+from engine.conversation.pace import usual_s
 from engine.conversation.sampling import Noise, TextSampling
 from engine.conversation.session import Mark, SessionState
 from engine.conversation.speech import SpeechChunk
@@ -28,6 +38,9 @@ from engine.serving.checks import check_rewind, check_unit, decode_frame
 from engine.serving.live_answer import ServedAnswer
 from engine.serving.room import Room
 from engine.serving.scheduler import Cancelled, Job, Scheduler, Urgency
+from engine.spoken import Starts
+
+T = TypeVar("T")
 
 HD_SLICES = 6
 """Pieces that the last picture of a turn is cut into, at most."""
@@ -143,6 +156,20 @@ class LiveSession:
             self._asked = self._asked_before.pop()
         self._submit(partial(self._rewind, units), urgency=lambda: Urgency.FIRST_AUDIO)
 
+    async def remember(self, text: str, samples: int = 0, starts: Starts = ()) -> None:
+        if self._closed:
+            raise _closed()
+        self._asked += 1
+        if not text:
+            return
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def finish(error: Exception | None) -> None:
+            self._loop.call_soon_threadsafe(_resolve, done, [None], error)
+
+        self._submit(partial(self._remember, text, starts), done=finish)
+        await done
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -207,7 +234,7 @@ class LiveSession:
     def _prefilled(self, unit: Unit, end: Fed) -> Prefilled:
         used, limit = self._memory().length, self._stream.pool.context
         over = self._stream.end_probability(end.states) if unit.ask_end else None
-        return Prefilled(end.tokens, used, limit, end.dropped.tokens, over)
+        return Prefilled(end.tokens, used, limit, end.dropped.tokens, over, end.picture_tokens)
 
     def _speak(self, answer: ServedAnswer) -> Generator[Any, Any, None]:
         """Begin an answer. Its randomness follows from its number, not from how far the answers before came."""
@@ -249,6 +276,14 @@ class LiveSession:
         self._last = None
         self._stream.pool.truncate(self._memory(), mark)
         yield from ()
+
+    def _remember(self, text: str, starts: Starts) -> Generator[Any, Any, None]:
+        """Let the context hold an answer as if it had been given here."""
+        state, self._last = self._memory(), None
+        yield from self._stream.remember(state, text, room=longest_answer(self._runtime, self._options))
+        if starts:
+            character, sample = starts[-1]
+            state.pace = state.pace.after(sample / OUTPUT_RATE, sum(map(usual_s, text[:character])))
 
     def _drop(self) -> Generator[Any, Any, None]:
         if self._state is not None:
@@ -294,11 +329,11 @@ def _content(unit: Unit, least: int) -> list[Part]:
     return parts
 
 
-def _resolve(done: asyncio.Future[Prefilled], fed: list[Prefilled], error: Exception | None) -> None:
+def _resolve(done: asyncio.Future[T], made: list[T], error: Exception | None) -> None:
     if done.done():
         return
     if error is None:
-        done.set_result(fed[0])
+        done.set_result(made[0])
     else:
         done.set_exception(_refusal(error))
 

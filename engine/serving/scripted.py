@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -32,11 +31,9 @@ from engine.client import (
 )
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
 from engine.serving.checks import check_options, check_rewind, check_unit, decode_frame
+from engine.serving.melody import Spoken, speak
 from engine.serving.room import Room
 from engine.spoken import SpokenText, Starts
-
-CHUNK_SAMPLES = 12_000
-"""Speech per chunk: 0.5 s at 24 kHz."""
 
 CONTEXT_LIMIT = 8_192
 AUDIO_TOKENS_PER_S = 25
@@ -47,10 +44,6 @@ VOICED_RMS = 300.0
 
 DEFAULT_ANSWERS = ("I heard {voiced} seconds of sound in {units} units.", 'You typed "{typed}".')
 EXAMPLES = ("Hello, how are you?", "What is three plus four?", "What do you see?", "Tell me a joke.")
-PENTATONIC_HZ = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0)
-
-
-_Spoken = tuple[str, NDArray[np.int16], Starts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +282,18 @@ class ScriptedSession:
 
         self._requests.put_nowait(carry_out)
 
+    async def remember(self, text: str, samples: int = 0, starts: Starts = ()) -> None:
+        if self._closed:
+            raise _closed()
+
+        async def carry_out() -> None:
+            self._turn += 1
+            self._heard = _Fed(before_s=samples / OUTPUT_RATE, before=text)
+            self._context = min(CONTEXT_LIMIT, self._context + len(text.split()))
+            self._last = None
+
+        self._requests.put_nowait(carry_out)
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -319,16 +324,17 @@ class ScriptedSession:
         if unit.text:
             heard.typed.append(unit.text)
         tokens = round(len(unit.audio) / INPUT_RATE * AUDIO_TOKENS_PER_S) + len((unit.text or "").split())
-        tokens += FRAME_TOKENS if unit.frame is not None else 0
+        picture = FRAME_TOKENS if unit.frame is not None else 0
+        tokens += picture
         dropped = max(0, self._context + tokens - CONTEXT_LIMIT)
         self._context += tokens - dropped
-        return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped)
+        return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped, picture_tokens=picture)
 
     async def _answer(self, answer: _ScriptedAnswer) -> None:
         words, finish = self._words()
         await answer.pause(self._script.first_chunk_s)
-        silent: list[_Spoken] = [(" ".join(words), np.zeros(0, np.int16), ())]
-        spoken = _speak(words) if self._options.speak else silent
+        silent: list[Spoken] = [(" ".join(words), np.zeros(0, np.int16), ())]
+        spoken = speak(words) if self._options.speak else silent
         said, index = SpokenText(), 0
         for text, _, starts in spoken:
             said.add(text, starts)
@@ -355,33 +361,6 @@ class ScriptedSession:
         limit = self._options.max_new_tokens
         self._context = min(CONTEXT_LIMIT, self._context + min(len(words), limit))
         return words[:limit], "length" if len(words) > limit else "stop"
-
-
-def _speak(words: list[str]) -> list[_Spoken]:
-    """Words as (text, pcm, starts of its words) per chunk, which holds the words that begin in it."""
-    notes = [_note(word) for word in words]
-    samples = np.cumsum([0] + [len(note) for note in notes])
-    characters = np.cumsum([0] + [len(word) + (i > 0) for i, word in enumerate(words)])
-    speech = np.concatenate(notes) if notes else np.zeros(0, np.int16)
-    pieces: list[_Spoken] = []
-    for begin in range(0, len(speech), CHUNK_SAMPLES):
-        here = [i for i in range(len(words)) if begin <= samples[i] < begin + CHUNK_SAMPLES]
-        text = "".join(words[i] if i == 0 else f" {words[i]}" for i in here)
-        starts = tuple((int(characters[i]), int(samples[i])) for i in here)
-        pieces.append((text, speech[begin : begin + CHUNK_SAMPLES], starts))
-    return pieces
-
-
-def _note(word: str) -> NDArray[np.int16]:
-    """A soft tone whose pitch and length follow from the word, with a short rest after it (24 kHz)."""
-    digest = zlib.crc32(word.encode())
-    pitch = PENTATONIC_HZ[digest % len(PENTATONIC_HZ)]
-    length = int(OUTPUT_RATE * (0.14 + 0.03 * min(len(word), 10)))
-    time = np.arange(length) / OUTPUT_RATE
-    tone = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(4 * np.pi * pitch * time)
-    envelope = np.sin(np.pi * np.arange(length) / length) ** 2
-    rest = np.zeros(OUTPUT_RATE // 25, np.int16)
-    return np.concatenate([(tone * envelope * 4_000).astype(np.int16), rest])
 
 
 def _voiced_frames(audio: NDArray[np.int16]) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.client import Chunk, EngineError, EngineInfo, Unit
+from engine.spoken import Starts
 
 MAX_FRAME = 16 << 20
 """Largest frame in bytes: a unit with the largest picture fits twice."""
@@ -92,12 +93,17 @@ def revive(kind: type[T], message: Any) -> T:
         for name in {Unit: ("audio",), Chunk: ("pcm",)}.get(kind, ()):
             values[name] = np.frombuffer(values[name], "<i2").astype(np.int16)
         if kind is Chunk:
-            values["starts"] = tuple((int(character), int(sample)) for character, sample in values["starts"])
+            values["starts"] = revive_starts(values["starts"])
         if kind is EngineInfo:
             values |= {name: tuple(values[name]) for name in ("voices", "examples")}
         return kind(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"{kind.__name__} is damaged: {error}") from None
+
+
+def revive_starts(pairs: Any) -> Starts:
+    """Starts from what msgpack made of them. Raises TypeError or ValueError."""
+    return tuple((int(character), int(sample)) for character, sample in pairs)
 
 
 def error_to_wire(error: EngineError) -> Message:

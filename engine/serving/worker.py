@@ -19,7 +19,7 @@ from typing import Any
 from engine.client import Engine, EngineError, EngineSession, SessionOptions, Unit
 from engine.serving.answer import AnswerStream
 from engine.serving.factory import create_engine
-from engine.serving.wire import Link, Message, WireError, error_to_wire, plain, revive
+from engine.serving.wire import Link, Message, WireError, error_to_wire, plain, revive, revive_starts
 from engine.spec import EngineSpec
 
 NICENESS = 5
@@ -38,6 +38,7 @@ OPS = (
     "cancel",
     "heard",
     "rewind",
+    "remember",
     "close",
 )
 
@@ -106,6 +107,9 @@ class EngineHost:
             self._reply(number, session.heard(message["epoch"], message["samples"], message["read"]))
         elif op == "rewind":
             self._reply(number, session.rewind(message["units"]))
+        elif op == "remember":
+            starts = revive_starts(message["starts"])
+            self._reply(number, session.remember(message["text"], message["samples"], starts))
         elif op == "generate":
             stream = session.generate(message["epoch"])
             assert isinstance(stream, AnswerStream)

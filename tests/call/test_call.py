@@ -16,6 +16,7 @@ from app.call.config import CallConfig
 from app.call.protocol import check_event
 from engine.client import Chunk, EngineError, EngineInfo, EngineSession, Prefilled, Unit
 from engine.serving.scripted import Script, ScriptedEngine
+from engine.spoken import Starts
 from tests.speechlike import speechlike
 
 QUIET = 1.0
@@ -40,6 +41,9 @@ class Log:
 
     def result(self, t_samples: int, n: int) -> None:
         self.inputs.append(("result", n))
+
+    def fault(self, t_samples: int, epoch: int | None, error: EngineError) -> None:
+        self.inputs.append(("fault", epoch, error.code))
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         self.inputs.append(("judged", end, probability))
@@ -341,6 +345,8 @@ class FailingSession:
 
     async def rewind(self, units: int) -> None: ...
 
+    async def remember(self, text: str, samples: int = 0, starts: Starts = ()) -> None: ...
+
     def watch(self, listener: Callable[[EngineError | None], None]) -> None:
         self.change = listener
 
@@ -355,6 +361,7 @@ async def test_an_engine_that_fails(code: str, fatal: bool) -> None:
     await talk.send("input.text", text="hello")
     await talk.hear(3.0)
     assert [done["data"]["status"] for done in talk.of("response.done")] == ["failed"]
+    assert ("fault", None if fatal else 1, code) in talk.log.inputs
     error = talk.of("error")[0]["data"]
     assert (error["code"], error["fatal"]) == (code, fatal)
     assert talk.ended == (["engine_lost"] if fatal else [])
@@ -385,7 +392,9 @@ async def test_a_silent_caller_is_told_of_a_lost_engine_at_once() -> None:
     await talk.call.close("done")
     session.change(None)
     assert len(told("warning")) == 2
-    assert not talk.of("error"), "what the machine did is no part of the call"
+    assert not talk.of("warning"), "it has changed nothing in the call"
+    assert ("fault", None, "worker_lost") in talk.log.inputs
+    assert len(talk.of("error")) == 1
 
 
 LONG = "word " * 1_500

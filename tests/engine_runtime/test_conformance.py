@@ -292,6 +292,36 @@ async def test_what_was_rewound_leaves_no_trace(opened: Opener) -> None:
     assert same(with_pause[0], without[0])
 
 
+async def test_an_answer_of_which_nothing_was_heard_can_be_remembered_as_a_number(opened: Opener) -> None:
+    async def call(*, given: bool) -> list[Chunk]:
+        session = await opened(seed=5, max_new_tokens=16)
+        await session.prefill(Unit(audio=tone(0.5), frame=picture(), text="my name is Anna"))
+        if given:
+            await beginning(session, 2, epoch=1)
+            await session.heard(1, 0, 0)
+        else:
+            await session.remember("")
+        await session.prefill(Unit(audio=tone(0.7, 500.0), text="what is my name"))
+        chunks = await beginning(session, 4, epoch=2)
+        await session.close()
+        return chunks
+
+    assert same(await call(given=True), await call(given=False))
+
+
+async def test_what_is_remembered_takes_its_place_in_the_context(opened: Opener) -> None:
+    session = await opened(speak=False)
+    fed = await session.prefill(unit(0.5))
+    await session.remember("Nice to meet you.", 24_000, ((0, 100), (4, 9_000)))
+    after = await session.prefill(unit(0.5))
+    assert after.context_used > fed.context_used + after.tokens
+    assert (await answer(session))[-1].finish in ("stop", "length")
+    await session.close()
+    with pytest.raises(EngineError) as closed:
+        await session.remember("too late")
+    assert closed.value.code == "session_closed"
+
+
 @pytest.mark.parametrize("units", [0, 3])
 async def test_no_more_can_be_taken_back_than_was_fed(session: EngineSession, units: int) -> None:
     await session.prefill(unit())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from app.call.engine_link import EngineLink
 from app.server import open_call, places
 from app.webrtc import channel, peer
 from engine.client import EngineError, SessionOptions
-from engine.serving.process import ProcessEngine
 from tests.http.conftest import Site, StartServer
 from tests.replay.recorded import assert_replays_identically, finished_recording
 from tests.webrtc.caller import Caller, Camera, until
@@ -259,49 +256,6 @@ async def test_a_recorded_call_says_so_and_leaves_a_bundle(start: StartServer, t
     written = all_text(tmp_path)
     assert "Is this written down?" in written
     assert answer["resume_token"] not in written
-
-
-async def test_a_lost_engine_ends_its_calls_with_a_reason_and_comes_back(start: StartServer) -> None:
-    site = await start(in_process=False)
-    caller, _ = await site.call()
-    await caller.receive("welcome")
-    engine = site.server.engine
-    assert isinstance(engine, ProcessEngine)
-    assert engine.pid is not None
-    os.kill(engine.pid, signal.SIGKILL)  # nobody says anything
-    error = await caller.receive("error")
-    assert (error["data"]["code"], error["data"]["fatal"]) == ("worker_lost", True)
-    assert (await caller.receive("session.ending"))["data"]["reason"]
-    await site.free(0)
-    await until(lambda: site.server.readiness()["ready"], "the engine's return")
-    await site.call()
-
-
-async def test_an_engine_that_hangs_is_not_ready_and_is_replaced(start: StartServer) -> None:
-    site = await start(in_process=False)
-    caller, _ = await site.call()
-    await caller.receive("welcome")
-    engine = site.server.engine
-    assert isinstance(engine, ProcessEngine)
-    assert engine.pid is not None
-    os.kill(engine.pid, signal.SIGSTOP)
-    offer = await Caller().offer()
-    status, body, response = await site.offer(offer)  # the engine hangs and nobody knows it yet
-    assert (status, body["error"]["code"]) == (503, "engine_failed")
-    assert response.headers["Retry-After"]
-    assert len(site.server.registry) == 1, "the place is free again"
-    async with site.http.get("/ready") as response:
-        assert response.status == 503
-        assert "does not answer" in (await response.json())["message"]
-    status, body, _ = await site.offer(offer)
-    assert (status, body["error"]["code"]) == (503, "not_ready")
-    assert (await caller.receive("warning"))["data"]["code"] == "engine_stalled"
-    await until(lambda: bool(caller.of_type("session.ending")), "the end of the call")
-    error = await caller.receive("error")
-    assert (error["data"]["code"], error["data"]["fatal"]) == ("worker_lost", True)
-    await site.free(0)
-    await until(lambda: site.server.readiness()["ready"], "the engine's return")
-    await site.call()
 
 
 async def test_a_prompt_that_is_too_long_is_refused_at_the_offer(site: Site) -> None:
