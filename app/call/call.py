@@ -22,6 +22,7 @@ from app.call import turn, turn_machine
 from app.call.commands import Bye, CallCommand, ReportPlayback, SwitchCamera, UpdateOptions
 from app.call.config import CallConfig
 from app.call.delivery import AnswerDelivery
+from app.call.drafts import DraftCosts
 from app.call.ears import CallEars
 from app.call.engine_link import ChunkArrived, EngineLink, GenerationStopped, Result, UnitPrefilled, UnitRefused
 from app.call.feeder import UnitFeeder
@@ -69,7 +70,7 @@ class Call:
         self._state = turn.TurnState(muted=config.turn.detection == "push_to_talk")
         self._turn_events: deque[turn.Event] = deque()
         self._stepping = False
-        self._drafts_kept = self._drafts_dropped = 0
+        self._drafts = DraftCosts()
         greeting = Greeting(call_id, engine, resume_token, resume_s, recorded)
         self._outbox = Outbox(
             lambda: CallMoment(self._t, self._state.turn, self._state.epoch),
@@ -194,6 +195,8 @@ class Call:
                 if self._unit_results.take(result) and self._state.lull is not None:
                     self._ask_the_model(self._state.lull)
             case ChunkArrived(chunk):
+                if self._state.draft is not None:
+                    self._drafts.chunk(chunk, self._t)
                 self._step(turn.AnswerChunk(chunk))
             case GenerationStopped(epoch):
                 self._step(turn.AnswerStopped(epoch))
@@ -215,8 +218,7 @@ class Call:
 
     def metrics(self, figures: Mapping[str, Any]) -> None:
         """Send the connection's figures to the client (not recorded), and how often an answer's speech ran dry."""
-        drafts = {"drafts_kept": self._drafts_kept, "drafts_dropped": self._drafts_dropped}
-        figures = {**figures, "underruns": self.output.underruns, **drafts}
+        figures = {**figures, "underruns": self.output.underruns, **self._drafts.figures(self._t)}
         self._outbox.event("metrics", figures, observed=False)
 
     def warn(self, code: str, message: str) -> None:
@@ -324,14 +326,16 @@ class Call:
                 self._ask(end)
             case turn.Prepare(epoch, end):
                 self._feeder.try_end(end)
+                self._drafts.begin(self._t)
                 self.link.generate(epoch)
             case turn.PrepareWord(epoch):
                 self._feeder.try_text(self.config.silence.prompt_text)
+                self._drafts.begin(self._t)
                 self.link.generate(epoch)
             case turn.Retract(epoch, finished):
                 self._unit_results.forget()
                 self.link.take_back(epoch, self._feeder.take_back(), running=not finished)
-                self._drafts_dropped += 1
+                self._drafts.drop(self._t, finished=finished)
             case turn.EndSpeech():
                 self._ears.speech.end()
             case turn.Generate():
@@ -400,7 +404,7 @@ class Call:
         self._unit_results.commit()
         self._outbox.event("response.started", {"reason": action.reason}, turn=action.turn, epoch=action.epoch)
         if action.prepared:
-            self._drafts_kept += 1
+            self._drafts.keep()
         else:
             self.link.generate(action.epoch)
 

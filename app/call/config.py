@@ -54,7 +54,7 @@ class VadConfig:
     only)."""
     reach_back_ms: int = _number(800, 0, 2_000)
     """How much earlier than it was noticed speech may have begun, as far as it stood out from the room until then."""
-    onset_ms: int = _number(100, 20, 2_000)
+    onset_ms: int = _number(80, 20, 2_000)
     """Voiced time within ``onset_window_ms`` at which speech has begun."""
     onset_window_ms: int = _number(160, 20, 2_000)
     lull_ms: int = _number(80, 20, 2_000)
@@ -89,14 +89,16 @@ class TurnConfig:
     """Probability of being done up to which the longest silence is granted."""
     prepare: bool = True
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""
-    barge_in_pause_ms: int = _number(100, 20, 5_000)
+    barge_in_pause_ms: int = _number(80, 20, 5_000)
     """Voiced time after which an answer is paused, since this may become an interruption."""
     barge_in_ms: int = _number(760, 20, 5_000)
     """What must be said during an answer to interrupt it, more than an "okay": the answer waits for it in silence."""
     barge_in_resume_ms: int = _number(320, 20, 5_000)
     """Silence after which an answer goes on that was paused."""
     barge_in_insist_ms: int = _number(1_500, 0, 10_000)
-    """Who says "stop" again so soon after it did not stop the answer insists: both count together."""
+    """Who says something again so soon after it did not stop the answer insists …"""
+    barge_in_insisting_ms: int = _number(520, 20, 5_000)
+    """… and this much is enough, both together."""
     preroll_ms: int = _number(300, 0, 2_000)
     """How much sound before the onset belongs to the turn."""
     hangover_ms: int = _number(120, 0, 5_000)

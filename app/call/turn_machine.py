@@ -278,8 +278,9 @@ class _Step:
         state, config = self.state, self.config.turn
         assert state.speech is not None
         ignored_ms, ended = state.ignored
-        insists = 1000 * (state.speech - ended) <= config.barge_in_insist_ms * INPUT_RATE
-        if state.spoken_ms + (ignored_ms if insists else 0) >= config.barge_in_ms:
+        again = ignored_ms > 0 and 1000 * (state.speech - ended) <= config.barge_in_insist_ms * INPUT_RATE
+        insists = again and ignored_ms + state.spoken_ms >= config.barge_in_insisting_ms
+        if state.spoken_ms >= config.barge_in_ms or (insists and state.spoken_ms >= config.min_speech_ms):
             self._interrupt("barge_in")
             self._open(state.speech, "speech")
         elif state.lull is None:

@@ -4,7 +4,7 @@
 
 ================  ======================================================================================
 ``turn``          what a person means to say before they are answered, pauses included
-``interruption``  speech during an answer that is meant to stop it; it is a turn as well
+``interruption``  speech during an answer that is meant to stop it; if it does, it is a turn as well
 ``sound``         a cough, an "mhm", a knock: neither is to be answered nor to stop an answer
 ================  ======================================================================================
 
@@ -124,8 +124,8 @@ def count(
                 one, until if following is None else min(until, following.begin_s), answers, begun, ended, tally
             )
             continue
-        if one.kind == "interruption":
-            _count_interruption(one, ended, paused, tally)
+        if one.kind == "interruption" and not _count_interruption(one, ended, paused, tally):
+            continue
         early = [e for e in answers if one.begin_s < e["t"] < one.end_s - SLACK_S]
         after = [e for e in answers if e["t"] >= one.end_s - SLACK_S]
         tally.cut_off.add(bool(early))
@@ -160,7 +160,8 @@ def _count_sound(
 
 def _count_interruption(
     one: ToBeHeard, ended: Sequence[Mapping[str, Any]], paused: Sequence[float], tally: Tally
-) -> None:
+) -> bool:
+    """Whether it was obeyed."""
     until = one.end_s + 2 * SLACK_S
     stopped = [e["t"] for e in ended if one.begin_s < e["t"] < until and e["data"]["reason"] == "barge_in"]
     tally.obeyed.setdefault(one.what or one.kind, Count()).add(bool(stopped))
@@ -171,3 +172,4 @@ def _count_interruption(
         tally.voiced_pauses.append(min(quiet) - voiced)
     if stopped:
         tally.stops.append(min(stopped) - voiced)
+    return bool(stopped)

@@ -31,7 +31,7 @@ from engine.serving.factory import create_engine
 from engine.spec import EngineSpec
 
 BEFORE = {
-    "vad": {"kind": "webrtc", "lull_ms": 160, "end_silence_ms": 560},
+    "vad": {"kind": "webrtc", "onset_ms": 100, "lull_ms": 160, "end_silence_ms": 560},
     "turn": {
         "end_of_turn": "silence", "prepare": False, "hangover_ms": 200,
         "barge_in_pause_ms": 260, "barge_in_ms": 260, "barge_in_insist_ms": 0,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import librosa
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -12,8 +14,9 @@ pytest.importorskip("playwright.async_api", reason="playwright is not installed 
 from playwright.async_api import async_playwright
 
 from tests.browser.caller import CHROMIUM, Browsers
-from tests.browser.media import silence, speech, write_camera, write_microphone
+from tests.browser.media import RATE, silence, speech, write_camera, write_microphone
 from tests.browser.server import LONG_ANSWER, Server, write_script
+from tests.turns.sounds import TUNING, cough, hum
 
 ServerFactory = Callable[..., Server]
 
@@ -45,6 +48,16 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person who speaks, waits six seconds, speaks again, and so on: each time into a long answer."""
     path = tmp_path_factory.mktemp("microphone") / "talker.wav"
     return write_microphone(path, silence(1.5), speech("digits-woman"), silence(6.0), speech("date-man"), silence(6.0))
+
+
+@pytest.fixture(scope="session")
+def murmurer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person who asks, then says "mhm" into the answer, coughs, and interrupts it at last."""
+    rng = np.random.default_rng(0)
+    murmurs = [librosa.resample(make(TUNING, rng), orig_sr=16_000, target_sr=RATE) for make in (hum, cough)]
+    parts = [speech("digits-woman"), silence(3.0), murmurs[0], silence(2.0), murmurs[1], silence(2.5)]
+    path = tmp_path_factory.mktemp("microphone") / "murmurer.wav"
+    return write_microphone(path, silence(1.5), *parts, speech("date-man"), silence(6.0))
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,22 @@ async def test_a_spoken_turn_is_answered_and_talking_again_interrupts_the_answer
         assert person.complaints == []
 
 
+async def test_an_answer_waits_for_an_mhm_and_a_cough_and_goes_on(
+    browsers: Browsers, scripted: Server, murmurer: Path
+) -> None:
+    async with browsers.visit(scripted.address, murmurer) as person:
+        await person.start("voice")
+        await person.events("response.resumed")
+        await person.state("speaking")
+        done = (await person.events("response.done"))[0]  # of the sentence that comes at last
+        assert (done["data"]["reason"], done["turn"]) == ("barge_in", 1)
+        told = [event["type"] for event in await person.everything() if event["epoch"] == done["epoch"]]
+        assert told.index("response.paused") < told.index("response.resumed") < told.index("response.done")
+        assert told.count("response.paused") == told.count("response.resumed") + 1
+        assert done["data"]["heard_ms"] > 4_000
+        assert person.complaints == []
+
+
 async def test_both_directions_of_the_data_channel_keep_to_the_protocol(
     browsers: Browsers, scripted: Server, talker: Path
 ) -> None:

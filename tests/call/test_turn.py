@@ -159,15 +159,21 @@ def test_who_pauses_between_words_interrupts_all_the_same() -> None:
 def test_after_an_answer_went_on_a_click_does_not_pause_it_again() -> None:
     talk = Talk().say().answer().speak(300).hush(340, voiced_ms=400)
     assert talk.take()[-1] == "resume"
-    assert talk.tell(turn.LullOver()).wait(80, 420).take() == []
+    assert talk.tell(turn.LullOver()).wait(60, 420).take() == []
     assert talk.wait(40, 500).take() == ["pause"]
 
 
 def test_who_says_stop_again_insists() -> None:
-    talk = Talk().say().answer().speak(300).fall_silent(400)
+    talk = Talk().say().answer().speak(200).fall_silent(300)
     assert talk.take()[-2:] == ["pause", "resume"]
-    assert talk.wait(600).speak(240).phase == "speaking"
-    assert talk.wait(40, 340).take()[-1] == "hearing"
+    assert talk.wait(600).speak(120).phase == "speaking"
+    assert talk.wait(20, 220).take()[-1] == "hearing"
+
+
+def test_who_coughs_after_an_okay_does_not_insist() -> None:
+    talk = Talk().say().answer().speak(500).fall_silent(600).wait(600)
+    talk.take()
+    assert talk.speak(900, spoken=False).fall_silent(1_000, spoken=False).take() == ["pause", "resume"]
 
 
 def test_two_backchannels_far_apart_do_not_add_up() -> None:
@@ -240,6 +246,14 @@ def test_a_draft_that_fails_is_asked_for_again() -> None:
     talk = Talk(PREPARING).speak(1_000).hush(160).tell(turn.AnswerFailed(1))
     assert talk.take()[-1] == "retract 1"
     assert talk.tell(turn.SpeechEnded(talk.lull, 1_000)).take() == ["close", "generate 1/2", "thinking"]
+
+
+def test_nothing_is_prepared_while_the_engine_is_behind() -> None:
+    talk = Talk(PREPARING).speak(1_000)
+    talk.take()
+    talk.tell(turn.Lull(talk.now, 1_000, ready=False))
+    assert talk.take() == []
+    assert talk.tell(turn.SpeechEnded(talk.now, 1_000)).take() == ["close", "generate 1/1", "thinking"]
 
 
 def test_typing_takes_the_place_of_a_draft() -> None:
