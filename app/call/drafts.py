@@ -1,4 +1,4 @@
-"""What preparing answers in a pause costs: how many drafts were kept, how many were in vain, and how much of the work."""
+"""What preparing answers in a pause costs: how many drafts were kept, how many were in vain, and the work in them."""
 
 from __future__ import annotations
 
