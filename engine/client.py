@@ -64,10 +64,15 @@ class EngineInfo:
     voices: tuple[str, ...] = ("default",)
     hears: bool = True
     """False for an engine that does not listen to the audio (the scripted one)."""
+    sees: bool = True
+    """False for a model without eyes: pictures do not reach it."""
     note: str = ""
     """One sentence for the caller about what this model can and cannot do."""
     examples: tuple[str, ...] = ()
     """Sentences that a caller can begin with, because this model is good at them."""
+
+
+DEFAULT_VOICE = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class SessionOptions:
 
     preset: Literal["omni", "audio_assistant", "audio_roleplay", "voice_cloning", "default"] = "omni"
     language: Literal["en", "zh"] = "en"
-    voice: str = "default"
+    voice: str = DEFAULT_VOICE
     prompt: str = ""
     """Text put in place of the system sentence of ``preset``; empty keeps the model's own."""
     seed: int = 0

@@ -200,6 +200,8 @@ class OmniConfig:
     query_num: int
     chunk_input: bool
     """Sound placeholders are cut into groups of one second."""
+    sees: bool
+    """False for a model without eyes (``init_vision`` is false): no ``vpm``, no ``resampler``."""
     quantization: Mapping[str, Any] | None
     """The checkpoint's own ``quantization_config``, if its weights are stored quantised."""
 
@@ -245,6 +247,7 @@ class OmniConfig:
             mel=_mel(pre, audio),
             query_num=root.positive("query_num", 64),
             chunk_input=root.get("chunk_input", True),
+            sees=root.get("init_vision", True),
             quantization=root.block("quantization_config").data or None,
         )
         _check_consistency(built, root, pre)

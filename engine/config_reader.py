@@ -99,7 +99,7 @@ def check_architecture(root: Reader) -> None:
         raise root.error("model_type", f"is {model_type!r}, not {MODEL_TYPE!r}", remedy)
     if str(root.data.get("version", "2.6")) != "2.6":
         raise root.error("version", f"is {root.data['version']}, a sister model with another layout", remedy)
-    for part in ("init_vision", "init_audio", "init_tts"):
+    for part in ("init_audio", "init_tts"):
         root.expect(part, True)
     root.expect("hidden_act", "silu")
     root.expect("use_sliding_window", False)

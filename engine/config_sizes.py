@@ -38,8 +38,8 @@ def parameters_by_part(config: OmniConfig) -> dict[str, int]:
     vocoder = vocos.num_layers * 2 * vocos.dim * vocos.intermediate_dim
     vocoder += vocos.dim * (7 * vocos.input_channels + vocos.n_fft + 2)
     return {
-        "": language + resampler + projector,
-        "vision_config": sight,
+        "": language + resampler * config.sees + projector,
+        "vision_config": sight * config.sees,
         "audio_config": hearing,
         "tts_config": speech,
         "dvae_config": stacks + outer,

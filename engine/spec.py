@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,12 @@ from engine.client import EngineError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUANTIZATIONS = ("none", "int8", "int4")
+QUANTIZATIONS = ("auto", "none", "int8", "int4")
+
+
+def small_cache() -> Path:
+    """The folder in which the checkpoint small is assembled, unless another is named: in the user's cache (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni-call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,9 @@ class EngineSpec:
     """``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N``, or several with commas between."""
     dtype: str = "auto"
     """``auto`` (bfloat16 on an accelerator, float32 on the CPU), ``float32``, ``bfloat16`` or ``float16``."""
-    quantize: str = "none"
+    quantize: str = "auto"
+    """Of the language model: ``none``, ``int8``, ``int4``, or ``auto``: ``int8`` for one of more than 100 million
+    weights on a CPU, else none."""
     max_sessions: int = 16
     threads: int = 0
     """CPU threads of the worker; 0 leaves one core to the media process."""

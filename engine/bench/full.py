@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engine.checkpoint.loader import LoadedModel, build_untrained
+from engine.checkpoint.loader import LoadedModel, build_untrained, count
 from engine.config import OmniConfig
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
@@ -32,4 +32,6 @@ def random_model(device: torch.device, config: OmniConfig | None = None) -> Load
             for name, weight in module.named_parameters():
                 weight.fill_(1.0) if "norm" in name and name.endswith("weight") else weight.normal_(0, 0.02)
     model, vocos = model.requires_grad_(False).eval(), vocos.requires_grad_(False).eval()
-    return LoadedModel(model, vocos, small.tokenizer, small.tts_tokenizer, config, trained=False)
+    return LoadedModel(
+        model, vocos, small.tokenizer, small.tts_tokenizer, config, trained=False, parameters=count(model, vocos)
+    )

@@ -12,12 +12,12 @@ from typing import Any
 from engine.chat.media import load_frames, load_sound, load_units
 from engine.chat.offline import Chat, ChatAnswer, ChatOptions, check_writable, write_sound
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
-from engine.checkpoint.quantize import QUANTIZATIONS
 from engine.client import OUTPUT_RATE, EngineError
 from engine.errors import ModelError, OutOfMemoryError, is_out_of_memory, reason
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.live_engine import MINI, read_sampling
+from engine.spec import QUANTIZATIONS
 
 VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
 """Modes that begin with a system prompt, and its name there."""
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("how to run")
     run.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or cuda:0,cuda:1 (default: auto)")
     run.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
-    run.add_argument("--quantize", choices=QUANTIZATIONS, default="none", help="weights of the language model")
+    run.add_argument("--quantize", choices=QUANTIZATIONS, default="auto", help="weights of the language model")
     return parser
 
 

@@ -30,7 +30,7 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.chat.beam import beam_search
 from engine.chat.prompt import ChatPrompt, PromptMaker, messages_of
 from engine.checkpoint.loader import LoadedModel
-from engine.client import OUTPUT_RATE
+from engine.client import DEFAULT_VOICE, OUTPUT_RATE
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import BLOCK_CODES, MAX_CODES
@@ -205,7 +205,8 @@ class Chat:
         sampling = sampling or self.stream.speech_sampling
         ids = tokens.encode(text)
         row, count, head, last = tokens.row(ids), tokens.count(ids), len(tokens.head), config.condition_length - 1
-        voice = Voice(speech.allocate(), self.stream.speaker(speaker), torch.empty(0, config.num_vq, dtype=torch.int64))
+        vector = self.stream.speaker(speaker, self.stream.loaded.voices.get(DEFAULT_VOICE))
+        voice = Voice(speech.allocate(), vector, torch.empty(0, config.num_vq, dtype=torch.int64))
         try:
             with torch.inference_mode():
                 speech.clear(voice.slot, 0, last)

@@ -12,8 +12,8 @@ Nothing of the directory is executed: no remote code, no pickles beyond plain te
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
-from engine.checkpoint.quantize import BYTES, Quantizer
+from engine.checkpoint.quantize import BYTES, Quantizer, choose
 from engine.checkpoint.weights import (
     AGAIN,
     Shard,
@@ -36,6 +36,7 @@ from engine.checkpoint.weights import (
 )
 from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
 from engine.config_reader import read_json
+from engine.config_sizes import parameters_by_part
 from engine.errors import CheckpointError, ConfigError, TokenizerError
 from engine.model.decoder import store_by_input
 from engine.model.omni import OmniModel
@@ -48,6 +49,7 @@ LLM_TOKENIZER_DIRS = ("llm_tokenizer", ".")
 TTS_TOKENIZER_DIRS = ("tts_tokenizer", "assets/chattts_tokenizer")
 SPEECH_TOKENS = ("[Stts]", "[spk_emb]", "[Ptts]", "[Etts]", "[PAD]")
 VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
+VOICES_FILE = "assets/voices.safetensors"
 M = TypeVar("M", bound=nn.Module)
 NEVER_READ = "tts.model.embed_tokens.weight"
 """The speech backbone's own embedding table, which no one looks anything up in."""
@@ -65,12 +67,11 @@ class LoadedModel:
     config: OmniConfig
     trained: bool
     """False for random weights."""
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights, vocoder included, without the table that is never read and that a checkpoint may lack."""
-        read = [weight for key, weight in self.model.named_parameters() if key != NEVER_READ]
-        return sum(weight.numel() for weight in [*read, *self.vocos.parameters()])
+    parameters: int
+    """Number of weights, vocoder included, without the table that is never read and that a checkpoint may lack."""
+    voices: Mapping[str, Tensor] = field(default_factory=dict)
+    """Stored voices: unit vectors [tts hidden] by name. A model that has some speaks with them; the published one has
+    none and takes its voice from the language model's state."""
 
 
 def load_checkpoint(
@@ -78,16 +79,16 @@ def load_checkpoint(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    quantize: str = "none",
+    quantize: str = "auto",
     progress: bool = True,
 ) -> LoadedModel:
     """Load a MiniCPM-o 2.6 directory.
 
     ``device``: ``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N`` or several (``cuda:0,cuda:1``), over which the language
     model's layers are then spread; ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``quantize``:
-    ``none``, ``int8`` or ``int4`` (weights of the language model's layers, through torchao). Weights are read tensor
-    by tensor straight to their place, so that memory never holds a second copy. Raises LoadError (ConfigError,
-    CheckpointError, TokenizerError) with file, key and remedy.
+    ``none``, ``int8`` or ``int4`` (the language model's weights), or ``auto``, see :func:`~.quantize.choose`. Weights
+    are read tensor by tensor straight to their place, so that memory never holds a second copy. Raises LoadError
+    (ConfigError, CheckpointError, TokenizerError) with file, key and remedy.
     """
     directory = Path(directory)
     config = OmniConfig.from_dir(directory)
@@ -98,7 +99,8 @@ def load_checkpoint(
         raise ConfigError(directory / CONFIG_FILE, problem, remedy, key="quantization_config")
     devices = resolve_devices(device)
     kind = resolve_dtype(dtype, devices[0])
-    quantizer = None if quantize == "none" else Quantizer(quantize, devices[0], kind)
+    chosen = choose(quantize, devices[0], parameters_by_part(config)[""]) if kind == torch.float32 else quantize
+    quantizer = None if chosen in ("auto", "none") else Quantizer(chosen, devices[0], kind)
     shards = find_shards(directory)
     config = replace(config, vision=replace(config.vision, drop_last_layer=_drops_vision_layer(config, shards)))
     tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
@@ -107,8 +109,10 @@ def load_checkpoint(
     with torch.device("meta"):
         model = OmniModel(config)
     expected = {key: parameter.shape for key, parameter in model.named_parameters(remove_duplicate=False)}
+    voices = _load_voices(directory / VOICES_FILE, config, devices[0], kind)
     check_tensors(shards, expected, optional=_optional(config), ignored=_ignored(config), source=directory)
     vocos = _load_vocos(vocoder, config, devices[0])
+    parameters = count(model, vocos)
     device_map = _plan(model, devices, kind, quantizer)
 
     def place(key: str) -> tuple[torch.device, torch.dtype] | None:
@@ -117,14 +121,14 @@ def load_checkpoint(
     def take(key: str, tensor: Tensor) -> None:
         assign(model, key, tensor)
         if quantizer is not None and quantizer.covers(key):
-            quantizer(model.get_submodule(key.rpartition(".")[0]), key)
+            quantizer(model, key)
 
     read_tensors(shards, place, take, progress=progress)
-    _fill_optional(model, config, device_map.home, kind)
+    _fill_optional(model, device_map.home, kind)
     if device_map.is_spread:
         connect(model.llm.model.layers, model.llm.model.norm, device_map)
     _store_for_steps(model)
-    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, trained=True)
+    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, True, parameters, voices)
 
 
 def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -146,12 +150,19 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
                 nn.init.normal_(module.weight, std=0.02)
     model = model.to(home, resolve_dtype(dtype, home))
     _store_for_steps(model)
-    return LoadedModel(_freeze(model), _freeze(vocos.to(home)), tokenizer, tts_tokenizer, config, trained=False)
+    vocos, parameters = _freeze(vocos.to(home)), count(model, vocos)
+    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, trained=False, parameters=parameters)
+
+
+def count(model: OmniModel, vocos: Vocos) -> int:
+    """Number of weights, see :attr:`LoadedModel.parameters`. A model that is quantised has fewer afterwards."""
+    read = [weight for key, weight in model.named_parameters() if key != NEVER_READ]
+    return sum(weight.numel() for weight in [*read, *vocos.parameters()])
 
 
 def _store_for_steps(model: OmniModel) -> None:
     """On a CPU, store what every step of text or speech is multiplied with as a product of few rows reads it best."""
-    heads = [] if model.llm.tied else [model.llm.lm_head]
+    heads: list[nn.Module] = [] if model.llm.tied else [model.llm.lm_head]
     for module in [*model.llm.model.layers.modules(), *model.tts.model.layers.modules(), *heads]:
         # A quantised weight is a tensor of another class, with a layout of its own.
         if isinstance(module, nn.Linear) and type(module.weight.data) is Tensor and module.weight.device.type == "cpu":
@@ -179,8 +190,8 @@ def _ignored(config: OmniConfig) -> Callable[[str], bool]:
     """Tensors of a vocoder that was saved along, and of a vision layer that the configuration drops."""
     dropped = f"vpm.encoder.layers.{config.vision.num_layers}."
     if config.vision.num_layers == config.vision.num_hidden_layers:
-        return lambda key: key.startswith("vocos.")
-    return lambda key: key.startswith(("vocos.", dropped))
+        return lambda key: key.startswith(("vocos.", "reader."))
+    return lambda key: key.startswith(("vocos.", "reader.", dropped))
 
 
 def _plan(model: OmniModel, devices: list[torch.device], dtype: torch.dtype, quantizer: Quantizer | None) -> DeviceMap:
@@ -195,13 +206,12 @@ def _plan(model: OmniModel, devices: list[torch.device], dtype: torch.dtype, qua
     return plan_devices(devices, [free_memory(device) for device in devices], list(map(int, layers)), int(other))
 
 
-def _fill_optional(model: OmniModel, config: OmniConfig, device: torch.device, dtype: torch.dtype) -> None:
+def _fill_optional(model: OmniModel, device: torch.device, dtype: torch.dtype) -> None:
     """Give the parameters that a checkpoint may leave out a value that takes no memory."""
     unread = model.tts.model.embed_tokens.weight
     if unread.is_meta:
         assign(model, NEVER_READ, torch.zeros(1, 1, device=device, dtype=dtype).expand(unread.shape))
-    if config.llm.tie_word_embeddings:
-        model.llm.tie()
+    model.llm.tie()
 
 
 def _load_tokenizers(directory: Path, config: OmniConfig) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
@@ -281,6 +291,17 @@ def _load_vocos(path: Path, config: OmniConfig, device: torch.device) -> Vocos:
         for key, tensor in _checked_pickle(path, expected).items():
             assign(vocos, key, tensor.to(device, torch.float32, copy=True))
     return _freeze(vocos)
+
+
+def _load_voices(path: Path, config: OmniConfig, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The stored voices, if the checkpoint has some."""
+    if not path.is_file():
+        return {}
+    shards, found = [Shard(path, read_header(path))], dict[str, Tensor]()
+    expected = dict.fromkeys(shards[0].tensors, torch.Size([config.tts.hidden_size]))
+    check_tensors(shards, expected, source=path)
+    read_tensors(shards, lambda key: (device, dtype), found.__setitem__)
+    return found
 
 
 def _not_vocoding(key: str) -> bool:

@@ -8,6 +8,9 @@ rows, and each start tries them out on the weights that are loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -22,14 +25,12 @@ ROWS = 4
 @torch.inference_mode()
 def exact_rows(model: OmniModel) -> int:
     """:data:`ROWS` where a row comes out the same wherever it stands and whatever stands beside it, else 1."""
-    heads = model.llm.lm_head.weight, model.tts.tables().heads
-    for decoder, head in zip((model.llm.model, model.tts.model), heads, strict=True):
-        if not _rows_are_independent(decoder, head):
-            return 1
-    return ROWS
+    speech = partial(torch.nn.functional.linear, weight=model.tts.tables().heads)
+    independent = _rows_are_independent(model.llm.model, model.llm.logits)
+    return ROWS if independent and _rows_are_independent(model.tts.model, speech) else 1
 
 
-def _rows_are_independent(decoder: Decoder, head: Tensor) -> bool:
+def _rows_are_independent(decoder: Decoder, head: Callable[[Tensor], Tensor]) -> bool:
     weight, width = decoder.norm.weight, decoder.sizes.hidden_size
     generator = torch.Generator().manual_seed(0)
     row = torch.randn(width, generator=generator)
@@ -41,5 +42,5 @@ def _rows_are_independent(decoder: Decoder, head: Tensor) -> bool:
             arena = decoder.arena(slots=ROWS, capacity=1)
             cache = KVRows(tuple(arena.place([slot], [0], [1]) for slot in range(ROWS)), ROWS)
             states = decoder(embeds.to(weight.device, weight.dtype), cache=cache)
-            outcomes.append(torch.nn.functional.linear(states[:, 0], head)[place])
+            outcomes.append(head(states[:, 0])[place])
     return all(torch.equal(outcome, outcomes[0]) for outcome in outcomes)

@@ -92,6 +92,8 @@ class SessionState:
     spans: list[Span] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
     """Of the voice that answers, as far as it was heard."""
+    voice: Tensor | None = None
+    """A stored voice [tts hidden] that answers; None: the voice of the language model's state."""
     resets: int = 0
     past_hearing: dict[int, list[Tensor]] = field(default_factory=dict)
     """Caches of the audio encoder from before its latest resets, for marks that lie there."""
@@ -206,6 +208,7 @@ class SessionPool:
             slot=twin.slot,
             audio_slot=twin.audio_slot,
             spans=list(state.spans),
+            voice=state.voice,
             past_hearing=dict(state.past_hearing),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
+from engine.client import DEFAULT_VOICE
 from engine.conversation.answer_text import AnswerText
 from engine.conversation.executor import Executor
 from engine.conversation.sampling import SpeechSampling
@@ -87,8 +89,11 @@ class StreamingModel:
         self.window = None if window is None else KVWindow(self.pool.llm, llm.head_dim, llm.rope_theta, window)
         self.executor = Executor(loaded.model, loaded.vocos, self.pool, self.builder.specials.stop, rows=rows)
 
-    def open(self, seed: int = 0) -> SessionState:
-        return self.pool.open(seed)
+    def open(self, seed: int = 0, voice: str = DEFAULT_VOICE) -> SessionState:
+        """A new session. ``voice`` names one of the model's stored voices, if it has some."""
+        state = self.pool.open(seed)
+        state.voice = self.loaded.voices.get(voice)
+        return state
 
     def prepare(self, state: SessionState, message: Message, *, max_slices: int = 1) -> Prepared:
         """Everything that can be done before the model is asked. Sound is mono 16 kHz, float or int16.
@@ -104,6 +109,8 @@ class StreamingModel:
         mels: list[Tensor] = []
         for part in message.content:
             if isinstance(part, Image.Image):
+                if not self.config.sees:
+                    raise InputError("the message has a picture and this model has no eyes; leave pictures out")
                 images.append(self.images(part, max_slices))
                 pieces.append(ImageSlot(images[-1].grid))
             elif isinstance(part, np.ndarray):
@@ -264,7 +271,7 @@ class StreamingModel:
             self.speech_tokens,
             options.speech or self.speech_sampling,
             slot=slot,
-            speaker=self.speaker,
+            speaker=partial(self.speaker, stored=state.voice),
             clear=self._clear_text,
         )
 
@@ -273,8 +280,10 @@ class StreamingModel:
             raise InputError("nothing was fed yet; prefill a message first")
 
     @torch.inference_mode()
-    def speaker(self, states: Tensor) -> Tensor:
-        """States at ``<|spk|>`` [1, hidden] -> unit speaker vector [tts hidden]."""
+    def speaker(self, states: Tensor, stored: Tensor | None = None) -> Tensor:
+        """States at ``<|spk|>`` [1, hidden] -> unit speaker vector [tts hidden], or the ``stored`` voice."""
+        if stored is not None:
+            return stored
         return self.model.tts.speaker(states.to(self.model.device, self.model.dtype))[0]
 
     @torch.inference_mode()
@@ -359,7 +368,7 @@ class LiveAnswer:
                 self.live,
                 self.said,
                 slot=slot,
-                speaker=stream.speaker,
+                speaker=partial(stream.speaker, stored=state.voice),
                 context=stream.wave_context,
                 samples_per_code=stream.samples_per_code,
             )

@@ -23,8 +23,9 @@ class OmniModel(nn.Module):
         self.config = config
         width = config.llm.hidden_size
         self.llm = QwenDecoder(config.llm)
-        self.vpm = SiglipVisionTower(config.vision)
-        self.resampler = Resampler(config.query_num, width, config.resampler_heads, config.vision.hidden_size)
+        if config.sees:
+            self.vpm = SiglipVisionTower(config.vision)
+            self.resampler = Resampler(config.query_num, width, config.resampler_heads, config.vision.hidden_size)
         self.apm = AudioEncoder(config.audio)
         self.audio_projection_layer = AudioProjector(config.audio.ffn_dim // 4, width)
         self.tts = ConditionalChatTTS(config.tts, config.dvae)

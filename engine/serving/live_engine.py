@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
-from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
+from engine.client import DEFAULT_VOICE, INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
 from engine.config_reader import Reader, read_json
 from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
@@ -28,14 +28,13 @@ from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
-from engine.processing.prompts import UNIT, Message, TypedText, get_sys_prompt
-from engine.serving.checks import check_options
+from engine.processing.prompts import UNIT, Message, Part, TypedText, get_sys_prompt
+from engine.serving.checks import MAX_PROMPT_CHARS, check_options
 from engine.serving.live_session import LiveSession, Runtime, room_of
 from engine.serving.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
 from engine.spec import EngineSpec
 
 MINI = Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
-DEFAULT_VOICE = "default"
 PREPARING_THREADS = 2
 STOP_S = 0.5
 UNTRAINED = "This model is untrained: its weights are random, its answers mean nothing."
@@ -51,6 +50,7 @@ class LiveEngine:
         self._info: EngineInfo | None = None
         self._sessions: set[LiveSession] = set()
         self._voices: dict[str, Path] = {}
+        self._told = ""
         self._runtime: Runtime | None = None
 
     async def start(self) -> EngineInfo:
@@ -68,7 +68,9 @@ class LiveEngine:
         directory = _directory(self._spec)
         threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._runtime = Runtime(stream, scheduler, threads, read_sampling(directory))
-        self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
+        if not loaded.voices:
+            self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
+        self._told = read_text(directory / "prompt.txt", MAX_PROMPT_CHARS)
         self._info = EngineInfo(
             name="mini" if directory == MINI else directory.resolve().name,
             trained=loaded.trained,
@@ -76,8 +78,9 @@ class LiveEngine:
             parameters=loaded.parameters,
             context_limit=stream.pool.context,
             max_sessions=self._spec.max_sessions,
-            voices=(DEFAULT_VOICE, *self._voices),
-            note=read_notice(directory) if loaded.trained else UNTRAINED,
+            voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *loaded.voices])),
+            sees=loaded.config.sees,
+            note=read_text(directory / "notice.txt", 500) if loaded.trained else UNTRAINED,
             examples=read_examples(directory) if loaded.trained else (),
         )
         return self._info
@@ -124,10 +127,11 @@ class LiveEngine:
             message = get_sys_prompt(read_voice(path) if path else None, options.preset, options.language)
         except InputError as error:
             raise EngineError("bad_options", f"The session cannot be opened: {error}.") from None
-        if not options.prompt:
+        if not (told := options.prompt or self._told):
             return message
-        typed = TypedText(options.prompt)
-        return Message(message.role, [typed, *(part for part in message.content if not isinstance(part, str))])
+        # A checkpoint that brings a prompt was made of a model that expects it of the system.
+        role = "system" if self._told else message.role
+        return Message(role, [TypedText(told), *(part for part in message.content if not isinstance(part, str))])
 
     @torch.inference_mode()
     def _warm(self, loaded: LoadedModel) -> StreamingModel:
@@ -138,9 +142,9 @@ class LiveEngine:
         stream = StreamingModel(loaded, sessions=sessions, context=context, window=window, rows=rows)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
-        picture = Image.new("RGB", (448, 448))
+        seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if loaded.config.sees else []
         _finish(stream, stream.prefill(state, get_sys_prompt(mode="omni", language="en")))
-        _finish(stream, stream.prefill(state, Message("user", [UNIT, picture, silence])))
+        _finish(stream, stream.prefill(state, Message("user", [*seen, silence])))
         options = AnswerOptions(max_new_tokens=64, min_new_tokens=64)
         _finish(stream, stream.generate(state, options).task(), outputs=2)
         stream.pool.drop(state)
@@ -163,10 +167,10 @@ def load(spec: EngineSpec) -> LoadedModel:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
 
 
-def read_notice(directory: Path) -> str:
-    """What the makers of a checkpoint tell its callers, from ``notice.txt``: at most 500 characters of one line."""
-    path = directory / "notice.txt"
-    return " ".join(path.read_text(encoding="utf-8", errors="replace").split())[:500] if path.is_file() else ""
+def read_text(path: Path, most: int) -> str:
+    """A line of at most so many characters that the makers of a checkpoint put beside it: ``notice.txt`` is for its
+    callers, ``prompt.txt`` is what the model is told at the start of a call that chooses no prompt of its own."""
+    return " ".join(path.read_text(encoding="utf-8", errors="replace").split())[:most] if path.is_file() else ""
 
 
 def read_examples(directory: Path) -> tuple[str, ...]:

@@ -205,7 +205,7 @@ class LiveSession:
 
     def _begin(self, prompt: Message) -> Generator[Any, Any, None]:
         """Open the session's memory and feed the system prompt."""
-        self._state = self._stream.open(self._options.seed)
+        self._state = self._stream.open(self._options.seed, self._options.voice)
         prepared = yield self._prepare(self._state, prompt, 1)
         yield from self._stream.feed(self._state, prepared.result())
 
@@ -220,7 +220,7 @@ class LiveSession:
 
     def _feed(self, unit: Unit) -> Generator[Any, Any, None]:
         state = self._memory()
-        content = yield self._runtime.threads.submit(_content, unit, least_samples(self._stream.config))
+        content = yield self._runtime.threads.submit(_content, unit, self._stream.config)
         message, slices = Message("user", content.result()), HD_SLICES if unit.hd else 1
         prepared = yield self._prepare(state, message, slices)
         self._room.check_unit(len(prepared.result().row), has_text=bool(unit.text))
@@ -313,16 +313,16 @@ def least_samples(config: OmniConfig) -> int:
     return max(3, 2 * config.audio.pool_step - 1) * config.mel.hop_length
 
 
-def _content(unit: Unit, least: int) -> list[Part]:
+def _content(unit: Unit, config: OmniConfig) -> list[Part]:
     """A unit as the parts of a message: mark, picture and sound as the model was trained, then typed text.
 
-    Sound of less than ``least`` samples is filled up with silence.
+    Sound of less than :func:`least_samples` is filled up with silence. A model without eyes gets no picture.
     """
     parts: list[Part] = []
-    if unit.frame is not None:
+    if unit.frame is not None and config.sees:
         parts += [UNIT, decode_frame(unit.frame)]
     if len(unit.audio):
-        silence = max(0, least - len(unit.audio))
+        silence = max(0, least_samples(config) - len(unit.audio))
         parts.append(np.pad(unit.audio.astype(np.float32) / 32768, (0, silence)))
     if unit.text:
         parts.append(TypedText(unit.text))

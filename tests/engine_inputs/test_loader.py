@@ -22,8 +22,11 @@ from engine.checkpoint.devices import (
     resolve_dtype,
 )
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
+from engine.checkpoint.quantize import Quantizer, choose
+from engine.conversation.rows import ROWS, exact_rows
 from engine.errors import LoadError
 from engine.model.decoder import Decoder
+from engine.model.int8 import Int8Linear
 from tests.engine_inputs.conftest import PUBLIC
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -162,20 +165,52 @@ def test_untrained_models_follow_their_seed(tmp_path: Path, loaded: LoadedModel)
 
 
 def test_int8_stays_close(loaded: LoadedModel) -> None:
-    pytest.importorskip("torchao")
-    small = load(PUBLIC, quantize="int8").model
-    assert type(small.llm.model.layers[0].mlp.up_proj.weight.data) is not Tensor  # type: ignore[union-attr]
-    assert type(small.llm.lm_head.weight.data) is Tensor
-    x = torch.randn(1, 6, loaded.config.llm.hidden_size, generator=torch.Generator().manual_seed(0))
+    """In whole numbers on the CPU: layers, table and head, and each row for itself."""
+    quantized = load(PUBLIC, quantize="int8")
+    assert quantized.parameters == loaded.parameters
+    ids = torch.arange(0, loaded.config.llm.vocab_size, 7)
+    x = torch.randn(6, loaded.config.llm.hidden_size, generator=torch.Generator().manual_seed(0))
+    x[2] *= 1_000
     with torch.inference_mode():
-        exact, close = (model.llm.model.layers[0].get_submodule("mlp")(x) for model in (loaded.model, small))
-    assert 0 < (close - exact).norm() / exact.norm() < 0.02
+        for part in ("model.layers.0.mlp", "model.layers.0.self_attn.q_proj", "lm_head", "model.embed_tokens"):
+            given = ids if part.endswith("tokens") else x
+            exact, close = (model.llm.get_submodule(part)(given) for model in (loaded.model, quantized.model))
+            error = (close - exact).norm(dim=-1) / exact.norm(dim=-1)
+            assert 0 < error.max() < 0.04, part
+    assert exact_rows(quantized.model) == ROWS
+
+
+def test_whole_numbers_are_multiplied_exactly() -> None:
+    """Rows of the largest numbers do not overflow, a row of zeros gives the bias, one that is no number stays none."""
+    weight = torch.ones(16, 64)
+    weight[1::2] = -1
+    linear = Int8Linear(weight, torch.nn.Parameter(torch.full((16,), 0.5)))
+    x = torch.stack([torch.full((64,), 3e4), torch.full((64,), -3e4), torch.zeros(64), torch.full((64,), torch.nan)])
+    with torch.inference_mode():
+        out = linear(x)
+    assert torch.allclose(out[0], 0.5 + 64 * 3e4 * weight[:, 0])
+    assert torch.allclose(out[1], 0.5 - 64 * 3e4 * weight[:, 0])
+    assert torch.equal(out[2], torch.full((16,), 0.5))
+    assert out[3].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "weights", "chosen"),
+    [
+        ("auto", "cpu", 500_000_000, "int8"),
+        ("auto", "cpu", 20_000_000, "none"),
+        ("auto", "cuda", 500_000_000, "none"),
+        ("none", "cpu", 500_000_000, "none"),
+    ],
+)
+def test_a_large_model_is_quantised_on_a_cpu(name: str, device: str, weights: int, chosen: str) -> None:
+    assert choose(name, torch.device(device), weights) == chosen
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"quantize": "int3"}, "quantize=int3: is not a quantization; use one of none, int8, int4"),
+        ({"quantize": "int3"}, "quantize=int3: is not a quantization; use one of auto, none, int8, int4"),
         ({"quantize": "int4"}, "needs bfloat16 on a CUDA device"),
         ({"device": "quantum"}, "is not a device"),
         ({"device": "cuda:63"}, "cuda:63: is not there"),
@@ -190,7 +225,7 @@ def test_impossible_options_are_refused(options: dict[str, str], words: str) -> 
 def test_missing_torchao_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torchao.quantization", None)
     with pytest.raises(LoadError, match=r"needs torchao.*pip install"):
-        load(PUBLIC, quantize="int8")
+        Quantizer("int8", torch.device("cuda"), torch.bfloat16)
 
 
 def test_defaults_of_device_and_dtype() -> None:

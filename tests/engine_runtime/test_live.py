@@ -15,7 +15,7 @@ import soundfile
 
 from engine.client import Chunk, EngineError, EngineSession, SessionOptions, Unit
 from engine.serving.factory import create_engine
-from engine.serving.live_engine import MINI, LiveEngine, read_examples, read_notice, read_sampling, read_voice
+from engine.serving.live_engine import MINI, LiveEngine, read_examples, read_sampling, read_text, read_voice
 from engine.spec import EngineSpec
 from tests.engine_runtime.conftest import picture, unit
 
@@ -167,10 +167,10 @@ async def test_a_voice_of_the_checkpoint_can_be_chosen(tmp_path: Path) -> None:
 
 
 async def test_a_checkpoint_can_tell_its_callers_something(tmp_path: Path) -> None:
-    assert read_notice(tmp_path) == ""
+    assert read_text(tmp_path / "notice.txt", 500) == ""
     (tmp_path / "notice.txt").write_text("It knows\n  twelve words.\n" + "x" * 600, encoding="utf-8")
-    assert read_notice(tmp_path).startswith("It knows twelve words. xxx")
-    assert len(read_notice(tmp_path)) == 500
+    assert read_text(tmp_path / "notice.txt", 500).startswith("It knows twelve words. xxx")
+    assert len(read_text(tmp_path / "notice.txt", 500)) == 500
 
 
 async def test_a_checkpoint_can_tell_its_callers_what_to_say(tmp_path: Path) -> None:
