@@ -25,6 +25,10 @@ $(VENV)/.ready: requirements.txt constraints.txt
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt $(PINNED)
 	@touch $@
 
+$(VENV)/.ready-small: $(VENV)/.ready engine/requirements-small.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r engine/requirements-small.txt $(PINNED)
+	@touch $@
+
 $(VENV)/.ready-test: $(VENV)/.ready tests/requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt $(PINNED)
 	@touch $@
@@ -48,7 +52,7 @@ setup-test: $(VENV)/.ready-test $(VENV)/.ready-system
 certs: $(VENV)/.ready  ## create the local CA and the server's certificate, if missing or expired
 	$(PY) -m app.server.certs
 
-run: $(VENV)/.ready  ## set up and run the call; ends with "ready https://localhost:8443"
+run: $(VENV)/.ready $(if $(filter small,$(MODEL)),$(VENV)/.ready-small)  ## set up and run the call; ends with "ready https://localhost:8443"
 	@$(PY) -m app
 
 # One file after the other on each core: fixtures that load a model are shared within a file. Browsers come last and

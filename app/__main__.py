@@ -9,6 +9,7 @@ import sys
 from app.errors import StartError
 from app.server.options import ServerOptions
 from app.server.server import serve
+from app.server.small import with_model
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
         )
         if options.log_level != "debug":
             logging.getLogger("aioice").setLevel(logging.WARNING)  # it tells every connectivity check at level info
-        asyncio.run(serve(options))
+        asyncio.run(serve(with_model(options)))
     except StartError as error:
         print(error, file=sys.stderr)
         return 1

@@ -44,6 +44,7 @@ class Greeting:
                 "name": engine.name if engine else "",
                 "trained": engine.trained if engine else False,
                 "hears": engine.hears if engine else False,
+                "sees": engine.sees if engine else False,
                 "note": engine.note if engine else "",
                 "examples": list(engine.examples) if engine else [],
             },

@@ -75,6 +75,10 @@ def _key(text: str) -> str:
     return text
 
 
+SMALL = "small"
+"""The model that is assembled on this machine."""
+
+
 def _option(default: Any, parse: Callable[[str], Any], help: str) -> Any:
     return field(default=default, metadata={"parse": parse, "help": help})
 
@@ -93,10 +97,12 @@ class ServerOptions:
     turn_username: str = _option("", str, "user name at the TURN server")
     turn_password: str = _option("", str, "password at the TURN server; the page gets it too")
     engine: str = _option("mini", _one_of("mini", "scripted"), "the model, or scripted answers for work on the page")
-    model: str = _option("", str, "folder of a checkpoint to load in place of the shipped mini model")
+    model: str = _option("", str, "small, or the folder of a checkpoint, to load in place of the shipped mini model")
+    language: str = _option("", str, "folder of a Qwen2.5 Instruct model that small takes for its own language model")
+    cache: str = _option("", str, "folder in which small is assembled (the user's cache when not set)")
     device: str = _option("auto", str, "where the model runs: auto, cpu, mps, cuda or cuda:N")
     dtype: str = _option("auto", str, "precision of the weights: auto, float32, bfloat16 or float16")
-    quantize: str = _option("none", str, "quantization of the weights: none, int8 or int4")
+    quantize: str = _option("auto", str, "quantization of the language model: auto, none, int8 or int4")
     script: str = _option("", str, "JSON file with the answers of the scripted engine")
     key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")
     max_calls: int = _option(8, _whole(1, 1000), "calls at the same time; further callers queue")
@@ -154,8 +160,12 @@ class ServerOptions:
             raise StartError("MODEL and ENGINE=scripted exclude each other: the scripted engine loads no model.")
         if self.script and self.engine != "scripted":
             raise StartError("SCRIPT needs ENGINE=scripted: only that engine reads its answers from a file.")
-        if self.model and not Path(self.model).is_dir():
-            raise StartError(f"MODEL={self.model}: there is no such folder. Name the folder that holds config.json.")
+        if (self.language or self.cache) and self.model != SMALL:
+            raise StartError("LANGUAGE and CACHE need MODEL=small: only small is assembled.")
+        if self.model and self.model != SMALL and not Path(self.model).is_dir():
+            raise StartError(
+                f"MODEL={self.model}: there is no such folder. Name small, or the folder that holds config.json."
+            )
 
 
 class _Parser(argparse.ArgumentParser):

