@@ -32,3 +32,22 @@ async def test_the_model_answers_a_spoken_turn_with_text_and_sound(
         await person.press("end")
         await person.state("ended")
         await expect(person["error"]).to_be_hidden()
+
+
+async def test_what_the_model_was_told_is_remembered_after_a_reload(
+    browsers: Browsers, start_server: ServerFactory, listener: Path
+) -> None:
+    server = start_server("--max-calls", "1")
+    async with browsers.visit(server.address, listener) as person:
+        await person.start("voice")
+        await person["text-input"].fill("my name is anna")
+        await person.press("send")
+        await person.events("response.done")
+        await person.page.reload()
+        await person.events("welcome")
+        await person.shows("captions", "my name is anna")
+        await person["text-input"].fill("What is my name?")
+        await person.press("send")
+        await person.events("response.done")
+        await expect(person["line-model"]).to_have_count(2)
+        await expect(person["line-model"].last).to_contain_text("Anna")

@@ -88,7 +88,7 @@ function away(state) {
     case "resuming":
       return ["Going back to your call", "The browser may ask for your microphone again"];
     case "moved":
-      return ["Another tab or window has your call now. This one does not listen any more", ""];
+      return ["Another tab or window has your call now, and this one no longer listens", ""];
     case "asking":
       return ["May it hear you?", `The browser asks for your microphone${state.mode === "video" ? " and camera" : ""}`];
     case "warming":
