@@ -40,6 +40,7 @@ import { SETTINGS } from "./settings.js";
  * @property {Queue|null} queue
  * @property {{code: string, message: string, retry: boolean}|null} error
  * @property {string} notice a passing remark
+ * @property {boolean} modelAway the model does not answer, or is being restarted: the notice stays until it is back
  * @property {boolean} tapToHear the browser wants a tap before it plays sound
  * @property {number|null} liveSince performance.now() of the first welcome, ms
  * @property {boolean} kept there is a transcript of the last call
@@ -120,10 +121,14 @@ export function noCall() {
     framesSeen: 0,
     queue: null,
     error: null,
+    modelAway: false,
     tapToHear: false,
     liveSince: null,
   };
 }
+
+/** What a warning says about the model. @type {Record<string, boolean>} */
+const MODEL_AWAY = { engine_stalled: true, engine_restarting: true, engine_answers: false };
 
 /**
  * What a server event changes. Unknown types change nothing.
@@ -155,7 +160,7 @@ export function reduce(state, { type, data }, now) {
     case "queue.update":
       return { queue: { position: data.position, etaS: data.eta_s ?? null } };
     case "warning":
-      return { notice: data.message };
+      return { notice: data.message, modelAway: MODEL_AWAY[data.code] ?? state.modelAway };
     case "session.ending":
       return { ending: sooner(state.ending, { reason: data.reason, at: now + 1000 * data.in_s }, now) };
     case "session.ending_withdrawn":

@@ -85,7 +85,7 @@ export class ControlsView {
       $("self").toggleAttribute("data-mirrored", state.mirrored);
     }
     if (has("error")) this.#error(state);
-    if (has("notice")) this.#notice(state.notice);
+    if (has("notice", "modelAway")) this.#notice(state);
   }
 
   /** @param {MediaStream|null} stream */
@@ -126,12 +126,12 @@ export class ControlsView {
     $("error-action").textContent = "Try again";
   }
 
-  /** @param {string} notice */
-  #notice(notice) {
+  /** @param {State} state */
+  #notice({ notice, modelAway }) {
     clearTimeout(this.noticeTimer);
     $("notice").hidden = !notice;
     $("notice").firstElementChild.textContent = notice;
-    if (notice) this.noticeTimer = window.setTimeout(() => ($("notice").hidden = true), NOTICE_MS);
+    if (notice && !modelAway) this.noticeTimer = window.setTimeout(() => ($("notice").hidden = true), NOTICE_MS);
   }
 
   /**
