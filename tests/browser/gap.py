@@ -34,7 +34,7 @@ from app.webrtc import patches
 from app.webrtc.patches import host_addresses
 from engine.client import INPUT_RATE
 from tests.browser.server import Server
-from tests.ears.corpus import Recording, read_corpus, to_pcm
+from tests.ears.corpus import read_corpus, to_pcm
 from tests.turns.scenes import speech
 from tests.webrtc.caller import Caller
 
@@ -101,14 +101,14 @@ class Listener(Caller):
         self._listener = asyncio.create_task(listen())
 
 
-async def gap_of(listener: Listener, recording: Recording) -> dict[str, float] | None:
-    """Have the person say it; seconds to the answer's first audible frame, and what the call says took how long (ms).
-    None where the turn was cut off or not answered."""
+async def gap_of(listener: Listener, said: NDArray[np.int16]) -> dict[str, float] | None:
+    """Have the person say int16 [n] at 48 kHz; seconds to the answer's first audible frame, and the call's own timings
+    (ms). None where the turn was cut off or not answered."""
     before = len(listener.of_type("response.done"))
     begun = len(listener.of_type("response.started"))
     listener.audible.clear()
     listener.answered.clear()
-    listener.person.say(to_pcm(librosa.resample(speech(recording), orig_sr=INPUT_RATE, target_sr=RATE)))
+    listener.person.say(said)
     await listener.person.said.wait()
     cut_off = len(listener.of_type("response.started")) > begun
     with contextlib.suppress(TimeoutError):
@@ -122,7 +122,7 @@ async def gap_of(listener: Listener, recording: Recording) -> dict[str, float] |
     return {"gap_s": heard[0] - listener.person.said_at, **timings}
 
 
-async def measure(address: str, people: Sequence[Recording], policies: Mapping[str, Mapping[str, Any]]) -> None:
+async def measure(address: str, said: Sequence[NDArray[np.int16]], policies: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line for each policy."""
     patches.apply()
     host_addresses.choose(["127.0.0.1"])
@@ -141,9 +141,9 @@ async def measure(address: str, people: Sequence[Recording], policies: Mapping[s
             await listener.accept(answer["sdp"])
             await listener.connected()
         await asyncio.sleep(1.0)
-        for recording in people:
+        for utterance in said:
             for name, listener in listeners.items():
-                result = await gap_of(listener, recording)
+                result = await gap_of(listener, utterance)
                 if result is None:
                     failed[name] += 1
                 else:
@@ -179,10 +179,11 @@ def main() -> None:
     names = args.policy or list(POLICIES)
     policies = {name: POLICIES[name] if name in POLICIES else json.loads(name) for name in names}
     people = read_corpus(args.corpus, tuning=args.tuning, most=args.most)
+    said = [to_pcm(librosa.resample(speech(person), orig_sr=INPUT_RATE, target_sr=RATE)) for person in people]
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), *flags).start()
         try:
-            asyncio.run(measure(server.address, people, policies))
+            asyncio.run(measure(server.address, said, policies))
         finally:
             server.stop()
 
