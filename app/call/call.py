@@ -79,7 +79,7 @@ class Call:
         )
         self._ears = CallEars(config, self.judged, held=held)
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
-        self.output = SpeechQueue(self._on_played, tap.speech if tap else None, config.media.fade_out_ms)
+        self.output = SpeechQueue(self._on_played, self._on_pulled, config.media.fade_out_ms)
         self._delivery = AnswerDelivery(config, self.output, self._outbox)
         self.link = EngineLink(
             session, self._on_result, self._has_room, fault=self.fault, engine_changed=self._engine_changed, held=held
@@ -175,6 +175,11 @@ class Call:
         self._cut_units()
         if (shown := self._ears.shown(self._t)) is not None:
             self._outbox.event("vad", shown)
+
+    def _on_pulled(self, pcm: NDArray[np.int16]) -> None:
+        self._ears.played(pcm)
+        if self._tap:
+            self._tap.speech(pcm)
 
     def _on_played(self, epoch: int, samples: int) -> None:
         if self._closed:

@@ -139,6 +139,22 @@ class SilenceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EchoConfig:
+    """How the answer's own echo in the microphone is kept from being taken for a person."""
+
+    gate: bool = True
+    """Whether frames that what was played explains count as silent. Without an echo this changes nothing."""
+    max_delay_ms: int = _number(800, 100, 2_000)
+    """How long an echo may be under way: network, jitter buffers, loudspeaker and room."""
+    likeness_min: float = _number(0.7, 0.3, 1.0)
+    """How alike what was played and what is heard must be for an echo: correlation of their levels over 1.5 s."""
+    margin_db: float = _number(8.0, 0.0, 30.0)
+    """How much louder than expected an echo may be in a band."""
+    unexplained_max: float = _number(0.3, 0.0, 1.0)
+    """Share of a frame's energy that may lie above that before the frame is more than echo."""
+
+
+@dataclass(frozen=True, slots=True)
 class MediaConfig:
     """Bounds of what is buffered on the way in and out."""
 
@@ -174,6 +190,7 @@ class CallConfig:
     vad: VadConfig = field(default_factory=VadConfig)
     turn: TurnConfig = field(default_factory=TurnConfig)
     silence: SilenceConfig = field(default_factory=SilenceConfig)
+    echo: EchoConfig = field(default_factory=EchoConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
 
     @classmethod

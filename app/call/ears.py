@@ -10,15 +10,21 @@ from numpy.typing import NDArray
 
 from app.call import turn
 from app.call.config import CallConfig
+from app.call.echo.gate import EchoGate
 from app.call.end_of_turn import EndOfTurn, TurnJudge
 from app.call.feeder import samples_of
 from app.call.vad import create_detector, create_tracker, level_dbfs
+from app.call.vad.detector import SILENCE_DBFS
 from app.call.vad.meter import LevelMeter
 from app.call.vad.speech import SpeechEvent
 
+UNVOICED = 0.5
+"""What is below that is taken for the room."""
+
 
 class CallEars:
-    """The voice detector with its tracker, the level meter, and the one who is asked whether a turn is over."""
+    """The voice detector with its tracker behind the echo gate, the level meter, and the one who is asked whether a
+    turn is over."""
 
     def __init__(self, config: CallConfig, judged: Callable[[int, float], None], *, held: bool) -> None:
         """``judged(end, probability)`` hears of every judgement; with ``held`` nobody is asked, since a recording has
@@ -27,17 +33,29 @@ class CallEars:
         self._held = held
         self._detector = create_detector(config.vad)
         self.speech = create_tracker(config.vad)
+        self._echo = EchoGate(config.echo)
         self._meter = LevelMeter()
         self._judge = TurnJudge(_listener, judged)
         self._level = 0.0
+        self._room_dbfs = SILENCE_DBFS
+        """Level of the newest frame without voice or echo."""
         if self._asks:
             self._judge.prepare()
 
     def push(self, frame: NDArray[np.int16]) -> SpeechEvent | None:
         """The next 20 ms, int16 [320] at 16 kHz; what that changes for whoever speaks."""
         self._judge.push(frame)
-        self._level = level_dbfs(frame)
-        return self.speech.push(self._detector.push(frame), self._level)
+        self._level = level = level_dbfs(frame)
+        voice = self._detector.push(frame)
+        if self._echo.explains(frame):
+            voice, level = 0.0, min(level, self._room_dbfs)
+        elif voice < UNVOICED:
+            self._room_dbfs = level
+        return self.speech.push(voice, level)
+
+    def played(self, pcm: NDArray[np.int16]) -> None:
+        """What was pulled for the listener, int16 at 24 kHz, silence included: the microphone may hear it."""
+        self._echo.played(pcm)
 
     def shown(self, t_samples: int) -> dict[str, Any] | None:
         """What the client is told of the newest frame; None for nothing new."""
@@ -50,12 +68,14 @@ class CallEars:
 
     def configure(self, config: CallConfig) -> turn.SpeechEnded | None:
         """New options take effect at once; a changed detector begins anew, and speech that it heard is over."""
-        changed, self._config = config.vad != self._config.vad, config
-        if not changed:
+        before, self._config = self._config, config
+        if config.echo != before.echo:
+            self._echo = EchoGate(config.echo)
+        if config.vad == before.vad:
             return None
-        before = self.speech
-        self._detector, self.speech = create_detector(config.vad), create_tracker(config.vad, before.now)
-        return turn.SpeechEnded(before.last_voiced, before.spoken_ms) if before.speaking else None
+        speech = self.speech
+        self._detector, self.speech = create_detector(config.vad), create_tracker(config.vad, speech.now)
+        return turn.SpeechEnded(speech.last_voiced, speech.spoken_ms) if speech.speaking else None
 
     async def idle(self) -> None:
         """Return when no question is open."""

@@ -1,7 +1,8 @@
 """Call bundles: a folder that holds one call, to be replayed and scored.
 
 ===================  =================================================================================================
-``call.json``        ``{"format": 1, "options": {…}}``; options as in the offer of a call (:mod:`app.call.config`)
+``call.json``        ``{"format": 1, "options": {…}}``; options as in the offer of a call (:mod:`app.call.config`);
+                     optional ``leak``: how the microphone hears the answers (:mod:`app.replay.leak`)
 ``audio.*``          the microphone: WAV, FLAC, Ogg, Opus or MP3, 8–192 kHz, mono or stereo
 ``video.*``          optional camera: MP4, MKV, WebM or Y4M, or instead of it …
 ``frames/``          … pictures named ``<milliseconds>.jpg`` or ``.png``
@@ -51,7 +52,9 @@ from app.replay.bundle_media import (
     video_pictures,
 )
 from app.replay.expect import Expectation, ExpectError, parse_expectations
+from app.replay.leak import Leak
 from app.text import is_unicode
+from engine.client import INPUT_RATE
 
 FORMAT = 1
 """Version of the folder's layout, ``format`` in call.json."""
@@ -71,6 +74,8 @@ class Bundle:
     engine: str | None = None
     """Name of the engine that a recording was made with."""
     call_id: str = "replay"
+    leak: Leak | None = None
+    """How the microphone hears what the replayed call plays; of a recording, the audio has it."""
     video: Path | None = None
     stills: tuple[tuple[int, Path], ...] = ()
 
@@ -99,6 +104,8 @@ def read_bundle(path: str | Path) -> Bundle:
         remedy = f"add the microphone as one of {', '.join(AUDIO_NAMES)} (silence will do)"
         raise BundleError(folder, "has no audio", remedy)
     audio = read_audio(audio_path)
+    if call.leak is not None and audio.rate != INPUT_RATE:
+        raise BundleError(audio_path, f"has {audio.rate} Hz, and call.json a leak", f"save it with {INPUT_RATE} Hz")
     video = _only_one(folder, VIDEO_NAMES)
     stills: list[tuple[int, Path]] = []
     if (folder / "frames").exists():
@@ -108,15 +115,17 @@ def read_bundle(path: str | Path) -> Bundle:
     if video is not None:
         check_video(video)
     commands = read_commands(folder / "commands.jsonl")
+    timing = read_timing(folder / "timing.jsonl", len(commands))
     return Bundle(
         path=folder,
-        config=call.config,
+        config=call.config if timing is None or call.gated else call.config.updated({"echo": {"gate": False}}),
         audio=audio,
         commands=commands,
         expectations=read_expectations(folder),
-        timing=read_timing(folder / "timing.jsonl", len(commands)),
+        timing=timing,
         engine=call.engine,
         call_id=call.call_id,
+        leak=call.leak,
         video=video,
         stills=tuple(stills),
     )
@@ -140,6 +149,7 @@ def write_bundle(
     rate: int,
     *,
     options: Mapping[str, Any] | None = None,
+    leak: Leak | None = None,
     frames: Mapping[int, bytes] | None = None,
     commands: Iterable[Mapping[str, Any]] = (),
     expect: Iterable[Mapping[str, Any]] = (),
@@ -153,7 +163,7 @@ def write_bundle(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(folder, "exists already", "choose a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    call = {"format": FORMAT, "options": dict(options or {})}
+    call = {"format": FORMAT, "options": dict(options or {})} | ({} if leak is None else {"leak": leak.as_mapping()})
     _write_text(folder / "call.json", encode(call) + "\n")
     soundfile.write(folder / "audio.wav", audio, rate, subtype="PCM_16")
     for milliseconds, picture in sorted((frames or {}).items()):
@@ -172,6 +182,9 @@ class _Call:
     config: CallConfig
     engine: str | None
     call_id: str
+    leak: Leak | None
+    gated: bool
+    """The options say whether the echo gate is on: recordings did not before there was one, and had none."""
 
 
 def _read_call(path: Path) -> _Call:
@@ -198,11 +211,17 @@ def _read_call(path: Path) -> _Call:
         config = CallConfig.from_mapping(options)
     except OptionError as error:
         raise BundleError(path, f"has wrong options: {str(error).rstrip('.')}", "correct or remove them") from None
+    try:
+        leak = Leak.from_mapping(call["leak"]) if "leak" in call else None
+    except ValueError as error:
+        raise BundleError(path, f"has a wrong leak: {error}", "correct or remove it") from None
     engine, call_id = call.get("engine"), call.get("call_id")
     return _Call(
         config,
         engine=engine.get("name") if isinstance(engine, dict) else None,
         call_id=call_id if isinstance(call_id, str) else "replay",
+        leak=leak,
+        gated="echo" in options,
     )
 
 

@@ -24,6 +24,7 @@ from app.call.media_time import FRAME_SAMPLES
 from app.replay.bundle import Bundle
 from app.replay.bundle_lines import TimedCommand, TimedInput
 from app.replay.bundle_media import Picture, read_still
+from app.replay.leak import LeakyRoom
 from app.replay.record_files import SpeechFile
 from engine.client import INPUT_RATE, OUTPUT_RATE, Engine, EngineError
 
@@ -96,6 +97,7 @@ async def _play(call: Call, bundle: Bundle, pace: _Pace, max_tail_s: float) -> b
     """Feed the bundle and then silence, until the last turn is answered; False if that took too long."""
     inputs = _Inputs(bundle)
     audio, rate = bundle.audio.samples, bundle.audio.rate
+    room = LeakyRoom(bundle.leak) if bundle.leak is not None else None
     step = rate // 100  # 10 ms: never more than one frame of media time at once
     pts = 0
     while True:
@@ -112,10 +114,12 @@ async def _play(call: Call, bundle: Bundle, pace: _Pace, max_tail_s: float) -> b
             samples = audio[pts : pts + step]
             if len(samples) < step:
                 samples = np.pad(samples, (0, step - len(samples)))
-            call.microphone.push(samples, rate, pts)
+            call.microphone.push(room.hear(samples) if room is not None else samples, rate, pts)
             pts += step
         await call.idle()
-        call.output.pull(PULL_SAMPLES)
+        played = call.output.pull(PULL_SAMPLES)
+        if room is not None:
+            room.play(played)
         await pace.reach(call.t_samples)
 
 

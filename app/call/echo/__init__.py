@@ -1,0 +1,1 @@
+"""The answer's own sound in the microphone: which frames are nothing but that."""
