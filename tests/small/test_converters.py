@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from engine.errors import LoadError
 from engine.small.ctranslate2 import read_variables, whisper_tensors
@@ -86,7 +87,7 @@ def test_a_file_that_is_cut_or_of_another_kind_is_refused(tmp_path: Path) -> Non
             read_variables(path)
 
 
-def test_whisper_is_read_as_its_library_reads_it() -> None:
+def test_whisper_is_read_as_its_library_reads_it(tmp_path: Path) -> None:
     path = real("whisper-base.bin")
     from transformers import WhisperConfig, WhisperModel
 
@@ -98,13 +99,14 @@ def test_whisper_is_read_as_its_library_reads_it() -> None:
     model = WhisperModel(config).eval()
     model.load_state_dict(ours)
     library = pytest.importorskip("ctranslate2")
-    folder = path.parent / "as-a-model"
-    folder.mkdir(exist_ok=True)
-    for name, target in (("model.bin", path), ("config.json", path.with_name("whisper-config.json"))):
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(target)
+    words = [f"unused{number}" for number in range(51865)]
+    for word, number in Tokenizer.from_file(str(real("whisper-tokenizer.json"))).get_vocab().items():
+        words[number] = word
+    (tmp_path / "vocabulary.json").write_text(json.dumps(words))
+    (tmp_path / "model.bin").symlink_to(path)
+    (tmp_path / "config.json").symlink_to(real("whisper-config.json"))
     mel = np.random.default_rng(0).standard_normal((1, 80, 3000)).astype(np.float32)
-    reference = library.models.Whisper(str(folder), device="cpu", compute_type="float32")
+    reference = library.models.Whisper(str(tmp_path), device="cpu", compute_type="float32")
     theirs = np.array(reference.encode(library.StorageView.from_array(mel)))
     with torch.inference_mode():
         states = model.encoder(torch.from_numpy(mel)).last_hidden_state.numpy()
