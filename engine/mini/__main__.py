@@ -78,6 +78,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile transformer layers: faster, needs g++")
     parser.add_argument("--no-export", action="store_true", help="leave the checkpoint as it is")
     parser.add_argument("--unpack", action="store_true", help="let stages that never ran begin at the shipped weights")
+    parser.add_argument("--blend", type=float, default=1.0, metavar="SHARE",
+                        help="export weights so far on the way from what was unpacked to what was trained")  # fmt: skip
     parser.add_argument("--pack", type=int, metavar="N", help="make shards of N utterances instead of training")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -102,7 +104,7 @@ def main() -> None:
         from engine.mini.export import export
         from engine.mini.measure.plots import plot
 
-        print("exported:", ", ".join(export(config, args.folder)))
+        print("exported:", ", ".join(export(config, args.folder, blend=args.blend)))
         plot(args.folder)
 
 

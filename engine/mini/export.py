@@ -32,11 +32,15 @@ SILENCE = -20.0
 UNUSED = "tts.model.embed_tokens.weight"
 
 
-def collect(config: OmniConfig, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
+def collect(
+    config: OmniConfig, folder: Path, blend: float = 1.0
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Weights of the model and of the vocoder, and the names of the stages that they come from.
 
     A stage that was unpacked and not trained since gives what was unpacked. What no stage has is random from a fixed
-    seed; a talker that was not trained is made silent.
+    seed; a talker that was not trained is made silent. With ``blend`` below 1 the model's weights lie so far on the way
+    from what was unpacked to what was trained since: what is new is kept for the most part, and what a short training
+    has made worse comes back (Wortsman et al., arXiv 2109.01903).
     """
     torch.manual_seed(0)
     model, vocos = OmniModel(config), Vocos(config.vocos)
@@ -45,6 +49,7 @@ def collect(config: OmniConfig, folder: Path) -> tuple[dict[str, Tensor], dict[s
         vocos.head.out.weight.zero_()
         vocos.head.out.bias[: config.vocos.n_fft // 2 + 1] = SILENCE
     found: dict[str, None] = {}
+    unpacked: dict[str, Tensor] = {}
     for ending in ("start.pt", "pt"):
         for stage, prefixes in (*SOURCES.items(), ("vocoder", (("vocos.", ""),))):
             file = folder / f"{stage}.{ending}"
@@ -52,7 +57,9 @@ def collect(config: OmniConfig, folder: Path) -> tuple[dict[str, Tensor], dict[s
                 held: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=False)["modules"]
                 begin_at(vocos if stage == "vocoder" else model, _renamed(held, prefixes))
                 found[stage] = None
+        unpacked = unpacked or {key: weight.clone() for key, weight in model.state_dict().items()}
     state = model.state_dict()
+    state = {key: torch.lerp(unpacked[key], weight, blend) for key, weight in state.items()} if blend < 1 else state
     state.pop(UNUSED, None)
     return state, vocos.state_dict(), list(found)
 
@@ -80,9 +87,10 @@ def mute(model: OmniModel) -> None:
         nn.init.zeros_(parameter)
 
 
-def export(config: OmniConfig, folder: Path, target: Path = CHECKPOINT) -> list[str]:
-    """Writes ``model.safetensors`` and ``assets/vocos.safetensors``; returns the stages that went in."""
-    model, vocos, found = collect(config, folder)
+def export(config: OmniConfig, folder: Path, target: Path = CHECKPOINT, blend: float = 1.0) -> list[str]:
+    """Writes ``model.safetensors`` and ``assets/vocos.safetensors``; returns the stages that went in. ``blend``: see
+    :func:`collect`."""
+    model, vocos, found = collect(config, folder, blend)
     half = {k: v.to(torch.bfloat16).contiguous() for k, v in model.items()}
     save_file(half, target / "model.safetensors", metadata={"format": "pt"})
     save_file({k: v.to(torch.bfloat16).contiguous() for k, v in vocos.items()}, target / "assets" / "vocos.safetensors")

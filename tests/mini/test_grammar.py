@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engine.mini.sound.hearing_data import lexicon
 from engine.mini.world import grammar
 from engine.mini.world.conversations import shown_conversation, spoken_conversation
+from engine.mini.world.halves import half
 from engine.mini.world.rendering import render
 from engine.mini.world.scenes import Scene, Thing, ask, describe, random_scene
 from engine.mini.world.vocabulary import TENS, UNITS, number
@@ -168,7 +169,7 @@ def test_nothing_that_was_told_is_forgotten_in_a_conversation(
 def test_every_word_of_a_question_can_be_heard(seed: int, shown: bool) -> None:
     source = random.Random(seed)
     turns = shown_conversation(source) if shown else spoken_conversation(source)
-    asked = {word for turn, _ in turns if turn.skill != "ood" for word in turn.heard.split()}
+    asked = {word for turn, _ in turns if turn.skill not in ("ood", "everyday") for word in turn.heard.split()}
     assert asked <= HEARD
 
 
@@ -176,6 +177,53 @@ def test_the_first_screen_suggests_what_can_be_understood() -> None:
     examples = read_examples(MINI)
     assert 3 <= len(examples) <= 6
     assert {word for example in examples for word in grammar.plain(example).split()} <= HEARD
+
+
+def test_everyday_sentences_to_judge_by_are_none_of_those_to_learn_from() -> None:
+    rng = random.Random(1)
+    learned, judged = ({grammar.everyday(rng, judge=judge).heard for _ in range(5_000)} for judge in (False, True))
+    assert len(learned) > 300
+    assert len(judged) > 150
+    assert not learned & judged
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**9), st.booleans())
+def test_everyday_sentences_get_no_answer_that_may_be_false(seed: int, judge: bool) -> None:
+    turn = grammar.everyday(random.Random(seed), judge=judge)
+    assert "{" not in turn.heard
+    true = ("I do not know the weather.", "I do not have a clock.")
+    assert turn.answer in (grammar.NOT_UNDERSTOOD, *true)
+
+
+@pytest.mark.parametrize(
+    ("skill", "whole", "begun", "answer"),
+    [
+        ("memory", "my name is anna", "my name is", grammar.NOT_UNDERSTOOD),
+        ("arithmetic", "what is three plus four", "what is three plus", grammar.NOT_UNDERSTOOD),
+        ("counting", "count from three to six", "count from three to", grammar.NOT_UNDERSTOOD),
+        ("smalltalk", "hello how are you", "hello", "Hello! How can I help you?"),
+        ("memory", "my number is forty two", "my number is forty", "The number is forty."),
+        ("dictation", "seven four two", "seven four", "You said seven four."),
+        ("dictation", "repeat after me seven four", "repeat after", grammar.NOT_UNDERSTOOD),
+        ("dictation", "repeat after me seven four", "repeat after me seven", "You said seven."),
+    ],
+)
+def test_half_of_a_message_is_answered_as_far_as_it_is_one(skill: str, whole: str, begun: str, answer: str) -> None:
+    made = {}
+    for seed in range(100):
+        part = half(grammar.Turn(whole, "", skill), random.Random(seed))
+        assert part is not None
+        assert whole.startswith(part.heard + " ")
+        assert not part.over
+        made[part.heard] = part.answer
+    assert made[begun] == answer
+
+
+def test_half_of_a_message_asks_for_nothing_that_only_the_conversation_tells() -> None:
+    begun = {half(grammar.Turn("what did i say my name was", "", "memory"), random.Random(seed)) for seed in range(100)}
+    assert None in begun  # "what did i say" asks for something else
+    assert {part.answer for part in begun if part is not None} == {grammar.NOT_UNDERSTOOD}
 
 
 def test_strange_words_are_not_told_from_each_other() -> None:

@@ -28,6 +28,7 @@ from engine.mini.sound.synthesis import Flite, Speech
 from engine.mini.sound.voices import Voices
 from engine.mini.world import grammar
 from engine.mini.world.conversations import seen_turn
+from engine.mini.world.halves import some_half
 from engine.mini.world.rendering import JUDGE_FONTS, render
 from engine.mini.world.scenes import Scene, random_scene
 
@@ -126,6 +127,7 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
         write_call(folder / f"{count:04d}_{case.turns[-1].skill}_{case.family}_{level}", sound, RATE, options=OPTIONS,
                      frames=frames, expect=expect)  # fmt: skip
         count += 1
+    count = refusals(folder, people, cache, 2 * each, count)
     source = random.Random(5)
     for _ in range(each * 4):
         scene = random_scene(source)
@@ -144,6 +146,22 @@ def make(folder: Path, people: Path, cache: Path, each: int) -> int:
         write_call(folder / f"{count:04d}_noise_noise_clean", samples, RATE, options=OPTIONS,
                      expect=[{"text_not": ["you said", "is", "my"], "note": "noise"}])  # fmt: skip
         count += 1
+    return count
+
+
+def refusals(folder: Path, people: Path, cache: Path, each: int, count: int) -> int:
+    """Writes bundles of everyday sentences that were kept apart, and of halves of messages, from number ``count`` on;
+    returns the number after the last."""
+    voices = Voices(cache, people, validation=True)
+    rng, source = np.random.default_rng(7), random.Random(7)
+    for _ in range(each):
+        for turn in (grammar.everyday(source, judge=True), some_half(source, judge=True)):
+            skill = "half" if not turn.over else "everyday"
+            speech = voices.read(turn.heard, rng, "espeak")
+            expect = [{"turn": 1, "text_exact": turn.answer, "note": turn.heard}]
+            write_call(folder / f"{count:04d}_{skill}_espeak_clean", recording([speech], None, rng), RATE,
+                       options=OPTIONS, expect=expect)  # fmt: skip
+            count += 1
     return count
 
 

@@ -89,14 +89,19 @@ class DialogueBatch:
     """Row, first and last target position, skill of every answer."""
     looks: list[tuple[int, int, int]] = field(default_factory=list)
     """Row, a position, and one that it looks at to know the next word (:mod:`engine.mini.stages.looking`)."""
+    ends: list[tuple[int, int, bool]] = field(default_factory=list)
+    """Row and last position of every turn of the person, and whether they are done: where an engine reads how probable
+    :attr:`end_token` is."""
+    end_token: int = 0
 
 
 def read_words(
-    text: str, words: HeardWords, rng: np.random.Generator, errors: float, spacing: float = 1.0
+    text: str, words: HeardWords, rng: np.random.Generator, errors: float, spacing: float = 1.0, misheard: float = 0.0
 ) -> list[int]:
     """What ideal ears would write into the sound tokens of a reading of ``text``: ids of words, blanks between them.
 
-    ``errors`` is the share of words that are lost or not understood; ``spacing`` 0 to 1 scales the blanks.
+    ``errors`` is the share of words that are lost or not understood; ``misheard`` that of unknown words that are taken
+    for a known one, for two unknown ones, or not noticed; ``spacing`` 0 to 1 scales the blanks.
     """
     ids: list[int] = []
 
@@ -106,6 +111,11 @@ def read_words(
     blanks(1, 5)
     for token in words.encode(text):
         event = rng.random()
+        if token == words.garbage and rng.random() < misheard:
+            heard = words.vocabulary[int(rng.integers(1, len(words.vocabulary)))]
+            ids.extend(([heard], [token] * 2, [])[rng.choice(3, p=(0.6, 0.2, 0.2))])
+            blanks(1, 4)
+            continue
         if event < errors / 2:
             blanks(1, 3)
             continue
@@ -134,7 +144,7 @@ def system_pieces(dialogue: Dialogue, source: random.Random) -> list[Piece]:
 
 def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.Random) -> DialogueBatch:
     """Token rows of whole conversations, padded at the end."""
-    batch = DialogueBatch(torch.zeros(0), torch.zeros(0))
+    batch = DialogueBatch(torch.zeros(0), torch.zeros(0), end_token=builder.specials.im_end)
     rows, targets = [], []
     for number, dialogue in enumerate(dialogues):
         row = builder(system_pieces(dialogue, source) if dialogue.prompt is not None else [])
@@ -151,6 +161,7 @@ def build(dialogues: Sequence[Dialogue], builder: TokenBuilder, source: random.R
         answers: list[tuple[int, list[int]]] = []
         for index, said in enumerate(dialogue.turns):
             shown = _add_turn(batch, number, said, index, builder, ids, aims)
+            batch.ends.append((number, len(ids) - 1, said.turn.over))
             if said.read is not None and dialogue.caller_tone is not None:
                 batch.tones.append((*batch.read[-1], dialogue.caller_tone))
             row = builder([answer_header()])

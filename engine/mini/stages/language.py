@@ -27,6 +27,7 @@ from engine.mini.stages.training import Budget, Losses, chances, train
 from engine.mini.stages.voice_choice import Example, decoder_layer, plant_voice_choice
 from engine.mini.world import grammar
 from engine.mini.world.conversations import seen_turn, shown_conversation, spoken_conversation, told_conversation
+from engine.mini.world.halves import some_half, with_halves
 from engine.mini.world.scenes import Scene, random_scene
 from engine.mini.world.vocabulary import DIGITS, LETTERS, MONTHS, NAMES, UNITS, WORDS
 from engine.mini.world.words import (
@@ -54,6 +55,11 @@ FAINT, NOISY = 0.6, 0.8
 """What a read word loses of its embedding at most, and the most noise on it, as a share of an embedding."""
 VOICE_PROMPTS = 0.4
 """Share of conversations that begin with a voice prompt."""
+HALVES = 0.15
+"""Share of the turns of a conversation before which a half of them is answered."""
+MISHEARD = 0.4
+"""Share of unknown words that are not heard as one."""
+END_WEIGHT = 0.3
 ANY_WORDS = sorted({*WORDS, *NAMES, *UNITS, *LETTERS, *MONTHS})
 
 
@@ -142,7 +148,7 @@ class Language(nn.Module):
 
     def losses(self, embeds: Tensor, batch: DialogueBatch, *, focal: bool = False) -> Losses:
         """Cross-entropy of the answers, squared distance of the speaker positions to their voices' vectors, and
-        cross-entropy of where one head looks.
+        cross-entropies of where one head looks and of whether the person is done.
 
         Most tokens of an answer follow from those before; with ``focal`` what is not yet known counts more
         (arXiv 1708.02002), which helps where everything can be known.
@@ -156,24 +162,48 @@ class Language(nn.Module):
         each = F.cross_entropy(self.llm.logits(states[rows, columns]).float(), aims, reduction="none")
         weight = (1.05 - (-each.detach()).exp() if focal else torch.ones_like(each)) * (aims >= 0)
         answer = (weight * each).sum() / weight.sum()
+        end = self._end_loss(states, batch)
         places = torch.tensor(batch.speakers, device=states.device)
         aimed: Tensor = self.voices[torch.tensor(batch.voices, device=states.device)]  # type: ignore[index]
         voice = F.mse_loss(states[places[:, 0], places[:, 1]].float(), aimed)
-        return {"loss": answer + 0.5 * voice + 0.5 * look, "answer": answer, "voice": voice, "look": look}
+        loss = answer + 0.5 * voice + 0.5 * look + END_WEIGHT * end
+        return {"loss": loss, "answer": answer, "voice": voice, "look": look, "end": end}
+
+    def end_scores(self, states: Tensor, batch: DialogueBatch) -> Tensor:
+        """Log-probability [N] that the model gives the end of the message after each turn of the person."""
+        rows, columns, _ = torch.tensor(batch.ends, device=states.device).T
+        more = -len(rows) % (4 * EVEN)
+        scores = self.llm.logits(states[F.pad(rows, (0, more)), F.pad(columns, (0, more))])
+        return scores.float().log_softmax(-1)[: len(rows), batch.end_token]
+
+    def _end_loss(self, states: Tensor, batch: DialogueBatch) -> Tensor:
+        """Cross-entropy of whether the person is done."""
+        scores = self.end_scores(states, batch).clamp(max=-1e-6)
+        over = torch.tensor([over for *_, over in batch.ends], device=states.device)
+        return -torch.where(over, scores, torch.log(-torch.expm1(scores))).mean()
 
 
 def accuracy(language: Language, judged: Iterable[tuple[Tensor, DialogueBatch]]) -> dict[str, float]:
-    """Share of answers that greedy decoding would give right, by skill, in batches with their embeddings."""
+    """Share of answers that greedy decoding would give right, by skill, in batches with their embeddings; and how
+    probable on average it is found that the person is done, when they are and when they are not."""
     hits: dict[str, list[bool]] = defaultdict(list)
+    done: dict[str, list[float]] = defaultdict(list)
     for embeds, batch in judged:
-        best = language.llm.logits(language.llm(embeds)).argmax(-1).cpu()
+        states = language.llm(embeds)
+        best = language.llm.logits(states).argmax(-1).cpu()
         for row, first, last, skill in batch.skills:
             hits[skill].append(bool((best[row, first:last] == batch.targets[row, first:last]).all()))
-    return {f"acc_{skill}": sum(each) / len(each) for skill, each in sorted(hits.items())}
+        ends = language.end_scores(states, batch).exp().tolist()
+        for probability, (*_, over), (*_, skill) in zip(ends, batch.ends, batch.skills, strict=True):
+            done[f"{'done' if over else 'half'}_{skill}"].append(probability)
+    right = {f"acc_{skill}": sum(each) / len(each) for skill, each in sorted(hits.items())}
+    return right | {f"p_{kind}": sum(each) / len(each) for kind, each in sorted(done.items())}
 
 
 FIRST = ("list", "list", "list", "typed")
-LATER = ("talk", "seen", "read", "told", "voiced", "seen", "typed", "talk", "seen", "list", "told")
+LATER = (
+    "talk", "ends", "seen", "read", "ends", "told", "voiced", "ends", "seen", "typed", "talk", "ends", "list", "told",
+)  # fmt: skip
 """Kinds of batches that take turns, in the beginning and later."""
 
 
@@ -188,7 +218,7 @@ def text_batch(
     Lists teach to repeat: to say a word, find the one before among those that were heard, and take its follower.
     Attention learns that soonest where a row asks for it thirty times and nothing else tells the answer. Typed
     single turns are the cheapest way to learn sums by heart, single questions about a picture to find things in it,
-    conversations about what was told to remember."""
+    conversations about what was told to remember, halves of messages (``ends``) to tell when somebody is done."""
 
     def make(step: int) -> DialogueBatch:
         rng, source = chances(seed, step)
@@ -200,6 +230,8 @@ def text_batch(
             dialogues = [told_dialogue(words, rng, source) for _ in range(TOLD * size)]
         elif kind == "list":
             dialogues = [long_list(words, rng, source) for _ in range(LISTS * size)]
+        elif kind == "ends":
+            dialogues = [end_dialogue(words, rng, source) for _ in range(SHORT * size)]
         elif kind == "seen":
             dialogues = [shown_question(words, rng, source) for _ in range(SHORT * size // 2)]
         else:
@@ -245,13 +277,13 @@ def _typed_or_read(
     noise: float, typed: float,
 ) -> list[Said]:  # fmt: skip
     said = []
-    for turn, scene in turns:
+    for turn, scene in with_halves(turns, source, HALVES):
         seen = picture_ids(scene.slots(), words.builder) if scene else None
         if rng.random() < typed:
             said.append(Said(written(turn, source), seen=seen))
         else:
             errors = 0.08 * noise * rng.random() if turn.skill == "smalltalk" else 0.0
-            said.append(Said(turn, read=read_words(turn.heard, words, rng, errors), seen=seen))
+            said.append(Said(turn, read=read_words(turn.heard, words, rng, errors, misheard=MISHEARD), seen=seen))
     return said
 
 
@@ -265,7 +297,17 @@ def short_dialogue(
             break
     if typed:
         return Dialogue([Said(written(turn, source))], prompt)
-    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0))], prompt)
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, 0.0, misheard=MISHEARD))], prompt)
+
+
+def end_dialogue(words: HeardWords, rng: np.random.Generator, source: random.Random) -> Dialogue:
+    """One message, or half of one, of any kind, by itself."""
+    kind = source.random()
+    turn = some_half(source) if kind < 0.5 else grammar.everyday(source) if kind < 0.75 else grammar.turn(source)
+    if source.random() < 0.2:
+        return Dialogue([Said(written(turn, source))], None)
+    errors = 0.06 * source.random() if turn.skill == "smalltalk" else 0.0
+    return Dialogue([Said(turn, read=read_words(turn.heard, words, rng, errors, misheard=MISHEARD))], None)
 
 
 def shown_question(
@@ -301,7 +343,9 @@ def written(turn: grammar.Turn, source: random.Random) -> grammar.Turn:
     heard = turn.heard
     if source.random() < 0.5:
         question = heard.split()[0] in ("what", "how", "who", "where", "which", "can", "do", "are", "is", "what's")
-        heard = heard[:1].upper() + heard[1:] + ("?" if question else source.choice((".", "", "!")))
+        heard = heard[:1].upper() + heard[1:]
+        if turn.over:
+            heard += "?" if question else source.choice((".", "", "!"))
     return replace(turn, heard=heard)
 
 
@@ -317,10 +361,10 @@ def train_language(
     talk = text_batch(builder, words, seed + 2000, 4, 1, ("voiced", "talk"))
     plant_voice_choice(model.llm, [model.example(batch) for batch in map(talk, range(6))], special.im_end)
     model.to(device)
-    judge = text_batch(builder, words, seed + 1000, 20, 1, ("talk", "talk", "talk", "seen"))
+    judge = text_batch(builder, words, seed + 1000, 20, 1, ("talk", "talk", "talk", "seen", "ends"))
 
     def evaluate() -> dict[str, float]:
-        return accuracy(model, ((model.embed(batch), batch) for batch in map(judge, range(1, 5))))
+        return accuracy(model, ((model.embed(batch), batch) for batch in map(judge, range(1, 6))))
 
     half = max(1, budget.steps // 2)
     train("language", folder, model, text_batch(builder, words, seed, size, half, LATER, half // 5),

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.config import OmniConfig
-from engine.mini.sound.augment import babble, noise_pool
 from engine.mini.sound.hearing import UNIT, HeardBatch, WarpedMel, encode_units
-from engine.mini.sound.hearing_data import FAMILIES, Utterance, hear, units_of, unlabelled
+from engine.mini.sound.hearing_data import FAMILIES, Utterance, hear, units_of
+from engine.mini.sound.not_speech import not_speech
 from engine.mini.sound.voices import Voices, draw
 from engine.mini.stages.dialogue import PERSONAS, Dialogue, DialogueBatch, Said, build, picture_ids
 from engine.mini.stages.language import (
+    HALVES,
     VOICE_PROMPTS,
     Language,
     accuracy,
@@ -35,6 +36,7 @@ from engine.mini.stages.training import Budget, Losses, chances, load_modules, m
 from engine.mini.stages.words import Ears
 from engine.mini.world import grammar
 from engine.mini.world.conversations import shown_conversation, spoken_conversation, told_conversation
+from engine.mini.world.halves import some_half, with_halves
 from engine.mini.world.rendering import render
 from engine.mini.world.scenes import Scene
 from engine.mini.world.words import HeardWords
@@ -48,14 +50,16 @@ LOOKED = 4
 """Single questions about pictures in the place of one conversation."""
 TOGETHER = 8
 """Turns of about the same length that are heard at once."""
-NOT_SPEECH = 0.07
-"""Share of turns that are noise or a crowd: they get the honest no."""
+NOT_SPEECH = 0.1
+"""Share of turns that are no speech: they get the honest no."""
+COUGHED = 0.06
+"""Share of turns before which somebody coughs, knocks or hums."""
 TOLD_SHARE = 0.2
 """Share of conversations that are about what was told."""
-TO_THE_WORD = ("memory", "seeing", "blind", "smalltalk")
+TO_THE_WORD = ("memory", "seeing", "blind", "smalltalk", "everyday", "half")
 """Skills whose turns are spoken as they are. Others depend on nothing else, so that what a recorded person said may
 stand for them; small talk does, too, but nobody recorded any."""
-TEXTS = ("list", "voiced", "seen", "talk", "list", "voiced", "told", "typed")
+TEXTS = ("list", "ends", "voiced", "seen", "ends", "talk", "list", "ends", "voiced", "told", "typed")
 """Kinds of text that take turns, so that they are not forgotten."""
 
 
@@ -141,7 +145,8 @@ class Callers:
         :meth:`Voices.read` does."""
         while True:
             if rng.random() < NOT_SPEECH:
-                return grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise"), not_speech(rng, self.voices.crowd)
+                nothing = grammar.Turn("", grammar.NOT_UNDERSTOOD, "noise", over=False)
+                return nothing, not_speech(rng, self.voices.crowd)
             family = self.voices.pick(self.families, rng)
             if family in ("espeak", "kal") and self.voices.library is None:
                 made = grammar.invented(random.Random(int(rng.integers(1 << 60)))) if turn.skill == "ood" else turn
@@ -169,9 +174,13 @@ class Callers:
     def ask(self, turn: grammar.Turn, rng: np.random.Generator) -> tuple[grammar.Turn, Utterance] | None:
         """``turn``, spoken; None where there are only shards and none has this text."""
         try:
-            return (self.read if turn.skill in TO_THE_WORD else self.say)(turn, rng)
+            made, heard = (self.read if turn.skill in TO_THE_WORD or not turn.over else self.say)(turn, rng)
         except KeyError:
             return None
+        if self.strength and rng.random() < COUGHED:
+            before = not_speech(rng, []).samples
+            heard.samples = np.concatenate([before, heard.samples])[-MAX_TURN_SECONDS * UNIT :]
+        return made, heard
 
     def prompt(self, rng: np.random.Generator) -> tuple[int, Utterance]:
         """A voice prompt of a few seconds, and which of mini's voices is like it."""
@@ -194,7 +203,7 @@ def conversation_batch(
         converse = source.choices(
             (shown_conversation, told_conversation, spoken_conversation), (shown, TOLD_SHARE, 1 - shown - TOLD_SHARE)
         )[0]
-        for turn, scene in converse(source):
+        for turn, scene in with_halves(converse(source), source, HALVES):
             picture = process(render(scene, source), 1) if scene and drawn else None
             seen = picture_ids(scene.slots(), builder) if scene and not drawn else None
             spoken = callers.ask(turn, rng) if rng.random() >= typed else None
@@ -226,14 +235,14 @@ def single_batch(callers: Callers, builder: TokenBuilder, seed: int, size: int) 
     """Spoken turns without anything before them, many of them dictation: most words that are heard have to be said
     again, so that the most is learned about hearing. Small talk and counting are hard to tell from it where words were
     not understood."""
-    skills = (grammar.dictation, grammar.counting, grammar.small_talk, grammar.turn)
+    skills = (grammar.dictation, grammar.counting, grammar.small_talk, grammar.turn, some_half, grammar.everyday)
 
     def make(step: int) -> ListeningBatch:
         rng, source = chances(seed, step)
         dialogues: list[Dialogue] = []
         heard: list[Utterance] = []
         while len(dialogues) < SINGLE * size:
-            turn = source.choices(skills, (3, 1, 4, 2))[0](source)
+            turn = source.choices(skills, (3, 1, 4, 2, 3, 2))[0](source)
             if (spoken := callers.ask(turn, rng)) is not None:
                 heard.append(spoken[1])
                 dialogues.append(Dialogue([Said(spoken[0], samples=spoken[1].samples)], None))
@@ -265,23 +274,6 @@ def _listening(
     return ListeningBatch(build(dialogues, builder, source), units_of(heard, rng, strength) if heard else None)
 
 
-def not_speech(rng: np.random.Generator, crowd: list[NDArray[np.float32]]) -> Utterance:
-    """One to three seconds of noise, steady or in bursts, or of a crowd."""
-    length = int(rng.uniform(1.0, 3.0) * UNIT)
-    if crowd and rng.random() < 0.3:
-        chosen = [crowd[i] for i in rng.choice(len(crowd), int(rng.integers(5, 9)))]
-        level = np.float32(10 ** (-rng.uniform(12, 40) / 20))
-        return Utterance("", np.clip(babble(chosen, rng, length) * level, -1, 1), unlabelled(length))
-    pool = noise_pool()[str(rng.choice(["white", "pink", "brown", "hum"]))]
-    at = int(rng.integers(0, len(pool) - length))
-    envelope = np.ones(length, np.float32)
-    if rng.random() < 0.5:
-        knots = rng.uniform(0, 1, int(rng.integers(4, 14))) ** 3
-        envelope = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(knots)), knots).astype(np.float32)
-    samples = pool[at : at + length] * envelope * np.float32(10 ** (-rng.uniform(12, 50) / 20))
-    return Utterance("", np.clip(samples, -1, 1), unlabelled(length))
-
-
 def train_listening(
     config: OmniConfig, folder: Path, people: Path, budget: Budget, *, seed: int = 5, size: int = 6, workers: int = 0,
     until: int | None = None, device: str = "cpu",
@@ -305,9 +297,10 @@ def train_listening(
 
     unseen = Callers(judges, 0.0, {"espeak": 0.4, "an4": 0.4, "fsdd": 0.2})
     judge = conversation_batch(config, unseen, builder, seed + 1000, 12, typed=0.0, rendered=rendered)
+    apart = single_batch(unseen, builder, seed + 1000, 12)
 
     def evaluate() -> dict[str, float]:
-        batches = map(sense, map(judge, range(3)))
+        batches = map(sense, [*map(judge, range(3)), apart(0)])
         return accuracy(senses.language, ((senses.embed(batch), batch.dialogues) for batch in batches))
 
     callers = Callers(voices)

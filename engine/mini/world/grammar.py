@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from engine.mini.world.everyday import everyday_sentence
 from engine.mini.world.scenes import Looks
 from engine.mini.world.small_talk import SMALL_TALK
 from engine.mini.world.vocabulary import (
@@ -36,12 +37,14 @@ NOT_UNDERSTOOD = "Sorry, I did not understand."
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One question and its answer. ``skill`` names the row of the accuracy table it counts in; ``looks`` are the words
-    of the answer that are read from the picture, in order, each with the number of the picture token that says it."""
+    of the answer that are read from the picture, in order, each with the number of the picture token that says it;
+    ``over``: whether the person is done, rather than in the middle of a sentence."""
 
     heard: str
     answer: str
     skill: str
     looks: Looks = ()
+    over: bool = True
 
 
 @dataclass(slots=True)
@@ -304,10 +307,17 @@ def invented(rng: random.Random) -> Turn:
     return Turn(" ".join(out), NOT_UNDERSTOOD, "ood")
 
 
+def everyday(rng: random.Random, *, judge: bool = False) -> Turn:
+    """A sentence of everyday life that mini knows nothing about; with ``judge``, one that is kept apart."""
+    text, intent = everyday_sentence(rng, judge=judge)
+    return Turn(text, SMALL_TALK[intent][1] if intent else NOT_UNDERSTOOD, "everyday")
+
+
 # --- conversations -------------------------------------------------------------------------------------------------
 
 SKILLS: tuple[tuple[Callable[[random.Random], Turn], float], ...] = (
     (dictation, 44), (arithmetic, 16), (counting, 7), (small_talk, 18), (blind, 3), (strange, 6),
+    (everyday, 12),
 )  # fmt: skip
 
 
@@ -392,7 +402,8 @@ def lexicon_words() -> list[str]:
         seen.update(" ".join((*wordings, plain(answer))).split())
     for _ in range(20_000):
         made = turn(rng, Memory(name="anna", number="one", word="apple", last="one"))
-        seen.update(f"{made.heard} {plain(made.answer)}".split())
+        if made.skill != "everyday":
+            seen.update(f"{made.heard} {plain(made.answer)}".split())
     return sorted(seen)
 
 
