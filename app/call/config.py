@@ -76,16 +76,17 @@ class TurnConfig:
     """``push_to_talk``: unmuting begins a turn, ``input.commit`` ends it, ``input.discard`` drops it."""
     min_speech_ms: int = _number(100, 0, 5_000)
     """Turns in which less was surely said are dropped as a cough or a click."""
-    end_of_turn: Literal["silence", "smart_turn", "model", "both"] = "silence"
+    end_of_turn: Literal["silence", "smart_turn", "model", "both"] = "model"
     """Who says whether the person is done: nobody (silence alone ends a turn), a network that hears melody
-    (``smart_turn``), the language model's own word (``model``), or the two together."""
+    (``smart_turn``), the language model's own word (``model``), or the two together. Where a model cannot tell, it is
+    as if it had not been asked."""
     end_of_turn_min_ms: int = _number(200, 20, 5_000)
     """Silence that ends the turn of a person who is likely done."""
     end_of_turn_max_s: float = _number(2.0, 0.1, 30.0)
     """Silence that ends it even if the person is likely not done."""
-    end_of_turn_likely: float = _number(0.7, 0.0, 1.0)
+    end_of_turn_likely: float = _number(0.85, 0.0, 1.0)
     """Probability of being done from which the shortest silence is enough."""
-    end_of_turn_unlikely: float = _number(0.2, 0.0, 1.0)
+    end_of_turn_unlikely: float = _number(0.4, 0.0, 1.0)
     """Probability of being done up to which the longest silence is granted."""
     prepare: bool = True
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""
@@ -109,8 +110,9 @@ class TurnConfig:
 
     @property
     def judges(self) -> frozenset[Judging]:
-        """Who has a say in the end of a turn besides silence."""
-        return _JUDGES[self.end_of_turn]
+        """Who has a say in the end of a turn besides silence. The model can have one only where it is given all of the
+        turn in the pause."""
+        return _JUDGES[self.end_of_turn] - (frozenset() if self.prepare else {"model"})
 
 
 _JUDGES: Mapping[str, frozenset[Judging]] = {
@@ -241,11 +243,6 @@ class CallConfig:
             raise OptionError(
                 f"vad.silero_off is {vad.silero_off} and above vad.silero_on ({vad.silero_on}); speech must end at a "
                 "lower probability than it begins."
-            )
-        if "model" in self.turn.judges and not self.turn.prepare:
-            raise OptionError(
-                f"turn.end_of_turn is {self.turn.end_of_turn}, but turn.prepare is false: the model can only say "
-                "whether a turn is over when it has been given all of it."
             )
         if self.turn.end_of_turn_unlikely > self.turn.end_of_turn_likely:
             raise OptionError(

@@ -7,8 +7,8 @@ The rules that hold whatever happens: there is at most one answer; every answer 
 what arrives for another epoch is dropped; every epoch is used once; nothing of a draft leaves before its turn is over.
 
 When a turn ends. Silence alone ends it where nothing else is asked, or nobody has answered yet. Otherwise the silence
-that it takes follows from how probable it is that the person is done (:func:`patience_ms`). An answer is prepared as
-soon as there is a lull, and is there when the turn ends, or was never asked for.
+that it takes follows from how probable it is that the person is done (:mod:`app.call.end_of_turn.patience`). An answer
+is prepared as soon as there is a lull, and is there when the turn ends, or was never asked for.
 
 What interrupts. The first voice during an answer pauses it. If enough is surely said, in one go or by who insists, it
 was an interruption; if not, it was a cough or an "mhm", and the answer goes on where it was. Only who begins to speak
@@ -22,7 +22,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.call.config import CallConfig, TurnConfig
+from app.call.config import CallConfig
+from app.call.end_of_turn.patience import done_probability, patience_ms
 from app.call.ending import notices_s
 from app.call.silence import Silence
 from app.call.turn import (
@@ -238,7 +239,7 @@ class _Step:
             epoch = self._next_epoch()
             self._set(draft=Draft(epoch))
             self._do(Prepare(epoch, end))
-        if self.config.turn.end_of_turn != "silence":
+        if self.config.turn.judges:
             self._do(Judge(end))
 
     def _go_on(self) -> None:
@@ -247,13 +248,10 @@ class _Step:
         self._set(lull=None, judged=())
 
     def _done(self) -> float | None:
-        """How probable it is that the person is done: as much as whoever doubts it most believes. None as long as not
-        all have said, and where nobody can tell."""
-        said = {judged.by: judged.probability for judged in self.state.judged}
-        if not self.config.turn.judges <= said.keys():
-            return None
-        told = [said[by] for by in self.config.turn.judges]
-        return min((probability for probability in told if probability is not None), default=None)
+        """How probable it is that the person is done; None as long as not all have said, and where nobody can tell."""
+        judges = self.config.turn.judges
+        said = {judged.by: judged.probability for judged in self.state.judged if judged.by in judges}
+        return done_probability(said) if judges <= said.keys() else None
 
     def _end_if_done(self) -> None:
         state, done = self.state, self._done()
@@ -448,15 +446,3 @@ class _Step:
 
     def _do(self, action: Action) -> None:
         self.actions.append(action)
-
-
-def patience_ms(done: float, config: TurnConfig) -> float:
-    """Silence after which a turn ends whose person is done with probability ``done``, milliseconds.
-
-    Between the two thresholds it falls geometrically from the longest to the shortest: a doubt costs the more the surer
-    one would be otherwise.
-    """
-    low, high = config.end_of_turn_unlikely, config.end_of_turn_likely
-    shortest, longest = config.end_of_turn_min_ms, 1000 * config.end_of_turn_max_s
-    share = min(1.0, max(0.0, (done - low) / (high - low))) if high > low else float(done >= high)
-    return float(longest * (shortest / longest) ** share)

@@ -43,6 +43,8 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "before": BEFORE,
     "silence": {"turn": {"end_of_turn": "silence"}},
     "smart_turn": {"turn": {"end_of_turn": "smart_turn"}},
+    "model": {"turn": {"end_of_turn": "model"}},
+    "both": {"turn": {"end_of_turn": "both"}},
 }
 
 

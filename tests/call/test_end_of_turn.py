@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
-from app.call.config import CallConfig, OptionError
+from app.call.config import CallConfig, Judging, TurnConfig
 from app.call.end_of_turn.judge import TurnJudge
+from app.call.end_of_turn.patience import done_probability, patience_ms
 from app.call.end_of_turn.smart_turn import judge, log_mel
 from engine.client import Prefilled, Unit
 from engine.serving.scripted import Script, ScriptedSession
@@ -155,6 +158,38 @@ async def test_the_models_own_word_ends_a_turn_or_holds_it_open(
     await talk.call.close("done")
 
 
-def test_the_model_cannot_be_asked_about_what_it_was_not_given() -> None:
-    with pytest.raises(OptionError, match="prepare"):
-        CallConfig.from_mapping({"turn": {"end_of_turn": "both", "prepare": False}})
+def test_the_model_is_not_asked_about_what_it_was_not_given() -> None:
+    turn = CallConfig.from_mapping({"turn": {"end_of_turn": "both", "prepare": False}}).turn
+    assert turn.judges == {"smart_turn"}
+
+
+@pytest.mark.parametrize(
+    ("said", "done"),
+    [
+        ({}, None),
+        ({"model": None}, None),
+        ({"model": 0.8}, 0.8),
+        ({"smart_turn": 0.3, "model": None}, 0.3),
+        ({"smart_turn": 0.5, "model": 0.8}, pytest.approx(0.8)),
+    ],
+)
+def test_who_cannot_tell_is_not_counted(said: dict[Judging, float | None], done: float | None) -> None:
+    assert done_probability(said) == done
+
+
+def test_what_was_said_weighs_more_than_how() -> None:
+    doubts = done_probability({"model": 0.1, "smart_turn": 0.9})
+    assert doubts is not None
+    assert 0.1 < doubts < 0.5
+    surer = done_probability({"model": 0.9, "smart_turn": 0.1})
+    assert surer == pytest.approx(1 - doubts)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_the_surer_the_person_is_done_the_shorter_is_the_patience(a: float, b: float, c: float, d: float) -> None:
+    low, high = sorted((a, b))
+    config = TurnConfig(end_of_turn_unlikely=low, end_of_turn_likely=high)
+    longer, shorter = (patience_ms(done, config) for done in sorted((c, d)))
+    assert 1000 * config.end_of_turn_max_s >= longer >= shorter >= 0.999 * config.end_of_turn_min_ms
+    assert patience_ms(high, config) == pytest.approx(config.end_of_turn_min_ms)

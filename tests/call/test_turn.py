@@ -14,7 +14,7 @@ from app.call.config import CallConfig, Judging
 from engine.client import INPUT_RATE, Chunk
 
 CONFIG = CallConfig.from_mapping({"turn": {"prepare": False}})
-PREPARING = CallConfig()
+PREPARING = CallConfig.from_mapping({"turn": {"end_of_turn": "silence"}})
 JUDGED = CallConfig.from_mapping({"turn": {"end_of_turn": "model", "end_of_turn_max_s": 1.5}})
 PUSH_TO_TALK = CallConfig.from_mapping({"turn": {"detection": "push_to_talk"}})
 
@@ -211,7 +211,7 @@ def test_a_cough_is_no_turn_and_is_not_answered() -> None:
 def test_a_cough_before_a_sentence_does_not_split_it() -> None:
     talk = Talk(JUDGED).speak(200, spoken=False).hush(340, 300, spoken=False)
     assert talk.take() == ["open", "hearing"]
-    assert talk.tell(turn.LullOver()).wait(600, 300).hush(160).judge(0.9).hush(40).take() == [
+    assert talk.tell(turn.LullOver()).wait(600, 300).hush(160).judge(0.98).hush(40).take() == [
         "prepare 1", "judge", "commit 1/1", "thinking",
     ]  # fmt: skip
 
@@ -264,7 +264,7 @@ def test_typing_takes_the_place_of_a_draft() -> None:
 
 def test_who_is_done_is_answered_after_the_shortest_silence() -> None:
     talk = Talk(JUDGED).speak(1_000).hush(160)
-    assert talk.judge(0.9).phase == "hearing"
+    assert talk.judge(0.98).phase == "hearing"
     assert talk.hush(40).phase == "thinking"  # 200 ms
 
 
@@ -274,7 +274,7 @@ def test_who_is_not_done_is_waited_for() -> None:
     talk.tell(turn.SpeechEnded(talk.lull, 1_000)).wait(800)
     assert talk.phase == "hearing"
     assert talk.speak(400).take() == ["retract 1"]
-    assert talk.hush(160).judge(0.9).hush(40).take() == ["prepare 2", "judge", "commit 1/2", "thinking"]
+    assert talk.hush(160).judge(0.98).hush(40).take() == ["prepare 2", "judge", "commit 1/2", "thinking"]
 
 
 def test_even_who_is_not_done_is_answered_in_the_end() -> None:
@@ -294,25 +294,25 @@ def test_a_judgement_about_an_earlier_pause_is_void() -> None:
     assert talk.phase == "hearing"
 
 
-def test_both_must_agree() -> None:
+def test_both_are_waited_for() -> None:
     config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
     talk = Talk(config).speak(1_000).hush(160).judge(1.0).hush(100)
     assert talk.phase == "hearing"
-    assert talk.judge(0.9, "smart_turn").phase == "thinking"
-    doubted = Talk(config).speak(1_000).hush(160).judge(1.0).judge(0.1, "smart_turn").hush(100)
+    assert talk.judge(0.98, "smart_turn").phase == "thinking"
+    doubted = Talk(config).speak(1_000).hush(160).judge(0.1).judge(0.98, "smart_turn").hush(100)
     assert doubted.phase == "hearing"
 
 
 def test_a_model_that_cannot_tell_leaves_it_to_the_melody_or_to_silence() -> None:
     config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
-    assert Talk(config).speak(1_000).hush(160).judge(None).judge(0.9, "smart_turn").hush(100).phase == "thinking"
+    assert Talk(config).speak(1_000).hush(160).judge(None).judge(0.98, "smart_turn").hush(100).phase == "thinking"
     assert Talk(JUDGED).speak(1_000).hush(160).judge(None).hush(340).phase == "hearing"
     assert Talk(JUDGED).speak(1_000).hush(160).judge(None).fall_silent().phase == "thinking"
 
 
 def test_speech_right_after_the_end_of_a_turn_is_new() -> None:
     """The detector must not count what was said before: it would take the first frame for an interruption."""
-    talk = Talk(JUDGED).speak(1_000).hush(160).judge(0.9).hush(40)
+    talk = Talk(JUDGED).speak(1_000).hush(160).judge(0.98).hush(40)
     assert talk.state.speech is None
     assert talk.answer().tell(turn.SpeechStarted(talk.now)).wait(20, 100).phase == "speaking"
 

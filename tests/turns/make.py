@@ -1,7 +1,8 @@
 """Calls in which it is known what there is to be heard: ``python -m tests.turns.make CORPUS FOLDER``.
 
 People of a corpus (:mod:`tests.ears.corpus`) say something whole, or with a pause for thought in the middle; during an
-answer they interrupt it, cough, knock, or say "mhm" (:mod:`tests.turns.scenes`). Then
+answer they interrupt it, cough, knock, or say "mhm" (:mod:`tests.turns.scenes`). Synthesizers read sentences that are
+unfinished at a pause (:mod:`tests.turns.sentences`). Then
 
     python -m app.replay.turns FOLDER/*/ --engine scripted --script FOLDER/script.json
 
@@ -20,6 +21,7 @@ from app.replay.bundle import write_bundle
 from engine.client import INPUT_RATE
 from tests.ears.corpus import read_corpus, room_noise, speech_level, to_pcm
 from tests.turns.scenes import ANSWER, ASKED_S, LEAD_S, LEVEL_DBFS, TAIL_S, Scene, scenes
+from tests.turns.sentences import sentence_scenes
 
 
 def write(folder: Path, scene: Scene, rng: np.random.Generator) -> None:
@@ -62,6 +64,8 @@ def main() -> None:
     people = read_corpus(options.corpus, tuning=options.tuning)
     single = read_corpus(options.corpus, tuning=options.tuning, commands=True)
     for scene in scenes(people, single, rng, options.each, tuning=options.tuning, voices=options.voices):
+        write(options.folder / scene.name, scene, rng)
+    for scene in sentence_scenes(people, options.each, tuning=options.tuning):
         write(options.folder / scene.name, scene, rng)
     (options.folder / "script.json").write_text(json.dumps({"answers": [ANSWER]}))
 
