@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 import librosa
 import numpy as np
-from aiortc.mediastreams import MediaStreamTrack
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
 from numpy.typing import NDArray
 
@@ -94,7 +94,10 @@ class Listener(Caller):
     def _listen(self, track: Any) -> None:
         async def listen() -> None:
             while True:
-                frame = await track.recv()
+                try:
+                    frame = await track.recv()
+                except MediaStreamError:
+                    return
                 if np.sqrt(np.mean(frame.to_ndarray().astype(np.float64) ** 2)) > AUDIBLE_RMS:
                     self.audible.append(time.monotonic())
 
