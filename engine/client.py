@@ -123,6 +123,11 @@ class Prefilled:
     cannot tell."""
     picture_tokens: int = 0
     """Those of ``tokens`` that the picture takes."""
+    words: str = ""
+    """What an engine that reads is certain now to have heard of the person's message, and was not before. The pieces
+    of a message follow each other as they are."""
+    rest: str = ""
+    """What it has read beyond that: the next unit may change it. All of it counts once an answer is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

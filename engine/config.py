@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.config_reader import Reader, check_architecture, read_json
 from engine.config_sizes import MOST_PARAMETERS, parameters_by_part
+from engine.config_words import ReaderConfig, read_words_config
 from engine.errors import ConfigError
 
 CONFIG_FILE = "config.json"
@@ -204,6 +205,8 @@ class OmniConfig:
     """False for a model without eyes (``init_vision`` is false): no ``vpm``, no ``resampler``."""
     quantization: Mapping[str, Any] | None
     """The checkpoint's own ``quantization_config``, if its weights are stored quantised."""
+    reader: ReaderConfig | None
+    """Of a model that understands by reading words; None for the official one."""
 
     @property
     def resampler_heads(self) -> int:
@@ -249,6 +252,7 @@ class OmniConfig:
             chunk_input=root.get("chunk_input", True),
             sees=root.get("init_vision", True),
             quantization=root.block("quantization_config").data or None,
+            reader=read_words_config(root.block("reader_config")),
         )
         _check_consistency(built, root, pre)
         _check_size(built, root)
@@ -274,6 +278,9 @@ def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     if audio.ffn_dim // 4 != audio.d_model:
         problem = f"is {audio.ffn_dim}, but the projector reads a quarter of it and d_model is {audio.d_model}"
         raise root.error("audio_config.encoder_ffn_dim", problem, remedy)
+    if config.reader is not None and config.reader.d_model != audio.d_model:
+        problem = f"is {config.reader.d_model}, but audio_config.d_model is {audio.d_model}"
+        raise root.error("reader_config.d_model", problem, remedy)
     if audio.num_mel_bins != config.mel.num_mel_bins:
         problem = f"is {config.mel.num_mel_bins}, but the audio encoder takes {audio.num_mel_bins} mel bands"
         raise pre.error("feature_size", problem, remedy)

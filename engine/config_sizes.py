@@ -37,10 +37,17 @@ def parameters_by_part(config: OmniConfig) -> dict[str, int]:
     outer = dvae.hidden * (dvae.vq_dim + dvae.idim) + 4 * dvae.idim**2 + 6 * dvae.num_mel_bins * dvae.idim
     vocoder = vocos.num_layers * 2 * vocos.dim * vocos.intermediate_dim
     vocoder += vocos.dim * (7 * vocos.input_channels + vocos.n_fft + 2)
+    reading = 0
+    if (reader := config.reader) is not None:
+        d = reader.d_model
+        reading = reader.num_layers * (8 * d**2 + 2 * d * reader.ffn_dim) + d * (
+            reader.vocab_size + reader.max_positions
+        )
     return {
         "": language + resampler * config.sees + projector,
         "vision_config": sight * config.sees,
         "audio_config": hearing,
+        "reader_config": reading,
         "tts_config": speech,
         "dvae_config": stacks + outer,
         "vocos_config": vocoder,

@@ -407,6 +407,7 @@ class Call:
             self._feeder.keep_text()
         self._delivery.begin(action, self._feeder.awaited, self._t)
         self._unit_results.commit()
+        self._unit_results.transcript.end(action.turn, action.epoch, self._feeder.awaited)
         self._outbox.event("response.started", {"reason": action.reason}, turn=action.turn, epoch=action.epoch)
         if action.prepared:
             self._drafts.keep()

@@ -10,6 +10,7 @@ from app.call.config import CallConfig
 from app.call.engine_link import UnitPrefilled, UnitRefused
 from app.call.feeder import UnitFeeder
 from app.call.outbox import Outbox
+from app.call.transcript import CallTranscript
 
 MAX_THUMBNAIL_BYTES = 8 * 1024
 
@@ -29,6 +30,7 @@ class UnitResults:
         self._outbox = outbox
         self._settled = settled
         self._withheld: list[UnitResult] = []
+        self.transcript = CallTranscript(outbox)
         self.end_probability: float | None = None
         """The model's word after the newest unit: how probable it is that the person is done."""
 
@@ -59,6 +61,7 @@ class UnitResults:
 
     def _tell(self, result: UnitResult) -> None:
         self._settled(result)
+        self.transcript.unit(result)
         if isinstance(result, UnitRefused):
             return
         unit, prefilled = result.unit, result.prefilled

@@ -42,11 +42,13 @@ from engine.model.decoder import store_by_input
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.tokens import SPECIALS, SpecialIds
+from engine.processing.words import WordTokens
 
 __all__ = ["LoadedModel", "build_untrained", "has_weights", "load_checkpoint"]
 
 LLM_TOKENIZER_DIRS = ("llm_tokenizer", ".")
 TTS_TOKENIZER_DIRS = ("tts_tokenizer", "assets/chattts_tokenizer")
+READER_TOKENIZER_DIRS = ("reader_tokenizer", "assets/reader_tokenizer")
 SPEECH_TOKENS = ("[Stts]", "[spk_emb]", "[Ptts]", "[Etts]", "[PAD]")
 VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
 VOICES_FILE = "assets/voices.safetensors"
@@ -72,6 +74,8 @@ class LoadedModel:
     voices: Mapping[str, Tensor] = field(default_factory=dict)
     """Stored voices: unit vectors [tts hidden] by name. A model that has some speaks with them; the published one has
     none and takes its voice from the language model's state."""
+    words: WordTokens | None = None
+    """What the tokens of the reader stand for; None where the model has none."""
 
 
 def load_checkpoint(
@@ -128,7 +132,8 @@ def load_checkpoint(
     if device_map.is_spread:
         connect(model.llm.model.layers, model.llm.model.norm, device_map)
     _store_for_steps(model)
-    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, True, parameters, voices)
+    words = _load_words(directory, config)
+    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, True, parameters, voices, words)
 
 
 def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -151,7 +156,8 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
     model = model.to(home, resolve_dtype(dtype, home))
     _store_for_steps(model)
     vocos, parameters = _freeze(vocos.to(home)), count(model, vocos)
-    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, trained=False, parameters=parameters)
+    words = _load_words(directory, config)
+    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, False, parameters, words=words)
 
 
 def count(model: OmniModel, vocos: Vocos) -> int:
@@ -190,8 +196,8 @@ def _ignored(config: OmniConfig) -> Callable[[str], bool]:
     """Tensors of a vocoder that was saved along, and of a vision layer that the configuration drops."""
     dropped = f"vpm.encoder.layers.{config.vision.num_layers}."
     if config.vision.num_layers == config.vision.num_hidden_layers:
-        return lambda key: key.startswith(("vocos.", "reader."))
-    return lambda key: key.startswith(("vocos.", "reader.", dropped))
+        return lambda key: key.startswith("vocos.")
+    return lambda key: key.startswith(("vocos.", dropped))
 
 
 def _plan(model: OmniModel, devices: list[torch.device], dtype: torch.dtype, quantizer: Quantizer | None) -> DeviceMap:
@@ -224,6 +230,23 @@ def _load_tokenizers(directory: Path, config: OmniConfig) -> tuple[PreTrainedTok
     _check_size(tts, tts_path, config.tts.num_text_tokens, "tts_config.num_text_tokens")
     _check_speech_tokens(tts, tts_path, config.tts)
     return llm, tts
+
+
+def _load_words(directory: Path, config: OmniConfig) -> WordTokens | None:
+    """The tokenizer of the reader, if there is one."""
+    if config.reader is None:
+        return None
+    path = next((p for d in READER_TOKENIZER_DIRS if (p := directory / d / "tokenizer.json").is_file()), None)
+    if path is None:
+        raise TokenizerError(directory / READER_TOKENIZER_DIRS[-1] / "tokenizer.json", "is missing", AGAIN)
+    try:
+        words = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
+    if words.get_vocab_size() > config.reader.vocab_size:
+        problem = f"has {words.get_vocab_size()} tokens, but reader_config.vocab_size is {config.reader.vocab_size}"
+        raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint")
+    return WordTokens(words, config.reader.vocab_size)
 
 
 def _load_tokenizer(directory: Path, places: tuple[str, ...]) -> tuple[PreTrainedTokenizerFast, Path]:

@@ -14,14 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from engine.conversation.reading import Transcribed
 from engine.conversation.sampling import pick, speech_probabilities, text_token
 from engine.conversation.session import Hearing, SessionPool
+from engine.conversation.word_reader import WordReader
 from engine.conversation.work import (
     STEP_WORK,
     Decode,
     Decoded,
     Feed,
     Hear,
+    Listen,
     LookBack,
     Read,
     Recall,
@@ -29,6 +32,7 @@ from engine.conversation.work import (
     See,
     Speak,
     Spoken,
+    Transcribe,
     Work,
     batch_key,
 )
@@ -55,9 +59,12 @@ class Executor:
         with torch.inference_mode():
             self._stops = torch.tensor(sorted(stop_ids), device=model.device)
             self._codes = model.tts.tables()
+        self.reader = None if model.reader is None else WordReader(model)
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
             Hear: self.hear,
+            Listen: self.listen,
+            Transcribe: self.transcribe,
             Feed: self.feed,
             Decode: self.decode,
             Read: self.read,
@@ -132,6 +139,21 @@ class Executor:
         return list(vectors.split([len(work.image.sizes) for work in works]))
 
     def hear(self, works: Sequence[Hear]) -> list[Tensor]:
+        model, step = self.model, self.model.config.audio.pool_step
+        heard = pad_sequence(self._encode(works), batch_first=True)
+        vectors = pool(model.audio_projection_layer(heard), step)
+        return [row[: token_length(work.mel.shape[1], step)] for row, work in zip(vectors, works, strict=True)]
+
+    def listen(self, works: Sequence[Listen]) -> list[Tensor]:
+        assert self.model.reader is not None
+        return [self.model.reader.listen(heard) for heard in self._encode(works)]
+
+    def transcribe(self, works: Sequence[Transcribe]) -> list[Transcribed]:
+        assert self.reader is not None
+        return [self.reader.read(work.reading) for work in works]
+
+    def _encode(self, works: Sequence[Hear | Listen]) -> list[Tensor]:
+        """Encoder states [frames, d_model] of the next sound of each session; its audio cache grows."""
         model, limit = self.model, self.model.config.audio.max_positions
         lengths = [work.mel.shape[1] for work in works]
         frames = [conv_length(length) for length in lengths]
@@ -141,10 +163,8 @@ class Executor:
         mel = pad_sequence([work.mel.T for work in works], batch_first=True).transpose(1, 2)
         slots, starts = [work.state.audio_slot for work in works], [work.state.hearing.length for work in works]
         cache = self.pool.audio.place(slots, starts, frames, sight=whole)
-        step = model.config.audio.pool_step
         heard = model.apm.stream(mel.to(model.device, model.dtype), lengths, cache)
-        vectors = pool(model.audio_projection_layer(heard), step)
-        rows = [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
+        rows = [row[:count] for row, count in zip(heard, frames, strict=True)]
         self._check(rows, self.pool.audio, slots, starts)
         for work, count in zip(works, frames, strict=True):
             work.state.hearing = Hearing(work.state.hearing.resets, work.state.hearing.length + count)

@@ -6,14 +6,16 @@ so that a position and its place in the cache are two numbers. Spans say what ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engine.conversation.pace import Pace
+from engine.conversation.reading import Reading
 from engine.conversation.sampling import Noise
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
@@ -74,6 +76,7 @@ class Mark:
     book: Bookkeeping
     hearing: Hearing
     noise: Noise
+    reading: Reading
 
 
 @dataclass(slots=True)
@@ -85,6 +88,7 @@ class SessionState:
     noise: Noise
     book: Bookkeeping = field(default_factory=Bookkeeping)
     hearing: Hearing = field(default_factory=Hearing)
+    reading: Reading = field(default_factory=Reading)
     length: int = 0
     """Tokens in the language model's cache."""
     dropped: int = 0
@@ -104,7 +108,7 @@ class SessionState:
         return self.length + self.dropped
 
     def mark(self) -> Mark:
-        return Mark(self.position, self.book, self.hearing, self.noise)
+        return Mark(self.position, self.book, self.hearing, self.noise, self.reading)
 
     def place(self, position: int) -> int:
         """Place in the cache of what was fed at ``position``, or of what follows if that was dropped."""
@@ -136,13 +140,12 @@ def kinds_of(row: TokenRow, closing: int, opening: int, *, prompt: bool) -> tupl
     for kind, bounds in media:
         for first, last in bounds.tolist():
             kinds[first - 1 : last + 1] = [kind] * (last - first + 2)
-    runs: list[tuple[Kind, int]] = []
-    for kind in kinds:
-        if runs and runs[-1][0] == kind:
-            runs[-1] = (kind, runs[-1][1] + 1)
-        else:
-            runs.append((kind, 1))
-    return tuple(runs)
+    return runs_of(kinds)
+
+
+def runs_of(kinds: Iterable[Kind]) -> tuple[tuple[Kind, int], ...]:
+    """Kinds of tokens, one by one, as runs of (kind, number)."""
+    return tuple((kind, len(list(run))) for kind, run in groupby(kinds))
 
 
 class SessionPool:
@@ -230,10 +233,12 @@ class SessionPool:
         state.spans = _cut(state.spans, mark.position)
         state.dropped = mark.position - length
         state.length, state.book, state.hearing, state.noise = length, mark.book, heard, mark.noise
+        state.reading = mark.reading
 
     @torch.inference_mode()
     def reset_hearing(self, state: SessionState) -> None:
-        """Let the audio encoder forget what it heard."""
+        """Let the audio encoder forget what it heard, and with it what was read and is not certain."""
+        state.reading = state.reading.deaf()
         if not state.hearing.length:
             return
         state.past_hearing[state.hearing.resets] = self.audio.save(state.audio_slot, state.hearing.length)

@@ -11,40 +11,29 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
 from engine.client import DEFAULT_VOICE
 from engine.conversation.answer_text import AnswerText
 from engine.conversation.executor import Executor
+from engine.conversation.message import MessageBuilder, Prepared
+from engine.conversation.reading import read_on, read_rest, rest_of
 from engine.conversation.sampling import SpeechSampling
-from engine.conversation.session import Kind, SessionPool, SessionState, kinds_of
+from engine.conversation.session import SessionPool, SessionState
 from engine.conversation.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.conversation.speech_exact import ExactSpeech
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer, note_prompt
 from engine.conversation.window import Dropped, KVWindow, WindowOptions
-from engine.conversation.work import Feed, Hear, See, Step, Task
+from engine.conversation.work import Feed, Hear, Listen, See, Step, Task, Transcribe
 from engine.errors import InputError
-from engine.processing.image import ImageProcessor, ImageSlices
+from engine.model.audio import conv_length
+from engine.processing.image import ImageProcessor
 from engine.processing.mel import MelExtractor
-from engine.processing.prompts import IM_END, IM_START, Message, TypedText, answer_header, closed_turn, turn_header
-from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A message turned into tokens, patches and mel frames: all that needs no model."""
-
-    role: str
-    row: TokenRow
-    kinds: tuple[tuple[Kind, int], ...]
-    """What the tokens are, as runs of (kind, number)."""
-    images: tuple[ImageSlices, ...] = ()
-    mels: tuple[Tensor, ...] = ()
+from engine.processing.prompts import IM_END, Message, answer_header
+from engine.processing.tokens import TokenBuilder, TokenRow
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +46,13 @@ class Fed:
     embeds: Tensor
     """What went into the language model [tokens, hidden]."""
     states: Tensor
-    """What came out of it [tokens, hidden]."""
+    """What came out of it [tokens, hidden], and with ``ask_end`` what comes out of the rest of what was read."""
     dropped: Dropped
     """What the key/value window let go of to make room."""
+    words: str = ""
+    """What a model that reads is certain now to have heard, and was not before."""
+    rest: str = ""
+    """What it has read beyond that."""
 
 
 class StreamingModel:
@@ -83,6 +76,9 @@ class StreamingModel:
         self.builder = TokenBuilder(loaded.tokenizer, loaded.config)
         self.images = ImageProcessor(loaded.config.image)
         self.mel = MelExtractor(loaded.config.mel)
+        self.words = loaded.words
+        reads, sees = self.words is not None, loaded.config.sees
+        self.message = MessageBuilder(self.builder, self.images, self.mel, reads=reads, sees=sees)
         self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts)
         self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
         llm = loaded.config.llm
@@ -101,54 +97,16 @@ class StreamingModel:
         The session decides which header the message gets, so prepare a message only when those before it are fed.
         Raises InputError for a part that cannot be used.
         """
-        if message.role not in ("user", "system", "assistant"):
-            raise InputError(f"the role is {message.role!r}; use user, system or assistant")
-        book = state.book
-        pieces: list[Piece] = []
-        images: list[ImageSlices] = []
-        mels: list[Tensor] = []
-        for part in message.content:
-            if isinstance(part, Image.Image):
-                if not self.config.sees:
-                    raise InputError("the message has a picture and this model has no eyes; leave pictures out")
-                images.append(self.images(part, max_slices))
-                pieces.append(ImageSlot(images[-1].grid))
-            elif isinstance(part, np.ndarray):
-                mels.append(self.mel(part))
-                pieces.append(AudioSlot(len(part)))
-            elif isinstance(part, str | TypedText):
-                pieces.append(part)
-            else:
-                raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of samples")
-        closing = opening = ""
-        if book.first:
-            pieces = _wrap(message.role, pieces)
-        elif book.opens_turn and message.role == "user":
-            header = turn_header(answered=book.answered, completed=book.completed)
-            opening = f"{IM_START}user\n"
-            closing = header.removesuffix(opening)
-            pieces.insert(0, header)
-        row = self.builder(pieces)
-        if not len(row):
-            raise InputError("the message is empty; give text, a picture or sound")
-        kinds = kinds_of(row, len(self.builder.text(closing)), len(self.builder.text(opening)), prompt=book.first)
-        return Prepared(message.role, row, kinds, tuple(images), tuple(mels))
-
-    def prompt_length(self, message: Message) -> int:
-        """Tokens of a first message of texts and sounds."""
-        pieces: list[Piece] = []
-        for part in message.content:
-            assert not isinstance(part, Image.Image)
-            pieces.append(AudioSlot(len(part)) if isinstance(part, np.ndarray) else part)
-        return len(self.builder(_wrap(message.role, pieces)))
+        return self.message(state.book, message, max_slices)
 
     def prefill(self, state: SessionState, message: Message, *, max_slices: int = 1) -> Task[Fed]:
         """Feed one message; gives one :class:`Fed`. A task that is closed before that leaves the session as it was."""
         return self.feed(state, self.prepare(state, message, max_slices=max_slices))
 
-    def feed(self, state: SessionState, prepared: Prepared) -> Task[Fed]:
-        """Feed what :meth:`prepare` made of a message."""
-        mark, row = state.mark(), prepared.row
+    def feed(self, state: SessionState, prepared: Prepared, *, ask_end: bool = False) -> Task[Fed]:
+        """Feed what :meth:`prepare` made of a message. With ``ask_end`` the states go on to the end of what was read,
+        certain or not."""
+        mark = state.mark()
         try:
             first = state.book.first
             if not first and prepared.role != "user":
@@ -156,12 +114,20 @@ class StreamingModel:
             pictures = []
             for image in prepared.images:
                 pictures.append((yield See(image)))
-            sounds = []
-            for mel in prepared.mels:
-                sounds.append((yield Hear(state, mel)))
+            sounds, said, rest = [], "", ""
+            if prepared.words_at is None or self.words is None:
+                for mel in prepared.mels:
+                    sounds.append((yield Hear(state, mel)))
+            else:
+                said = yield from self._read(state, prepared)
+                rest = self.rest(state)
+                prepared = prepared.with_words(self.builder.typed(said))
+            row, ahead = prepared.row, self.builder.typed(rest) if ask_end else []
             embeds = self.merge(row, pictures, sounds)
-            dropped = self.make_room(state, len(row))
-            states = yield Feed(state, embeds)
+            dropped = self.make_room(state, len(row) + len(ahead))
+            states = embeds[:0]
+            if len(row) + len(ahead):
+                states = yield Feed(state, torch.cat([embeds, self.embed(ahead)]) if ahead else embeds)
         except BaseException:
             self.pool.truncate(state, mark)
             raise
@@ -169,22 +135,51 @@ class StreamingModel:
         if first:
             self.pool.reset_hearing(state)
         pictured = sum(tokens for kind, tokens in prepared.kinds if kind == "image")
-        yield Fed(len(row), pictured, embeds, states, dropped)
+        yield Fed(len(row), pictured, embeds, states, dropped, said, rest)
 
     def remember(self, state: SessionState, text: str, *, room: int) -> Step[None]:
         """Feed an answer that was given elsewhere and said ``text``, after what it answers; the window makes ``room``
         (tokens) for it as it does for an answer that is given here."""
-        prompt, ids = self.answer_prompt, self.builder.typed(text)
-        self.pool.reset_hearing(state)
+        (prompt, words), ids = self.ask(state), self.builder.typed(text)
         self.make_room(state, len(prompt) + max(room, len(ids)))
         yield Feed(state, self.embed([*prompt.ids.tolist(), *ids]))
-        begin_answer(state)
-        note_prompt(state, len(prompt), self.closing_tokens)
+        note_prompt(state, len(prompt), (words, self.closing_tokens))
         state.note("answer", len(ids))
 
+    def _read(self, state: SessionState, prepared: Prepared) -> Step[str]:
+        """The words that are certain with what the message brings; all of them before something typed."""
+        assert self.words is not None
+        said = ""
+        for mel in prepared.mels:
+            if state.reading.frames + conv_length(mel.shape[1]) >= self.config.audio.max_positions:
+                said += self._read_rest(state)
+                self.pool.reset_hearing(state)  # as the encoder would by itself
+            state.reading = state.reading.hear((yield Listen(state, mel)))
+            state.reading, certain = read_on(state.reading, (yield Transcribe(state.reading)), self.words)
+            said += certain
+        if prepared.has_text:
+            said += self._read_rest(state)
+            said += " " if state.reading.begun else ""
+            state.reading = replace(state.reading, begun=True)
+        return said
+
+    def rest(self, state: SessionState) -> str:
+        """What was read of a message and is not certain yet."""
+        return "" if self.words is None else rest_of(state.reading, self.words)
+
+    def _read_rest(self, state: SessionState) -> str:
+        """All that was read is certain now: the text that was not before."""
+        if self.words is None:
+            return ""
+        state.reading, rest = read_rest(state.reading, self.words)
+        return rest
+
     @torch.inference_mode()
-    def end_probability(self, states: Tensor) -> float:
-        """The probability that a message ends after what gave ``states`` [T, hidden]: that of its closing token."""
+    def end_probability(self, states: Tensor) -> float | None:
+        """The probability that a message ends after what gave ``states`` [T, hidden]: that of its closing token. None
+        without any."""
+        if not len(states):
+            return None
         scores = self.model.llm.logits(states[-1])
         return float(scores.softmax(-1)[self.builder.specials.im_end])
 
@@ -238,18 +233,24 @@ class StreamingModel:
     def exact_text(self, state: SessionState, options: AnswerOptions) -> ExactText:
         """Begin an answer: the source of its text in the published chunks."""
         self._check_fed(state)
-        self.pool.reset_hearing(state)
-        begin_answer(state)
-        prompt = self.answer_prompt
+        prompt, words = self.ask(state)
         return ExactText(
             state,
             prompt,
-            self.closing_tokens,
+            (words, self.closing_tokens),
             self.tokenizer,
             self.builder.specials.stop,
             options,
             self.blank_seen(),
         )
+
+    def ask(self, state: SessionState) -> tuple[TokenRow, int]:
+        """End the person's message and begin the answer: what is to be fed for it, and how many of its tokens, the
+        first, are words of the message that were not certain before."""
+        rest = self.builder.typed(self._read_rest(state))
+        self.pool.reset_hearing(state)
+        begin_answer(state)
+        return self.answer_prompt.insert(0, rest), len(rest)
 
     def blank_seen(self) -> Tensor:
         """A mask bool [V] of ids that the repetition penalty counts: none yet."""
@@ -328,6 +329,8 @@ class LiveAnswer:
     def __init__(self, stream: StreamingModel, state: SessionState, options: AnswerOptions, live: LiveOptions) -> None:
         self.stream, self.state, self.options, self.live = stream, state, options, live
         self.before = state.mark()
+        self.silent = False
+        """Nothing was said that could be answered."""
         self.text: LiveText | None = None
         self.speech: LiveSpeech | None = None
         self.said = AnswerText(stream.samples_per_code, state.pace)
@@ -338,13 +341,16 @@ class LiveAnswer:
         Closing the task cancels the answer between two pieces of work; the context then holds what was fed so far.
         """
         stream, state = self.stream, self.state
-        stream.pool.reset_hearing(state)
-        stream.make_room(state, len(stream.answer_prompt) + self.options.max_new_tokens)
-        begin_answer(state)
+        if stream.words is not None and not (state.reading.begun or stream.rest(state)):
+            stream.pool.reset_hearing(state)  # there is nothing to answer, and the message may still begin
+            self.silent = True
+            return
+        prompt, words = stream.ask(state)
+        stream.make_room(state, len(prompt) + self.options.max_new_tokens)
         text = self.text = LiveText(
             state,
-            stream.answer_prompt,
-            stream.closing_tokens,
+            prompt,
+            (words, stream.closing_tokens),
             stream.tokenizer,
             stream.builder.specials,
             self.options,
@@ -379,7 +385,7 @@ class LiveAnswer:
     @property
     def finish(self) -> Literal["stop", "length"]:
         """Why a complete answer ended: by itself, or at ``max_new_tokens``."""
-        return "stop" if self.state.book.completed else "length"
+        return "stop" if self.silent or self.state.book.completed else "length"
 
     def cut(self, characters: int) -> Step[None]:
         """After the task ended or was closed: let the context end with the first ``characters`` of the answer. None of
@@ -393,9 +399,3 @@ class LiveAnswer:
             yield Feed(state, self.stream.embed(self.text.ids[-1:]))
             state.note("answer", 1)
         pool.truncate(state, replace(state.mark(), position=position, book=replace(state.book, completed=False)))
-
-
-def _wrap(role: str, pieces: Sequence[Piece]) -> list[Piece]:
-    """Pieces of the first message as a closed turn, whatever its role."""
-    opening, *_, closing = closed_turn(role, [])
-    return [str(opening), *pieces, str(closing)]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.conversation.reading import Reading
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import TextItem
@@ -33,6 +34,7 @@ class AnswerOptions:
 
 def begin_answer(state: SessionState) -> None:
     """Bookkeeping of a session that starts to answer."""
+    state.reading = Reading()
     state.book = replace(state.book, opens_turn=True, answered=True, completed=False, unit=state.book.unit + 1)
 
 
@@ -44,11 +46,12 @@ class ExactText:
     """
 
     def __init__(
-        self, state: SessionState, prompt: TokenRow, closing: int, tokenizer: Any, stop_ids: Sequence[int],
+        self, state: SessionState, prompt: TokenRow, ends: tuple[int, int], tokenizer: Any, stop_ids: Sequence[int],
         options: AnswerOptions, seen: Tensor,
     ) -> None:  # fmt: skip
-        """``closing`` of the prompt's tokens close the turn before; ``seen`` is a blank mask bool [V]."""
-        self.state, self.prompt, self.closing = state, prompt, closing
+        """``ends``: how many tokens of the prompt are the last words of the turn before, and how many close it;
+        ``seen`` is a blank mask bool [V]."""
+        self.state, self.prompt, self.ends = state, prompt, ends
         self.tokenizer, self.stop_ids, self.options = tokenizer, frozenset(stop_ids), options
         self.blank = seen
         self.chunks: list[tuple[int, ...]] = []
@@ -67,7 +70,7 @@ class ExactText:
         )
         speaker = None
         if not self._count:
-            note_prompt(state, len(self._input), self.closing)
+            note_prompt(state, len(self._input), self.ends)
             first, last = self.prompt.spk_bounds[-1]
             speaker = decoded.states[first:last]
         else:
@@ -99,11 +102,12 @@ class LiveText:
     """
 
     def __init__(
-        self, state: SessionState, prompt: TokenRow, closing: int, tokenizer: Any, specials: SpecialIds,
+        self, state: SessionState, prompt: TokenRow, ends: tuple[int, int], tokenizer: Any, specials: SpecialIds,
         options: AnswerOptions, seen: Tensor, embed: Callable[[Sequence[int]], Tensor], steps: tuple[int, int],
     ) -> None:  # fmt: skip
-        """``steps``: tokens of the first block and of the others; ``embed`` gives the embeddings [T, hidden] of ids."""
-        self.state, self.prompt, self.closing = state, prompt, closing
+        """``ends`` as in :class:`ExactText`; ``steps``: tokens of the first block and of the others; ``embed`` gives
+        the embeddings [T, hidden] of ids."""
+        self.state, self.prompt, self.ends = state, prompt, ends
         self.tokenizer, self.specials, self.options = tokenizer, specials, options
         self.seen, self.embed, self.steps = seen, embed, steps
         self.ids: list[int] = []
@@ -122,7 +126,7 @@ class LiveText:
         decoded: Decoded = yield Decode(state, self._input, steps, options.text, self.seen, state.noise, least)
         speaker = None
         if first:
-            note_prompt(state, len(self._input), self.closing)
+            note_prompt(state, len(self._input), self.ends)
             begin, end = self.prompt.spk_bounds[-1]
             speaker = decoded.states[begin:end]
         else:
@@ -164,11 +168,14 @@ class LiveText:
         return tuple(parts)
 
 
-def note_prompt(state: SessionState, tokens: int, closing: int) -> None:
-    """Record the tokens that ask for an answer: some close the turn before, the others open the answer."""
+def note_prompt(state: SessionState, tokens: int, ends: tuple[int, int]) -> None:
+    """Record the tokens that ask for an answer: the first are words of the turn before, some close it, and the others
+    open the answer."""
+    words, closing = ends
+    state.note("audio", words)
     state.note("close", closing)
     state.book = replace(state.book, turn=state.book.turn + 1)
-    state.note("open", tokens - closing)
+    state.note("open", tokens - words - closing)
 
 
 def split_complete(ids: Sequence[int], tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from engine.conversation.reading import Reading
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.processing.image import ImageSlices
@@ -31,6 +32,22 @@ class Hear:
 
     state: SessionState
     mel: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listen:
+    """Encode the next sound of a session for its reader, log-mel [mel bins, M] -> keys and values
+    [layers, 2, heads, frames, head_dim]; the audio cache grows."""
+
+    state: SessionState
+    mel: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transcribe:
+    """Read the words of all the sound of a message -> :class:`~engine.conversation.reading.Transcribed`."""
+
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +151,7 @@ class Render:
     codes: Tensor
 
 
-Work = See | Hear | Feed | Decode | Read | Recall | Speak | LookBack | Render
+Work = See | Hear | Listen | Transcribe | Feed | Decode | Read | Recall | Speak | LookBack | Render
 
 STEP_WORK = (Decode, Speak)
 """What goes token by token or code by code: a step reads all weights for one row, so that sharing it saves most."""

@@ -42,13 +42,13 @@ def pool(projected: Tensor, step: int) -> Tensor:
 
 
 class AudioAttention(nn.Module):
-    def __init__(self, config: AudioConfig) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = config.num_heads
-        self.k_proj = nn.Linear(config.d_model, config.d_model, bias=False)
-        self.v_proj = nn.Linear(config.d_model, config.d_model)
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
+        self.heads = heads
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, layer: int, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
         # x [B, T, d_model] -> the same; q, k, v [B, heads, T, d_model / heads]; mask bool [B, 1, T, T]
@@ -70,7 +70,7 @@ class AudioLayer(nn.Module):
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
-        self.self_attn = AudioAttention(config)
+        self.self_attn = AudioAttention(config.d_model, config.num_heads)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = nn.Linear(config.d_model, config.ffn_dim)
         self.fc2 = nn.Linear(config.ffn_dim, config.d_model)

@@ -13,10 +13,14 @@ from engine.model.llm import QwenDecoder
 from engine.model.resampler import Resampler
 from engine.model.tts import ConditionalChatTTS
 from engine.model.vision import GridSize, SiglipVisionTower
+from engine.model.word_decoder import WordDecoder
 
 
 class OmniModel(nn.Module):
-    """MiniCPM-o 2.6 without its vocoder, which is a module and a file of its own (:mod:`engine.model.vocos`)."""
+    """MiniCPM-o 2.6 without its vocoder, which is a module and a file of its own (:mod:`engine.model.vocos`).
+
+    ``reader`` is None in the official model: a part of those that understand by reading words.
+    """
 
     def __init__(self, config: OmniConfig) -> None:
         super().__init__()
@@ -29,6 +33,7 @@ class OmniModel(nn.Module):
         self.apm = AudioEncoder(config.audio)
         self.audio_projection_layer = AudioProjector(config.audio.ffn_dim // 4, width)
         self.tts = ConditionalChatTTS(config.tts, config.dvae)
+        self.reader = None if config.reader is None else WordDecoder(config.reader)
 
     @property
     def device(self) -> torch.device:

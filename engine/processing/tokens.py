@@ -147,6 +147,25 @@ class TokenRow:
         ids = self.ids[:length]
         return TokenRow(ids, whole(self.image_bounds), whole(self.audio_bounds), whole(self.spk_bounds))
 
+    def followed_by(self, other: TokenRow) -> TokenRow:
+        """This row and then another."""
+
+        def both(one: Bounds, two: Bounds) -> Bounds:
+            return np.concatenate([one, two + len(self)])
+
+        images = both(self.image_bounds, other.image_bounds)
+        sounds = both(self.audio_bounds, other.audio_bounds)
+        return TokenRow(np.concatenate([self.ids, other.ids]), images, sounds, both(self.spk_bounds, other.spk_bounds))
+
+    def insert(self, place: int, ids: Sequence[int]) -> TokenRow:
+        """This row with more ids at ``place``, which lies in no pair of bounds."""
+
+        def moved(bounds: Bounds) -> Bounds:
+            return bounds + len(ids) * (bounds >= place)
+
+        row = np.insert(self.ids, place, np.array(ids, np.int64))
+        return TokenRow(row, moved(self.image_bounds), moved(self.audio_bounds), moved(self.spk_bounds))
+
 
 class TypedEncoder:
     """Encodes what a person typed: the tokenizer's own model without its added tokens, whatever their flags say.

@@ -24,12 +24,13 @@ from engine.client import (
     Unit,
 )
 from engine.config import OmniConfig
+from engine.conversation.message import Prepared
 from engine.conversation.pace import usual_s
 from engine.conversation.sampling import Noise, TextSampling
 from engine.conversation.session import Mark, SessionState
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.speech_live import LiveOptions
-from engine.conversation.streaming import Fed, Prepared, StreamingModel
+from engine.conversation.streaming import Fed, StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.errors import InputError, NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.processing.prompts import UNIT, Message, Part, TypedText, turn_header
@@ -225,7 +226,7 @@ class LiveSession:
         prepared = yield self._prepare(state, message, slices)
         self._room.check_unit(len(prepared.result().row), has_text=bool(unit.text))
         self._last, mark = None, state.mark()
-        yield from self._stream.feed(state, prepared.result())
+        yield from self._stream.feed(state, prepared.result(), ask_end=unit.ask_end)
         self._marks.append(mark)
 
     def _prepare(self, state: SessionState, message: Message, slices: int) -> Future[Prepared]:
@@ -234,7 +235,8 @@ class LiveSession:
     def _prefilled(self, unit: Unit, end: Fed) -> Prefilled:
         used, limit = self._memory().length, self._stream.pool.context
         over = self._stream.end_probability(end.states) if unit.ask_end else None
-        return Prefilled(end.tokens, used, limit, end.dropped.tokens, over, end.picture_tokens)
+        dropped, pictured = end.dropped.tokens, end.picture_tokens
+        return Prefilled(end.tokens, used, limit, dropped, over, pictured, end.words, end.rest)
 
     def _speak(self, answer: ServedAnswer) -> Generator[Any, Any, None]:
         """Begin an answer. Its randomness follows from its number, not from how far the answers before came."""
@@ -301,7 +303,7 @@ def room_of(runtime: Runtime, options: SessionOptions, prompt: Message) -> Room:
     stream, build = runtime.stream, runtime.stream.builder
     return Room(
         context=stream.pool.context,
-        prompt=stream.prompt_length(prompt),
+        prompt=stream.message.prompt_length(prompt),
         answer=len(stream.answer_prompt) + longest_answer(runtime, options),
         header=len(build.text(turn_header(answered=True, completed=False))),
         picture=len(build.text(UNIT)) + len(build.image((1, HD_SLICES), None)),

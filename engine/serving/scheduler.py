@@ -22,12 +22,12 @@ from typing import Any, Protocol
 
 import torch
 
-from engine.conversation.work import STEP_WORK, Feed, Hear, See, Task, Work, batch_key
+from engine.conversation.work import STEP_WORK, Feed, Hear, Listen, See, Task, Transcribe, Work, batch_key
 
 PATIENCE_S = 1.0
 """A piece that has waited so long is as urgent as speech that runs dry."""
 
-UNIT_WORK = (See, Hear, Feed)
+UNIT_WORK = (See, Hear, Listen, Transcribe, Feed)
 """What a unit's prefill is made of: heavy pieces, of which few share a batch, so that no answer waits for long."""
 
 UNITS_PER_BATCH = 4

@@ -53,17 +53,20 @@ class Script:
     ``answers`` are said in turn, the last one is followed by the first. Each may use ``{turn}``, ``{units}``,
     ``{seconds}``, ``{voiced}``, ``{frames}``, ``{typed}`` (all since the answer before), ``{heard}`` (seconds of the
     answer before that were played) and ``{said}`` (what it remembers of that answer). Without
-    answers the engine tells what it was given.
+    answers the engine tells what it was given. ``words`` are read in the units of a turn, one piece in each, and are
+    certain one unit later.
     """
 
     answers: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     prefill_s: float = 0.0
     first_chunk_s: float = 0.0
     chunk_s: float = 0.0
 
     @classmethod
     def load(cls, path: str | Path) -> Script:
-        """Read ``{"answers": ["…"], "prefill_s": 0, "first_chunk_s": 0, "chunk_s": 0}``; every key may be missing.
+        """Read ``{"answers": ["…"], "words": ["…"], "prefill_s": 0, "first_chunk_s": 0, "chunk_s": 0}``; every key may
+        be missing.
 
         Raises EngineError ``load_failed``.
         """
@@ -75,12 +78,13 @@ class Script:
         if not isinstance(raw, dict) or (unknown := set(raw) - set(cls.__slots__)):
             found = f"unknown keys {sorted(unknown)}" if isinstance(raw, dict) else type(raw).__name__
             raise EngineError("load_failed", f"The script {path} must be an object of {cls.__slots__}; found {found}.")
-        answers = raw.pop("answers", [])
-        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise EngineError("load_failed", f"The script {path}: answers must be a list of strings.")
+        answers, words = raw.pop("answers", []), raw.pop("words", [])
+        for texts in (answers, words):
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise EngineError("load_failed", f"The script {path}: answers and words must be lists of strings.")
         if not all(isinstance(value, int | float) and value >= 0 for value in raw.values()):
             raise EngineError("load_failed", f"The script {path}: the delays must be seconds, not negative.")
-        script = cls(answers=tuple(answers), **raw)
+        script = cls(answers=tuple(answers), words=tuple(words), **raw)
         try:
             for answer in script.answers:
                 answer.format(**_Fed().as_words(0))
@@ -317,6 +321,8 @@ class ScriptedSession:
             raise _closed()
         heard = self._heard
         self._before.append((replace(heard, typed=list(heard.typed)), self._turn, self._context))
+        certain, words = max(0, heard.units - 1), self._script.words
+        read, rest = words[certain : heard.units], words[heard.units : heard.units + 1]
         heard.units += 1
         heard.samples += len(unit.audio)
         heard.voiced_frames += _voiced_frames(unit.audio)
@@ -328,7 +334,8 @@ class ScriptedSession:
         tokens += picture
         dropped = max(0, self._context + tokens - CONTEXT_LIMIT)
         self._context += tokens - dropped
-        return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped, picture_tokens=picture)
+        said, more = "".join(read), "".join(rest)
+        return Prefilled(tokens, self._context, CONTEXT_LIMIT, dropped, picture_tokens=picture, words=said, rest=more)
 
     async def _answer(self, answer: _ScriptedAnswer) -> None:
         words, finish = self._words()

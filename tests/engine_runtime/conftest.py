@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from engine.client import INPUT_RATE, Engine, EngineSession, SessionOptions, Unit
 from engine.serving.factory import create_engine
 from engine.spec import EngineSpec
+from tests.reading_model import write_reading_model
 
 Opener = Callable[..., Awaitable[EngineSession]]
 
@@ -23,6 +25,7 @@ SPECS = {
     "scripted-worker": EngineSpec(kind="scripted", in_process=False),
     "model": EngineSpec(threads=1, untrained=True, in_process=True),
     "model-worker": EngineSpec(threads=1, untrained=True),
+    "reader": EngineSpec(threads=1, in_process=True),
 }
 
 SHORT = 2
@@ -30,8 +33,11 @@ SHORT = 2
 
 
 @pytest.fixture(scope="module", params=list(SPECS))
-def spec(request: pytest.FixtureRequest) -> EngineSpec:
-    return SPECS[request.param]
+def spec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
+    spec = SPECS[request.param]
+    if request.param != "reader":
+        return spec
+    return replace(spec, model=str(write_reading_model(tmp_path_factory.mktemp("reader") / "model")))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

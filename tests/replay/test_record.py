@@ -28,7 +28,7 @@ from tests.replay.conftest import RATE, picture, silence
 from tests.replay.recorded import events_of
 from tests.speechlike import speechlike
 
-SCRIPT = Script(prefill_s=0.004, first_chunk_s=0.003, chunk_s=0.002)
+SCRIPT = Script(words=("What", " is", " it?"), prefill_s=0.004, first_chunk_s=0.003, chunk_s=0.002)
 COMMANDS: list[dict[str, Any]] = [
     {"type": "hello", "data": {"protocol": 1, "resume_token": "secret-token", "last_seq": 3}},
     {"type": "input.text", "data": {"text": 'line\u2028separator and "quotes"'}},
@@ -104,12 +104,13 @@ async def live_call(folder: Path, seed: int, seconds: float = 9.0, script: Scrip
 async def test_a_recorded_call_replays_to_the_identical_events(tmp_path: Path, seed: int) -> None:
     folder = await live_call(tmp_path, seed)
     recorded = events_of(folder)
-    engine = ScriptedEngine(Script())  # as fast as it can: the timing comes from the recording
+    engine = ScriptedEngine(Script(words=SCRIPT.words))  # as fast as it can: the timing comes from the recording
     await engine.start()
     replayed = await replay_call(read_bundle(folder), engine, answer=tmp_path / "answer.wav")
     assert replayed.notes == []
     assert replayed.events == recorded
     assert Outcome.from_events(recorded).answered
+    assert any(event["type"] == "user.transcript" for event in recorded)
     with wave.open(str(folder / "answer.wav")) as then, wave.open(str(tmp_path / "answer.wav")) as now:
         assert then.readframes(-1) == now.readframes(-1)
         assert then.getnframes() / 24_000 == pytest.approx(replayed.seconds, abs=0.2)

@@ -1,0 +1,136 @@
+"""What has been read of a person's message, and which of its words are certain.
+
+After every second the whole message is read again, as if it ended there. Words that two readings in a row agree on are
+certain (LocalAgreement-2; Macháček et al. 2023, "Turning Whisper into Real-Time Transcription System"); every later
+reading begins with them. The last reading is the draft of the next, which only has to check it, in one pass.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from engine.processing.words import WordTokens
+
+INVENTED = frozenset(["you"])
+"""What Whisper reads where there is nothing to read: learnt from subtitles of silence. Nobody says this and no more."""
+
+LEAST_LOG_PROBABILITY = -1.5
+"""Mean of a reading's tokens: below, it is a guess. Higher than that are all but a few of short words in noise."""
+
+MOST_COMPRESSION = 2.4
+"""Of a text by zlib, before it counts as one that goes round in circles (Whisper's own figure)."""
+
+LOOP_WORDS = 2
+"""How often a piece may be repeated at the end of a reading that goes round in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """One reading of all the sound there is."""
+
+    ids: tuple[int, ...]
+    """Tokens, from the first that is certain to the last."""
+    log_probability: float
+    """Mean over the tokens that are not certain, their end included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a session knows of the words of the message that goes on. A value: nothing in it is ever changed."""
+
+    sound: tuple[Tensor, ...] = field(default=(), compare=False)
+    """Keys and values [layers, 2, heads, frames, head_dim] of every piece of sound since the ears were reset."""
+    ids: tuple[int, ...] = ()
+    """The newest reading of ``sound``."""
+    certain: int = 0
+    """How many of ``ids`` are certain, and in the context."""
+    begun: bool = False
+    """There are words in the message already, read or typed."""
+
+    @property
+    def frames(self) -> int:
+        """Encoder frames (20 ms) of the sound."""
+        return sum(part.shape[3] for part in self.sound)
+
+    def hear(self, sound: Tensor) -> Reading:
+        """With one more piece of sound."""
+        return replace(self, sound=(*self.sound, sound))
+
+    def deaf(self) -> Reading:
+        """Without its sound, and without what is not certain."""
+        return Reading(begun=self.begun)
+
+
+def read_on(reading: Reading, new: Transcribed, words: WordTokens) -> tuple[Reading, str]:
+    """The reading after a new one of its sound, and the text that is certain now and was not before."""
+    ids = believable(new, reading.certain, words)
+    return _advance(replace(reading, ids=ids), agreed(reading.ids, ids, reading.certain, words), words)
+
+
+def read_rest(reading: Reading, words: WordTokens) -> tuple[Reading, str]:
+    """The message is over: the reading with all of it certain, and the text that was not before."""
+    return _advance(reading, len(reading.ids), words)
+
+
+def rest_of(reading: Reading, words: WordTokens) -> str:
+    """The text that was read and is not certain yet."""
+    return _text(reading, len(reading.ids), words)
+
+
+def agreed(before: Sequence[int], after: Sequence[int], certain: int, words: WordTokens) -> int:
+    """How many tokens of ``after`` are certain: whole words that ``before`` had too, at least ``certain``.
+
+    Punctuation behind the last word waits: every reading takes the end of the sound for the end of a sentence.
+    """
+    same = 0
+    for one, other in zip(before, after, strict=False):
+        if one != other:
+            break
+        same += 1
+    end = len(after)
+    while end > certain and words.is_mark(after[end - 1]):
+        end -= 1
+    if same >= end:
+        return max(end, certain)
+    while same > certain and not words.begins_word(after[same]):
+        same -= 1
+    return max(same, certain)
+
+
+def believable(new: Transcribed, certain: int, words: WordTokens) -> tuple[int, ...]:
+    """The tokens of a reading without what was invented behind the certain ones."""
+    ids = without_loop(new.ids, certain, words)
+    text = words.text(ids)
+    only = "".join(filter(str.isalnum, text.lower()))
+    if certain == 0 and (only in INVENTED or not only):
+        return ()
+    return ids[:certain] if new.log_probability < LEAST_LOG_PROBABILITY else ids
+
+
+def without_loop(ids: Sequence[int], certain: int, words: WordTokens) -> tuple[int, ...]:
+    """A reading that ends in circles is cut where they begin to repeat."""
+    text = words.text(ids).encode()
+    if len(text) / max(1, len(zlib.compress(text))) <= MOST_COMPRESSION:
+        return tuple(ids)
+    for size in range(1, len(ids) // 3 + 1):
+        end = len(ids)
+        while end - 2 * size >= certain and ids[end - size : end] == ids[end - 2 * size : end - size]:
+            end -= size
+        if len(ids) - end >= LOOP_WORDS * size:
+            return tuple(ids[:end])
+    return tuple(ids[:certain])
+
+
+def _advance(reading: Reading, certain: int, words: WordTokens) -> tuple[Reading, str]:
+    text = _text(reading, certain, words)
+    return replace(reading, certain=certain, begun=reading.begun or bool(text)), text
+
+
+def _text(reading: Reading, end: int, words: WordTokens) -> str:
+    """Text of what is not certain, up to token ``end``; the first of a message has no space in front."""
+    text = words.text(reading.ids[reading.certain : end])
+    return text if reading.begun else text.lstrip()

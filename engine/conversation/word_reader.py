@@ -1,0 +1,94 @@
+"""Reads words from what the ears heard: Whisper's decoder, with the draft of an earlier reading to check first.
+
+The decoder was trained on clips of 30 s with silence at their end, and where it sees no end it goes round in circles.
+So the sound is followed by what the encoder makes of silence, computed once: it costs nothing but a longer attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.conversation.reading import Reading, Transcribed
+from engine.errors import NotFiniteError
+from engine.model.audio import FRAMES_PER_SECOND
+from engine.model.omni import OmniModel
+from engine.model.word_decoder import WordDecoder
+
+SILENCE = -0.8
+"""Log-mel of the silence behind the sound: as far below ordinary speech as Whisper's front end lets silence be."""
+
+TAIL_S = 15
+"""Silence that the decoder sees behind the sound, seconds. With 10 it ends as surely, with 5 not always."""
+
+TOKENS_PER_SECOND, TOKENS_MORE = 10, 8
+"""A reading has no more tokens than this: nobody speaks faster (spelled letters take two tokens each)."""
+
+
+class WordReader:
+    """One model's decoder with what all readings share. Keeps nothing of any call."""
+
+    def __init__(self, model: OmniModel) -> None:
+        assert model.reader is not None
+        assert model.config.reader is not None
+        self.decoder: WordDecoder = model.reader
+        self.config = model.config.reader
+        self._arena = self.decoder.arena()
+        bins, frames = model.config.mel.num_mel_bins, model.config.audio.max_positions
+        device, dtype = model.device, model.apm.layer_norm.weight.dtype
+        with torch.inference_mode():
+            silence = torch.full((1, bins, 2 * frames), SILENCE, device=device, dtype=dtype)
+            self._tail = self.decoder.listen(model.apm(silence, [2 * frames], chunk_length=0)[0])
+            self._banned = torch.zeros(self.config.vocab_size, dtype=torch.bool, device=device)
+            self._banned[list(self.config.suppressed_ids)] = True
+            self._banned[[*self.config.prompt_ids, self.config.no_speech_id]] = True
+            self._banned[self.config.end_id] = False
+
+    def read(self, reading: Reading) -> Transcribed:
+        """Read all the sound of ``reading``, beginning with its certain tokens. Raises NotFiniteError.
+
+        Greedy; the tokens of the reading before are checked in one pass, and only what comes after the first that is
+        other now is drawn one by one.
+        """
+        config, certain = self.config, reading.certain
+        sound, frames = self._sound(reading), reading.frames
+        limit = TOKENS_PER_SECOND * frames // FRAMES_PER_SECOND + TOKENS_MORE
+        most = certain + max(1, min(limit, config.max_positions - len(config.prompt_ids) - 1) - certain)
+        ids, place = list(reading.ids[:certain]), len(config.prompt_ids) + certain
+        states = self._pass([*config.prompt_ids, *reading.ids], 0, sound)[place - 1 :]
+        chances: list[float] = []
+        drafted = list(reading.ids[certain:])
+        while len(ids) < most:
+            token, chance = self._draw(states[0])
+            chances.append(chance)
+            if token == config.end_id:
+                break
+            ids.append(token)
+            if drafted and drafted[0] == token:
+                states, drafted = states[1:], drafted[1:]
+            else:
+                states, drafted = self._pass([token], place, sound), []
+            place += 1
+        return Transcribed(tuple(ids), sum(chances) / len(chances) if chances else 0.0)
+
+    def _sound(self, reading: Reading) -> Tensor:
+        """Keys and values of the sound and of the silence behind it."""
+        frames = reading.frames
+        tail = self._tail[:, :, :, frames : frames + TAIL_S * FRAMES_PER_SECOND]
+        return torch.cat([*reading.sound, tail], 3)
+
+    def _pass(self, ids: Sequence[int], start: int, sound: Tensor) -> Tensor:
+        """States [T, d_model] of tokens from position ``start`` on."""
+        cache = self._arena.place([0], [start], [len(ids)])
+        states: Tensor = self.decoder(torch.tensor([ids], device=sound.device), cache, sound)[0]
+        return states
+
+    def _draw(self, state: Tensor) -> tuple[int, float]:
+        """The likeliest token after ``state`` [d_model], and its log-probability."""
+        scores = self.decoder.logits(state)
+        if not scores.isfinite().all():
+            raise NotFiniteError
+        best, token = scores.masked_fill(self._banned, float("-inf")).log_softmax(-1).max(-1)
+        return int(token), float(best)
