@@ -294,7 +294,8 @@ const controls = new ControlsView({
   dismiss: () => store.set({ error: null }),
   retry: () => {
     store.set({ error: null });
-    start(store.state.mode);
+    if (lifeline) goBack();
+    else start(store.state.mode);
   },
 });
 

@@ -17,6 +17,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOKEN = "JSON.parse(sessionStorage.getItem('omni-call.call'))"
 
+REFUSE_ONCE = """() => {
+  const media = navigator.mediaDevices;
+  const ask = media.getUserMedia;
+  media.getUserMedia = async () => {
+    media.getUserMedia = ask;
+    throw new DOMException("", "NotAllowedError");
+  };
+}"""
+
 
 async def write(person: Caller, text: str) -> None:
     await person["text-input"].fill(text)
@@ -116,7 +125,11 @@ async def test_a_browser_that_asks_again_for_the_microphone_gets_a_button_first(
         await expect(person["start-voice"]).to_be_hidden()
         await expect(person["go-back"]).to_be_focused()
         assert await person.page.evaluate("window.observed.microphones") == 0
+        await person.page.evaluate(REFUSE_ONCE)
         await person.press("go-back")
+        await person.shows("error", "Allow both for this site")
+        await person.state("left")
+        await person.press("error-action")
         await person.state("listening")
         assert (await person.events("welcome"))[0]["data"]["resumed"] is True
 
