@@ -149,6 +149,16 @@ def test_a_pause_of_the_microphone_moves_the_echo_along() -> None:
     assert np.mean(explained[10:40]) > 0.7  # before it could have been found anew
 
 
+@pytest.mark.parametrize("seconds", [1, 3, 12])
+def test_an_answer_that_plays_on_without_a_microphone_is_no_fault(seconds: int) -> None:
+    """The network is gone: nothing comes in, while the answer still goes out for some seconds."""
+    room, listening = Leak(-12, 120), Listening()
+    assert sum(listening.run(ANSWER, quiet(LENGTH), room)) > 100
+    for begin in range(0, seconds * OUTPUT_RATE, PULL):
+        listening.gate.played(ANSWER[begin % OUTPUT_RATE :][:PULL])
+    assert sum(listening.run(ANSWER, quiet(LENGTH), room)) > 100
+
+
 def test_who_talks_over_an_echo_is_heard() -> None:
     listening = Listening()
     listening.run(ANSWER, quiet(LENGTH), Leak(-12, 120))

@@ -82,7 +82,10 @@ class EchoGate:
     def explains(self, frame: NDArray[np.int16]) -> bool:
         """Whether the next 20 ms of the microphone, int16 [320] at 16 kHz, are nothing but echo."""
         self._hops += FRAME_HOPS
-        self._leads.append(self._hops - self._played.hops)
+        lead = self._hops - self._played.hops
+        if self._leads and lead < max(self._leads) - STEADY_FRAMES * FRAME_HOPS:
+            self._leads.clear()  # the microphone stood still for longer than what was played is kept
+        self._leads.append(lead)
         if self._played.asleep:
             return False
         if self._hops - self._sound_until > self._lags + TAIL_HOPS:
