@@ -71,7 +71,9 @@ class Int8Linear(nn.Module):
         # [..., inputs] -> [..., outputs] in float32
         scale = x.abs().amax(-1, keepdim=True).clamp_(min=LEAST_SCALE).div_(self.levels)
         whole = (x / scale).add_(self.levels + 1.5).to(torch.uint8)  # rounded, since what is cut off begins at a half
-        out = _product(whole.flatten(0, -2), self.levels + 1, self.packed, self.scales).view(*x.shape[:-1], -1)
+        out = _product(whole.reshape(-1, x.shape[-1]), self.levels + 1, self.packed, self.scales).view(
+            *x.shape[:-1], -1
+        )
         out.mul_(scale)
         return out if self.bias is None else out.add_(self.bias)
 

@@ -188,6 +188,7 @@ def test_whole_numbers_are_multiplied_exactly() -> None:
     x = torch.stack([torch.full((64,), 3e4), torch.full((64,), -3e4), torch.zeros(64), torch.full((64,), torch.nan)])
     with torch.inference_mode():
         out = linear(x)
+        assert torch.equal(linear(x[0]), out[0])
     assert torch.allclose(out[0], 0.5 + 64 * 3e4 * weight[:, 0])
     assert torch.allclose(out[1], 0.5 - 64 * 3e4 * weight[:, 0])
     assert torch.equal(out[2], torch.full((16,), 0.5))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from engine.client import Chunk, SessionOptions, Unit
+from engine.client import UNIT_SAMPLES, Chunk, Prefilled, SessionOptions, Unit
 from engine.serving.live_engine import LiveEngine
 from engine.spec import EngineSpec, small_cache
 
 FOLDER = small_cache() / "small"
+SPEECH = Path(__file__).parents[1] / "data" / "speech"
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,6 +48,18 @@ async def test_small_answers_what_is_typed_and_speaks(small: LiveEngine) -> None
         assert len(sound) > 12_000
         assert np.sqrt(np.mean(sound.astype(np.float64) ** 2)) > 300
     assert not np.array_equal(wave(answers["woman"]), wave(answers["man"]))
+
+
+async def test_small_reads_what_is_said_and_judges_its_end(small: LiveEngine) -> None:
+    sound, _ = soundfile.read(SPEECH / "digits-woman.flac", dtype="int16")
+    session = await small.open(SessionOptions(speak=False))
+    said, last = "", Prefilled(0, 0, 0)
+    for begin in range(0, len(sound), UNIT_SAMPLES):
+        last = await session.prefill(Unit(sound[begin : begin + UNIT_SAMPLES], ask_end=True))
+        said += last.words
+        assert last.end_probability is None or 0 <= last.end_probability <= 1
+    await session.close()
+    assert any(map(str.isdigit, said + last.rest))
 
 
 def wave(chunks: list[Chunk]) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
