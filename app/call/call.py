@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.call import turn, turn_machine
-from app.call.commands import Bye, CallCommand, ReportPlayback, SwitchCamera, UpdateOptions
+from app.call.commands import Bye, CallCommand, ReportPlayback, SwitchCamera, TestSound, UpdateOptions
 from app.call.config import CallConfig
 from app.call.delivery import AnswerDelivery
 from app.call.drafts import DraftCosts
 from app.call.ears import CallEars
+from app.call.echo.self_test import EchoTest
 from app.call.engine_link import ChunkArrived, EngineLink, GenerationStopped, Result, UnitPrefilled, UnitRefused
 from app.call.feeder import UnitFeeder
 from app.call.greeting import SECRETS, Greeting
@@ -77,9 +78,10 @@ class Call:
             lambda resumed: greeting.data(self.config, resumed, self._delivery.position),
             tap.event if tap else None,
         )
-        self._ears = CallEars(config, self.judged, held=held)
-        self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self.output = SpeechQueue(self._on_played, self._on_pulled, config.media.fade_out_ms)
+        self._sound_test = EchoTest(self.output, self._outbox)
+        self._ears = CallEars(config, self.judged, self._sound_test, held=held)
+        self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self._delivery = AnswerDelivery(config, self.output, self._outbox)
         self.link = EngineLink(
             session, self._on_result, self._has_room, fault=self.fault, engine_changed=self._engine_changed, held=held
@@ -243,6 +245,9 @@ class Call:
                 self._feeder.camera.switch(off)
             case ReportPlayback(epoch, buffered_ms):
                 self._delivery.report_buffer(epoch, buffered_ms)
+            case TestSound():
+                self._step(turn.Present())
+                self._sound_test.start(self._state, self._ears.speech.speaking, self.config.echo)
             case Bye():
                 self.end("bye")
             case _:
@@ -311,6 +316,7 @@ class Call:
                 self._state, actions = turn_machine.step(self._state, self._turn_events.popleft(), self._t, self.config)
                 for action in actions:
                     self._do(action)
+                self._sound_test.watch(self._state)
                 self._check_drained()  # after all chunks of an answer that was prepared, the first of which may be mute
         finally:
             self._stepping = False

@@ -46,6 +46,11 @@ class ReportPlayback:
 
 
 @dataclass(frozen=True, slots=True)
+class TestSound:
+    """Play a chime and measure what comes back through the microphone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     nonce: Any
 
@@ -69,7 +74,7 @@ class Unknown:
 
 LineCommand = Hello | Ping | Remark | Unknown
 TurnCommand = turn.Typed | turn.Commit | turn.Discard | turn.Present | turn.Muted | turn.CancelAnswer
-CallCommand = UpdateOptions | SwitchCamera | ReportPlayback | Bye | TurnCommand
+CallCommand = UpdateOptions | SwitchCamera | ReportPlayback | TestSound | Bye | TurnCommand
 Command = LineCommand | CallCommand
 
 
@@ -96,6 +101,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Command]] = {
     "camera.state": lambda data: SwitchCamera(data["muted"]) if "muted" in data else Remark(),
     "response.cancel": lambda _: turn.CancelAnswer(),
     "playback.report": lambda data: ReportPlayback(data["epoch"], data.get("buffered_ms", 0.0)),
+    "echo.test": lambda _: TestSound(),
     "feedback": lambda _: Remark(),
     "ping": lambda data: Ping(data.get("nonce")),
     "bye": lambda _: Bye(),

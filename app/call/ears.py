@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from app.call import turn
 from app.call.config import CallConfig
 from app.call.echo.gate import EchoGate
+from app.call.echo.self_test import EchoTest
 from app.call.end_of_turn import EndOfTurn, TurnJudge
 from app.call.feeder import samples_of
 from app.call.vad import create_detector, create_tracker, level_dbfs
@@ -26,14 +27,17 @@ class CallEars:
     """The voice detector with its tracker behind the echo gate, the level meter, and the one who is asked whether a
     turn is over."""
 
-    def __init__(self, config: CallConfig, judged: Callable[[int, float], None], *, held: bool) -> None:
+    def __init__(
+        self, config: CallConfig, judged: Callable[[int, float], None], sound_test: EchoTest, *, held: bool
+    ) -> None:
         """``judged(end, probability)`` hears of every judgement; with ``held`` nobody is asked, since a recording has
-        what was said."""
+        what was said. ``sound_test`` hears first, and what it takes is silent for everybody else."""
         self._config = config
         self._held = held
         self._detector = create_detector(config.vad)
         self.speech = create_tracker(config.vad)
         self._echo = EchoGate(config.echo)
+        self._test = sound_test
         self._meter = LevelMeter()
         self._judge = TurnJudge(_listener, judged)
         self._level = 0.0
@@ -47,7 +51,8 @@ class CallEars:
         self._judge.push(frame)
         self._level = level = level_dbfs(frame)
         voice = self._detector.push(frame)
-        if self._echo.explains(frame):
+        explained = self._echo.explains(frame)
+        if self._test.hears(frame, voice >= UNVOICED) or explained:
             voice, level = 0.0, min(level, self._room_dbfs)
         elif voice < UNVOICED:
             self._room_dbfs = level
@@ -56,6 +61,7 @@ class CallEars:
     def played(self, pcm: NDArray[np.int16]) -> None:
         """What was pulled for the listener, int16 at 24 kHz, silence included: the microphone may hear it."""
         self._echo.played(pcm)
+        self._test.played(pcm)
 
     def shown(self, t_samples: int) -> dict[str, Any] | None:
         """What the client is told of the newest frame; None for nothing new."""

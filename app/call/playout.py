@@ -88,6 +88,14 @@ class SpeechQueue:
             self._on_played(self.epoch, taken)
         return out
 
+    def ring(self, pcm: NDArray[np.int16]) -> None:
+        """Give int16 [n] at 24 kHz beside the answers from the next pull on; it counts as played by none."""
+        self._tail = pcm
+
+    def hush(self) -> None:
+        """End what rings, with a short fade."""
+        self._tail = _faded(self._tail[: self._fade_samples])
+
     def pause(self) -> None:
         """Give silence from the next pull on, after a short fade; nothing is lost."""
         if self._paused:

@@ -5,6 +5,7 @@
 import { reduce } from "./state.js";
 import { MAX_TEXT_BYTES } from "./events.js";
 import { AnswerClock } from "./playback.js";
+import { TESTING } from "./sound_test.js";
 
 /** Between two reports of how far the loudspeaker is, ms. */
 const REPORT_MS = 500;
@@ -105,6 +106,11 @@ export class Conversation {
   /** The person says nothing, but is there. */
   stay() {
     this.send("input.present", {});
+  }
+
+  /** Play a chime, and hear how much of it comes back through the microphone. */
+  testSound() {
+    if (this.send("echo.test", {})) this.store.set({ soundTest: TESTING });
   }
 
   /** @param {import("./media.js").Capture} capture */

@@ -204,7 +204,6 @@ function onEvent(event) {
     stats.fromServer(event.data);
     ownUp(uplink.mark(event.t));
   }
-  if (event.type === "error" && !event.data.fatal) store.set({ notice: event.data.message });
   conversation?.receive(event);
   if (event.type === "welcome" || event.type === "session.updated")
     talk?.activate(inForce(store.state, "pushToTalk") ?? false);
@@ -301,6 +300,7 @@ const controls = new ControlsView({
 
 const sheet = new SettingsView(settings, {
   change: apply,
+  test: () => conversation?.testSound(),
   device: (kind, deviceId) =>
     attempt(async () => {
       if (kind === "speaker") await playback.useSpeaker(deviceId);

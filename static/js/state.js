@@ -5,6 +5,7 @@
  */
 
 import { SETTINGS } from "./settings.js";
+import { measured, refused } from "./sound_test.js";
 
 /**
  * `left`: the page was loaded again and could go back to its call; `resuming`: it does; `moved`: another page has it.
@@ -21,6 +22,7 @@ import { SETTINGS } from "./settings.js";
  * @property {boolean} answering true from response.started to response.done
  * @property {boolean} held the answer waits, because somebody makes a sound
  * @property {Record<string, any>|null} config the call's options that are in force; null outside of a call
+ * @property {import("./sound_test.js").SoundTest|null} soundTest the one that runs, or the last one of this call
  * @property {Ending|null} ending the end of the call that was announced
  * @property {boolean} talking the person holds the button of push-to-talk
  * @property {boolean} muted
@@ -109,6 +111,7 @@ export function noCall() {
     answering: false,
     held: false,
     config: null,
+    soundTest: null,
     ending: null,
     talking: false,
     muted: false,
@@ -160,7 +163,11 @@ export function reduce(state, { type, data }, now) {
     case "queue.update":
       return { queue: { position: data.position, etaS: data.eta_s ?? null } };
     case "warning":
-      return { notice: data.message, modelAway: MODEL_AWAY[data.code] ?? state.modelAway };
+      return refused(data) ?? { notice: data.message, modelAway: MODEL_AWAY[data.code] ?? state.modelAway };
+    case "error":
+      return refused(data) ?? (data.fatal ? {} : { notice: data.message });
+    case "echo.result":
+      return { soundTest: measured(data) };
     case "session.ending":
       return { ending: sooner(state.ending, { reason: data.reason, at: now + 1000 * data.in_s }, now) };
     case "session.ending_withdrawn":

@@ -5,6 +5,9 @@ import { inForce, room } from "../state.js";
 
 /** @typedef {import("../state.js").State} State */
 
+const UNTESTED = "Plays a chime and measures how much of it the microphone hears.";
+const TALKING = "Not needed with push to talk: the microphone is on only while you hold the button.";
+
 /** @param {string} id */
 const $ = (id) => /** @type {any} */ (document.getElementById(id));
 
@@ -13,6 +16,7 @@ export class SettingsView {
    * @param {import("../settings.js").Settings} settings
    * @param {object} actions
    * @param {(names: string[]) => void} actions.change settings were chosen
+   * @param {() => void} actions.test play a chime and hear what comes back
    * @param {(kind: "microphone"|"camera"|"speaker", deviceId: string) => void} actions.device
    */
   constructor(settings, actions) {
@@ -39,6 +43,13 @@ export class SettingsView {
       actions.change(Object.keys(SETTINGS));
       this.#draw();
     });
+    $("sound-test").addEventListener("click", () => actions.test());
+    $("sound-talk").addEventListener("click", () => {
+      settings.choose("pushToTalk", true);
+      actions.change(["pushToTalk"]);
+      this.#draw();
+      this.controls.pushToTalk.focus();
+    });
     for (const kind of /** @type {const} */ (["microphone", "camera", "speaker"])) {
       $(`${kind}-select`).addEventListener("change", (/** @type {any} */ event) =>
         actions.device(kind, event.target.value),
@@ -57,6 +68,7 @@ export class SettingsView {
     if (has("ready")) this.#voices(state.ready?.voices ?? []);
     if (has("microphones", "cameras", "speakers", "phase")) this.#devices(state);
     if (has("config", "phase", "ready")) this.#draw();
+    if (has("config", "phase", "soundTest")) this.#soundTest(state);
   }
 
   /** @param {string|undefined} microphone @param {string|undefined} camera ids of the devices in use */
@@ -101,6 +113,15 @@ export class SettingsView {
     if (select.dataset.shown === voices.join("\n")) return;
     select.dataset.shown = voices.join("\n");
     select.replaceChildren(...voices.map((name) => new Option(name[0].toUpperCase() + name.slice(1), name)));
+  }
+
+  /** @param {State} state */
+  #soundTest(state) {
+    const { soundTest, phase } = state;
+    const holds = inForce(state, "pushToTalk") ?? false;
+    $("sound-test").disabled = phase !== "live" || holds || (soundTest?.running ?? false);
+    $("sound-note").textContent = holds ? TALKING : (soundTest?.line ?? UNTESTED);
+    $("sound-talk").hidden = holds || !soundTest?.talk;
   }
 
   /** @param {State} state */
