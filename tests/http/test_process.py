@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -100,20 +99,18 @@ async def ended(process: asyncio.subprocess.Process) -> int:
         return await process.wait()
 
 
-async def test_a_signal_ends_it_at_once_with_calls_open(run: Run) -> None:
-    process = await run("--port", "0")
+async def test_a_signal_ends_it_without_waiting_for_calls_in_which_nobody_speaks(run: Run) -> None:
+    process = await run("--port", "0", "--drain-s", "600")
     address = await ready(process)
     assert address.startswith("https://localhost:")
     async with client(address) as http:
         callers = [await call(http), await call(http)]
-        begin = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        status = await process.wait()
-        took = time.monotonic() - begin
+        async with asyncio.timeout(120):  # far less than draining may take
+            status = await process.wait()
     for caller in callers:
         await caller.close()
     assert status == 0
-    assert took < 2.5  # 2 s are promised; the rest is a busy machine's
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
