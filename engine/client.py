@@ -105,7 +105,8 @@ class Unit:
     hd: bool = False
     """Slice the frame in high definition (the last frame of a turn)."""
     ask_end: bool = False
-    """Ask how probable it is that the person's message ends with this unit (:attr:`Prefilled.end_probability`)."""
+    """Ask how probable it is that the person's message ends with this unit (:attr:`Prefilled.end_probability`), of
+    an engine that can tell."""
 
 
 @dataclass(frozen=True, slots=True)

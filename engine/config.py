@@ -203,6 +203,10 @@ class OmniConfig:
     """Sound placeholders are cut into groups of one second."""
     sees: bool
     """False for a model without eyes (``init_vision`` is false): no ``vpm``, no ``resampler``."""
+    tells_end_of_turn: bool
+    """Whether the language model was trained to say, by the probability of ``<|im_end|>``, that a message is over
+    (``tells_end_of_turn``, no key of the official model). Where it was not, the probability means nothing: Qwen2.5 0.5B
+    gives complete statements 0.02."""
     quantization: Mapping[str, Any] | None
     """The checkpoint's own ``quantization_config``, if its weights are stored quantised."""
     reader: ReaderConfig | None
@@ -251,6 +255,7 @@ class OmniConfig:
             query_num=root.positive("query_num", 64),
             chunk_input=root.get("chunk_input", True),
             sees=root.get("init_vision", True),
+            tells_end_of_turn=root.get("tells_end_of_turn", False),
             quantization=root.block("quantization_config").data or None,
             reader=read_words_config(root.block("reader_config")),
         )

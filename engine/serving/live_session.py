@@ -226,15 +226,18 @@ class LiveSession:
         prepared = yield self._prepare(state, message, slices)
         self._room.check_unit(len(prepared.result().row), has_text=bool(unit.text))
         self._last, mark = None, state.mark()
-        yield from self._stream.feed(state, prepared.result(), ask_end=unit.ask_end)
+        yield from self._stream.feed(state, prepared.result(), ask_end=self._asks_end(unit))
         self._marks.append(mark)
+
+    def _asks_end(self, unit: Unit) -> bool:
+        return unit.ask_end and self._stream.config.tells_end_of_turn
 
     def _prepare(self, state: SessionState, message: Message, slices: int) -> Future[Prepared]:
         return self._runtime.threads.submit(self._stream.prepare, state, message, max_slices=slices)
 
     def _prefilled(self, unit: Unit, end: Fed) -> Prefilled:
         used, limit = self._memory().length, self._stream.pool.context
-        over = self._stream.end_probability(end.states) if unit.ask_end else None
+        over = self._stream.end_probability(end.states) if self._asks_end(unit) else None
         dropped, pictured = end.dropped.tokens, end.picture_tokens
         return Prefilled(end.tokens, used, limit, dropped, over, pictured, end.words, end.rest)
 

@@ -171,7 +171,7 @@ def test_the_worker_ends_with_its_parent() -> None:
 async def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path) -> None:
     (script := tmp_path / "script.json").write_text('{"answers": 3}')
     engine = ProcessEngine(EngineSpec(kind="scripted", in_process=False, script=str(script)))
-    with pytest.raises(EngineError, match="answers must be a list") as caught:
+    with pytest.raises(EngineError, match="answers and words must be lists of strings") as caught:
         await engine.start()
     assert caught.value.code == "load_failed"
     assert engine.info is None
