@@ -118,7 +118,7 @@ def read_bundle(path: str | Path) -> Bundle:
     timing = read_timing(folder / "timing.jsonl", len(commands))
     return Bundle(
         path=folder,
-        config=call.config if timing is None or call.gated else call.config.updated({"echo": {"gate": False}}),
+        config=call.config if timing is None else call.config.updated(call.not_there_yet),
         audio=audio,
         commands=commands,
         expectations=read_expectations(folder),
@@ -177,14 +177,21 @@ def write_bundle(
     return folder
 
 
+NEWER_OPTIONS: dict[str, dict[str, Any]] = {
+    "echo": {"gate": False},
+    "silence": {"away_after_s": 0.0, "idle_end_s": 0.0},
+}
+"""Groups of options that recordings did not always have, and what switches them off."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     config: CallConfig
     engine: str | None
     call_id: str
     leak: Leak | None
-    gated: bool
-    """The options say whether the echo gate is on: recordings did not before there was one, and had none."""
+    not_there_yet: dict[str, dict[str, Any]]
+    """What a recording that does not name these options had: it was made before there were any."""
 
 
 def _read_call(path: Path) -> _Call:
@@ -221,7 +228,7 @@ def _read_call(path: Path) -> _Call:
         engine=engine.get("name") if isinstance(engine, dict) else None,
         call_id=call_id if isinstance(call_id, str) else "replay",
         leak=leak,
-        gated="echo" in options,
+        not_there_yet={group: off for group, off in NEWER_OPTIONS.items() if group not in options},
     )
 
 

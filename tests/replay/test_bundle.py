@@ -44,6 +44,17 @@ def test_a_whole_bundle_is_read(make_bundle: MakeBundle) -> None:
     assert bundle.timing is None
 
 
+def test_a_recording_has_nothing_that_came_after_it(make_bundle: MakeBundle) -> None:
+    """Else a call of before, with a quarter of an hour of silence, would end in its replay."""
+    folder = make_bundle(options={"echo": {"margin_db": 9.0}})
+    made_up = read_bundle(folder).config
+    (folder / "timing.jsonl").write_text('{"at": 0, "input": "paused"}\n', encoding="utf-8")
+    recorded = read_bundle(folder).config
+    assert made_up.silence.idle_end_s > 0
+    assert (recorded.silence.away_after_s, recorded.silence.idle_end_s) == (0, 0)
+    assert recorded.echo == made_up.echo
+
+
 @pytest.mark.parametrize("name", ["audio.wav", "audio.flac", "audio.ogg", "audio.opus", "audio.mp3"])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_sound_of_every_kind_is_read(make_bundle: MakeBundle, name: str, channels: int) -> None:
