@@ -81,6 +81,11 @@ class Caller:
     def __getitem__(self, testid: str) -> Locator:
         return self.page.get_by_test_id(testid)
 
+    async def write(self, text: str) -> None:
+        """Type a message and send it."""
+        await self["text-input"].fill(text)
+        await self.press("send")
+
     async def press(self, testid: str) -> None:
         await self[testid].click()
 

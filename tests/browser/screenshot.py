@@ -32,8 +32,7 @@ async def take(address: str, folder: Path) -> None:
         async with browsers.visit(address, microphone, camera, viewport=size, color_scheme="light") as person:
             await person.start("video")
             await person.events("response.done")
-            await person["text-input"].fill("What is three plus four?")
-            await person.press("send")
+            await person.write("What is three plus four?")
             await person.events("response.done", at_least=2)
             await person.state("hearing")
             await person.state("speaking")

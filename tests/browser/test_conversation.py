@@ -90,8 +90,7 @@ async def test_stop_ends_the_answer_at_once(browsers: Browsers, scripted: Server
     async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         await expect(person["stop"]).to_be_disabled()
-        await person["text-input"].fill("Tell me something long.")
-        await person.press("send")
+        await person.write("Tell me something long.")
         await person.shows("captions", "Tell me something long.")
         await person.state("speaking")
         await person.hears()
@@ -130,8 +129,7 @@ async def test_a_caption_comes_with_its_sound_and_not_before(
 ) -> None:
     async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
-        await person["text-input"].fill("Go on")
-        await person.press("send")
+        await person.write("Go on")
         await person.state("speaking")
         known, shown = await person.page.evaluate(
             """async () => {

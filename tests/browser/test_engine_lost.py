@@ -41,19 +41,16 @@ async def test_a_killed_model_comes_back_and_remembers(
     server = start_server("--max-calls", "1")
     async with browsers.visit(server.address, listener) as person:
         await person.start("voice")
-        await person["text-input"].fill("my name is anna")
-        await person.press("send")
+        await person.write("my name is anna")
         await person.events("response.done")
-        await person["text-input"].fill("count from one to seven")
-        await person.press("send")
+        await person.write("count from one to seven")
         await person.state("speaking")
         kill_engine(server)
         await person.shows("notice", "The model stopped and is being restarted.")
         await person.shows("notice", "The model is back; it remembers your conversation.")
         done = (await person.events("response.done", at_least=2))[1]["data"]
         assert done["status"] == "completed"
-        await person["text-input"].fill("what is my name")
-        await person.press("send")
+        await person.write("what is my name")
         await person.hears()
         await person.events("response.done", at_least=3)
         await person.shows("captions", "Your name is Anna.")

@@ -19,8 +19,7 @@ async def test_the_transcript_outlives_its_call_and_a_reload(
 ) -> None:
     async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
-        await person["text-input"].fill("Keep this")
-        await person.press("send")
+        await person.write("Keep this")
         await person.state("speaking")
         await person.shows("captions", "one")
         await person.press("end")

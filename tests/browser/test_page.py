@@ -61,8 +61,7 @@ async def test_every_control_is_on_the_screen_uncovered_and_large_enough_to_touc
 ) -> None:
     async with browsers.visit(scripted.address, listener) as person:
         await person.start("video")
-        await person["text-input"].fill("Tell me something long.")
-        await person.press("send")
+        await person.write("Tell me something long.")
         await person.shows("captions", LONG_ANSWER.split()[0])
         for message in (None, CAMERA_LOST):
             await person.page.evaluate(SHOW_ERROR, message)

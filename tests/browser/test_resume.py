@@ -17,6 +17,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOKEN = "JSON.parse(sessionStorage.getItem('omni-call.call'))"
 
+UNKNOWN_PERMISSIONS = "navigator.permissions.query = () => Promise.reject(new TypeError('unknown'))"
+"""As in a browser that asks again for the microphone after every load."""
 REFUSE_ONCE = """() => {
   const media = navigator.mediaDevices;
   const ask = media.getUserMedia;
@@ -25,11 +27,6 @@ REFUSE_ONCE = """() => {
     throw new DOMException("", "NotAllowedError");
   };
 }"""
-
-
-async def write(person: Caller, text: str) -> None:
-    await person["text-input"].fill(text)
-    await person.press("send")
 
 
 async def duplicate(person: Caller) -> Caller:
@@ -47,7 +44,7 @@ async def test_a_reload_goes_back_to_the_same_call_with_its_transcript_and_its_a
     async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
         session = (await person.events("welcome"))[0]["data"]["session"]
-        await write(person, "Keep this")
+        await person.write("Keep this")
         await person.state("speaking")
         await person.hears()
         await person.shows("captions", "one and")
@@ -70,7 +67,7 @@ async def test_a_reload_goes_back_to_the_same_call_with_its_transcript_and_its_a
         await expect(heard).to_contain_text("four")  # the answer goes on
         assert await person.events("response.started", at_least=0) == []
 
-        await write(person, "And this")
+        await person.write("And this")
         await expect(person["line-model"]).to_have_count(2)
         await expect(person["line-model"].first).not_to_have_attribute("data-status", "open")
         assert person.complaints == []
@@ -113,11 +110,10 @@ async def test_the_token_is_in_the_tab_alone(browsers: Browsers, scripted: Serve
 async def test_a_browser_that_asks_again_for_the_microphone_gets_a_button_first(
     browsers: Browsers, start_server: ServerFactory, listener: Path
 ) -> None:
-    unknown = "navigator.permissions.query = () => Promise.reject(new TypeError('unknown'))"
     server = start_server("--engine", "scripted", "--grace-s", "600")
-    async with browsers.visit(server.address, listener, script=unknown) as person:
+    async with browsers.visit(server.address, listener, script=UNKNOWN_PERMISSIONS) as person:
         await person.start("voice")
-        await write(person, "Keep this")
+        await person.write("Keep this")
         await person.events("response.done")
         await person.page.reload()
         await person.state("left")
@@ -144,11 +140,10 @@ async def test_a_browser_that_asks_again_for_the_microphone_gets_a_button_first(
 async def test_a_page_that_comes_back_too_late_keeps_the_transcript_and_says_why(
     browsers: Browsers, start_server: ServerFactory, listener: Path
 ) -> None:
-    unknown = "navigator.permissions.query = () => Promise.reject(new TypeError('unknown'))"
     server = start_server("--engine", "scripted", "--grace-s", "2")
-    async with browsers.visit(server.address, listener, script=unknown) as person:
+    async with browsers.visit(server.address, listener, script=UNKNOWN_PERMISSIONS) as person:
         await person.start("voice")
-        await write(person, "Keep this")
+        await person.write("Keep this")
         await person.events("response.done")
         await person.page.reload()
         await person.state("ended")
@@ -161,7 +156,7 @@ async def test_of_two_tabs_the_newest_has_the_call_and_the_other_can_take_it_bac
 ) -> None:
     async with browsers.visit(scripted.address, listener) as person:
         await person.start("voice")
-        await write(person, "From the first tab")
+        await person.write("From the first tab")
         await person.state("speaking")
         await person.page.wait_for_function(f"() => {TOKEN}?.lastIn > 0")
         other = await duplicate(person)
@@ -174,7 +169,7 @@ async def test_of_two_tabs_the_newest_has_the_call_and_the_other_can_take_it_bac
         assert set(await person.page.evaluate(peers)) == {"closed"}
         tracks = await person.page.evaluate("document.getElementById('self-video').srcObject?.getTracks().length ?? 0")
         assert tracks == 0
-        await write(other, "From the second tab")
+        await other.write("From the second tab")
         await other.events("response.started")
 
         # It does not try again by itself, nor when it is loaded again.
@@ -193,7 +188,7 @@ async def test_of_two_tabs_the_newest_has_the_call_and_the_other_can_take_it_bac
         await expect(person["line-model"]).to_have_count(2)
         await other.press("leave")
         await other.state("ended")
-        await write(person, "Still here")
+        await person.write("Still here")
         await expect(yours).to_have_count(3)
         assert other.faults == []
 

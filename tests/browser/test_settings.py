@@ -92,8 +92,7 @@ async def test_what_was_chosen_is_kept_on_the_device_and_holds_in_the_call(
         chosen = {"barge_in": False, "speak": False, "language": "zh", "prompt": "Be brief."}
         assert {name: config[name] for name in chosen} == chosen
         assert (config["vad"]["end_silence_ms"], config["turn"]["end_of_turn_max_s"]) == (900, 3.0)
-        await person["text-input"].fill("Hello?")
-        await person.press("send")
+        await person.write("Hello?")
         await person.shows("captions", "one and then two")
         assert not any(event["data"].get("audio_start_ms") for event in await person.events("assistant.text"))
 

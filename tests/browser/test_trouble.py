@@ -87,8 +87,7 @@ async def test_a_network_that_goes_and_comes_resumes_the_same_call(
     async with browsers.visit(scripted.address, listener) as person:
         wire = await Wire().lay(person.page)
         await person.start("voice")
-        await person["text-input"].fill("Before")
-        await person.press("send")
+        await person.write("Before")
         await person.state("speaking")
         wire.cut = True
         await person.state("reconnecting")
@@ -98,8 +97,7 @@ async def test_a_network_that_goes_and_comes_resumes_the_same_call(
         assert welcomes[0]["data"]["session"] == welcomes[1]["data"]["session"]
         await person.state("listening", "speaking")
         await expect(person["error"]).to_be_hidden()
-        await person["text-input"].fill("After")
-        await person.press("send")
+        await person.write("After")
         await person.events("response.started", at_least=2)
         await person.state("speaking")
         await person.hears()
