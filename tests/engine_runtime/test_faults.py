@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,30 @@ class Sabotage:
             return self._run(works)
 
 
+@contextmanager
+def fed_together(scheduler: Any, count: int) -> Iterator[None]:
+    """The scheduler feeds nothing until so many sessions have something to feed; all else goes on.
+
+    How far each unit is prepared by then is up to the machine's threads, so a batch of several is not left to chance.
+    """
+    step, complete = scheduler._step, False
+
+    def held(ready: list[tuple[Any, Any]]) -> None:
+        nonlocal complete
+        others = [pair for pair in ready if not isinstance(pair[1].work, Feed)]
+        complete = complete or len(ready) - len(others) >= count
+        if complete or others:
+            step(ready if complete else others)
+        else:
+            time.sleep(0.001)
+
+    scheduler._step = held
+    try:
+        yield
+    finally:
+        del scheduler._step
+
+
 class nan_rows:
     """What a module gives is NaN in some rows of the batch."""
 
@@ -108,9 +134,13 @@ async def answer(session: EngineSession, epoch: int) -> list[Chunk]:
     return [chunk async for chunk in session.generate(epoch)]
 
 
-@pytest.fixture(autouse=True)
-def nobody_is_bad() -> None:
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def clean_engine(engine: LiveEngine) -> AsyncIterator[None]:
+    """Nobody is bad yet, and a test that fails leaves the next one every session."""
     BAD_SLOTS.clear()
+    yield
+    for session in list(engine._sessions):
+        await session.close()
 
 
 FAULTS = {"nan": None, "cpu": cpu_is_full, "python": python_is_full, "card": card_is_full}
@@ -122,13 +152,15 @@ async def test_a_unit_at_fault_is_refused_alone(engine: LiveEngine, fault: str) 
     sessions, slots = await opened(engine, 3)
     expected = [await session.prefill(unit(0.5)) for session in sessions]
     BAD_SLOTS.add(slots[1])
-    executor = stream_of(engine).executor
-    sabotage = Sabotage(executor, Feed, FAULTS[fault])
+    runtime = engine._runtime
+    assert runtime is not None
+    sabotage = Sabotage(runtime.stream.executor, Feed, FAULTS[fault])
     try:
-        results = await asyncio.gather(*(s.prefill(unit(0.5)) for s in sessions), return_exceptions=True)
+        with fed_together(runtime.scheduler, 3):
+            results = await asyncio.gather(*(s.prefill(unit(0.5)) for s in sessions), return_exceptions=True)
     finally:
         sabotage.mend()
-    assert max(sabotage.batches) > 1, "they were fed together"
+    assert sabotage.batches[0] == 3, "they were fed together"
     error = results[1]
     assert isinstance(error, EngineError)
     assert error.code == CODES[fault]
