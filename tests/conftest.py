@@ -1,10 +1,15 @@
-"""Marks for whole files: what takes long, so that `make test-fast` can leave it out, and why."""
+"""Marks for whole files: what takes long, so that `make test-fast` can leave it out, and why. And Hypothesis without
+deadlines: the machine that runs the tests may be busy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
 

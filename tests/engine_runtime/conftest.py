@@ -45,7 +45,7 @@ async def engine(spec: EngineSpec) -> AsyncIterator[Engine]:
     engine = create_engine(spec)
     await engine.start()
     yield engine
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await engine.stop()
 
 

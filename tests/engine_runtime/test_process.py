@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def wait_until_gone(pid: int) -> None:
-    for _ in range(1_000):
+    for _ in range(6_000):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -60,7 +60,7 @@ async def test_a_worker_that_stops_answering_is_not_ready_until_it_does(monkeypa
             await refused
         assert (caught.value.code, caught.value.retryable) == ("engine_stalled", True)
     assert changes == ["engine_stalled"]
-    await asyncio.wait_for(other.close(), 5)  # a call that ends now does not wait for it
+    await asyncio.wait_for(other.close(), 30)  # a call that ends now does not wait for it
     os.kill(engine.pid, signal.SIGCONT)
     await until(lambda: engine.info is not None and len(changes) == 2)
     assert changes == ["engine_stalled", None]
@@ -127,7 +127,7 @@ async def test_a_parent_that_stood_still_does_not_blame_its_worker(monkeypatch: 
     changes: list[EngineError | None] = []
     session.watch(changes.append)
     time.sleep(heartbeat.SILENT_S + 1)  # noqa: ASYNC251 - the loop stands still, which is the point
-    await asyncio.sleep(2 * heartbeat.PING_EVERY_S)
+    assert (await session.prefill(unit())).tokens > 0  # a sign of life
     assert changes == []
     await engine.stop()
 
@@ -138,7 +138,7 @@ async def test_a_hanging_worker_is_killed_by_stop() -> None:
     pid = engine.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await engine.stop()
     await asyncio.to_thread(wait_until_gone, pid)
 

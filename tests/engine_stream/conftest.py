@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from PIL import Image
 from torch import Tensor
 
@@ -19,9 +18,6 @@ from engine.conversation.speech import TextItem
 from engine.conversation.streaming import Fed, StreamingModel
 from engine.conversation.work import Step, Work
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
-
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 PUBLIC = Path(__file__).parent.parent / "goldens" / "o26-public"
 

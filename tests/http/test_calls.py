@@ -13,6 +13,7 @@ from app.call.engine_link import EngineLink
 from app.server import open_call, places
 from app.webrtc import channel, peer
 from engine.client import EngineError, SessionOptions
+from tests.browser.server import write_script
 from tests.http.conftest import Site, StartServer
 from tests.replay.recorded import assert_replays_identically, finished_recording
 from tests.webrtc.caller import Caller, Camera, until
@@ -232,13 +233,15 @@ async def test_engine_sessions_and_calls_are_brought_in_step(start: StartServer,
     await kept.receive("pong")
 
 
-async def test_a_flood_ends_the_call_that_makes_it_and_no_other(site: Site) -> None:
+async def test_a_flood_ends_the_call_that_makes_it_and_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "MESSAGES_PER_S", 0.0)  # so that it is one however long the messages take
     quiet, _ = await site.call()
     loud, _ = await site.call()
-    for number in range(int(channel.MESSAGE_BURST + channel.FLOOD_LIMIT) * 2):
-        loud.send("ping", nonce=number)
-    warning = await loud.receive("warning")
-    assert warning["data"]["code"] == "message_flood"
+    for _ in range(int(channel.MESSAGE_BURST) + 1):
+        loud.send("ping")
+    assert (await loud.receive("warning"))["data"]["code"] == "message_flood"
+    for _ in range(channel.FLOOD_LIMIT):
+        loud.send("ping")
     await site.free(1)
     quiet.send("ping", nonce="untouched")
     assert (await quiet.receive("pong"))["data"]["nonce"] == "untouched"
@@ -289,6 +292,30 @@ async def test_the_end_of_the_server_is_announced_and_closes_every_peer(start: S
         ending = await caller.receive("session.ending")
         assert ending["data"]["reason"] == "shutdown"
         await until(lambda caller=caller: caller.connection.connectionState == "closed", "the end")  # type: ignore[misc]
+
+
+async def test_an_answer_is_finished_before_the_server_ends(start: StartServer, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "script.json", "one and then two and then three and then four and then five")
+    site = await start("--script", str(script))
+    caller, _ = await site.call()
+    caller.send("input.text", text="Count.")
+    (entry,) = site.server.registry._calls.values()
+    await until(lambda: entry.call.phase == "speaking", "the answer")
+    await site.server.registry.drain(600)
+    assert (await caller.receive("response.done"))["data"]["status"] == "completed"
+    await caller.receive("session.ending", 2)
+    ends = [event["data"] for event in caller.events if event["type"] in ("session.ending", "response.done")]
+    assert [end.get("in_s", end.get("status")) for end in ends] == [600, "completed", 0]
+
+
+async def test_an_answer_that_takes_too_long_is_cut_off_at_the_end(start: StartServer, tmp_path: Path) -> None:
+    site = await start("--script", str(write_script(tmp_path / "script.json", "and so on " * 2_000)))
+    caller, _ = await site.call()
+    caller.send("input.text", text="Count.")
+    await caller.receive("assistant.text")
+    await site.server.registry.drain(0.2)
+    assert (await caller.receive("response.done"))["data"]["status"] == "cancelled"
+    assert [event["data"]["in_s"] for event in caller.of_type("session.ending")][:1] == [0.2]
 
 
 async def test_many_calls_after_one_another_leave_nothing_behind(start: StartServer) -> None:

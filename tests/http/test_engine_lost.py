@@ -179,14 +179,21 @@ async def test_an_engine_that_does_not_come_back_ends_the_call_with_one_sentence
     await ward.site.call()
 
 
-async def test_hanging_up_while_the_engine_is_away(ward: Ward) -> None:
+async def test_hanging_up_while_the_engine_is_away(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    spawn, may_return = asyncio.create_subprocess_exec, asyncio.Event()
+
+    async def spawn_late(*args: Any, **kwargs: Any) -> asyncio.subprocess.Process:
+        await may_return.wait()
+        return await spawn(*args, **kwargs)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn_late)
     caller, answer = await ward.site.call()
     caller.send("input.text", text="one")
     await caller.receive("assistant.text")
     ward.kill()
     await until(lambda: "engine_restarting" in warnings(caller), "word of it")
-    async with asyncio.timeout(2):
-        await ward.site.hang_up(answer["call_id"])
+    await ward.site.hang_up(answer["call_id"])
     await ward.site.free(0)
+    may_return.set()
     await until(lambda: ward.site.server.readiness()["ready"], "the engine's return")
     assert await ward.engine.sessions() == ()

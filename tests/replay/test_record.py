@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import threading
-import time
 import wave
 from pathlib import Path
 from typing import Any
@@ -206,17 +205,13 @@ def test_the_answer_stays_aligned_with_media_time(tmp_path: Path) -> None:
     assert np.abs(starts - 24_000 * np.arange(1, 4)).max() <= 2400 + 480
 
 
-async def drive(recorder: Recorder, seconds: float) -> float:
-    """Give the tap a call's sound; the longest that it held the loop up, in seconds."""
-    longest = 0.0
+async def drive(recorder: Recorder, seconds: float) -> None:
+    """Give the tap a call's sound."""
     for number in range(round(seconds * 50)):
-        begun = time.perf_counter()
         recorder.audio(np.full(320, number, np.int16))
         recorder.speech(np.zeros(480, np.int16))
         recorder.event({"v": 1, "type": "vad", "seq": number, "t": 0.0, "turn": 0, "epoch": 0, "data": {}})
-        longest = max(longest, time.perf_counter() - begun)
         await asyncio.sleep(0)
-    return longest
 
 
 async def test_a_slow_disk_ends_the_recording_and_not_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,21 +220,21 @@ async def test_a_slow_disk_ends_the_recording_and_not_the_call(tmp_path: Path, m
     class Slow(RecordingFiles):
         def flush(self) -> None:
             blocked.set()
-            gate.wait(10)
+            gate.wait(600)
             super().flush()
 
     monkeypatch.setattr("app.replay.record.RecordingFiles", Slow)
     monkeypatch.setattr("app.replay.record.WRITE_EVERY_S", 0.01)
     recorder = Recorder(tmp_path / "call", {"call_id": "x"}, warn, max_waiting_bytes=200_000)
     await drive(recorder, 0.1)
-    assert await asyncio.to_thread(blocked.wait, 10)
+    assert await asyncio.to_thread(blocked.wait, 60)
     await drive(recorder, 10.0)
     await asyncio.sleep(0)
     assert [code for code, _ in WARNINGS] == ["recording_stopped"]
     assert "too slow" in WARNINGS[0][1]
     recorder.closed("hung_up")
     gate.set()
-    assert await asyncio.to_thread(recorder.join, 10)
+    assert await asyncio.to_thread(recorder.join, 60)
     call = json.loads((tmp_path / "call" / "call.json").read_text())
     assert call["complete"] is False
     assert "too slow" in call["fault"]
@@ -256,7 +251,7 @@ async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path, m
     recorder = Recorder(tmp_path / "call", {"call_id": "x"}, warn)
     await drive(recorder, 1.0)
     recorder.closed("hung_up")
-    assert await asyncio.to_thread(recorder.join, 10)
+    assert await asyncio.to_thread(recorder.join, 60)
     await asyncio.sleep(0)
     assert WARNINGS == [
         (
@@ -270,7 +265,7 @@ async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path: Path, m
 async def test_a_folder_that_vanished_is_said_once(tmp_path: Path) -> None:
     recorder = Recorder(Path("/proc/nowhere/call"), {}, warn)
     recorder.closed("hung_up")
-    assert await asyncio.to_thread(recorder.join, 10)
+    assert await asyncio.to_thread(recorder.join, 60)
     await asyncio.sleep(0)
     assert [code for code, _ in WARNINGS] == ["recording_stopped"]
 

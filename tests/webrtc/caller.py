@@ -16,7 +16,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 from numpy.typing import NDArray
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
@@ -58,18 +58,18 @@ class Microphone(MediaStreamTrack):
 
 
 class Camera(MediaStreamTrack):
-    """Sends ``count`` pictures of noise (several packets each), a second of stream time apart, and nothing more."""
+    """Sends ``count`` pictures of noise (several packets each), a second of stream time apart, and after them one for
+    each release of ``wanted``."""
 
     kind = "video"
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.count = count
+        self.wanted = asyncio.Semaphore(count)
         self.sent = 0
 
     async def recv(self) -> VideoFrame:
-        if self.sent == self.count:
-            await asyncio.Event().wait()
+        await self.wanted.acquire()
         await asyncio.sleep(0.05)
         noise = np.random.default_rng(self.sent).integers(0, 256, (240, 320, 3), np.uint8)
         frame = VideoFrame.from_ndarray(noise, format="rgb24")
@@ -177,7 +177,6 @@ class ProbeCall:
         self.output = SimpleNamespace(pull=self._pull)
         self.audio: list[tuple[NDArray[np.int16], int, int]] = []
         self.pictures: list[bytes] = []
-        self.pulled: list[float] = []
         self.received: list[str] = []
         self.warnings: list[str] = []
         self.figures: list[Mapping[str, Any]] = []
@@ -186,7 +185,6 @@ class ProbeCall:
         self._phase = 0
 
     def _pull(self, count: int) -> NDArray[np.int16]:
-        self.pulled.append(time.monotonic())
         angle = 2 * np.pi * 1_000 * (self._phase + np.arange(count)) / 24_000
         self._phase += count
         return (10_000 * np.sin(angle)).astype(np.int16)
