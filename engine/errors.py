@@ -42,6 +42,10 @@ class InputError(ModelError, ValueError):
     """What a caller handed in (picture, sound, message) cannot be processed."""
 
 
+class TooLongError(InputError):
+    """A conversation that does not fit into the model's context."""
+
+
 class NotFiniteError(ModelError):
     """The model computed values that are not finite."""
 

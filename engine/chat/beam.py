@@ -13,6 +13,7 @@ from engine.model.kv import KVArena
 from engine.model.llm import QwenDecoder
 
 
+@torch.inference_mode()
 def beam_search(
     llm: QwenDecoder,
     arena: KVArena,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.chat.media import load_frames, load_sound, load_units
-from engine.chat.offline import Chat, ChatAnswer, ChatOptions, check_writable, write_sound
+from engine.chat.media import check_writable, load_frames, load_sound, load_units, write_sound
+from engine.chat.offline import Chat, ChatAnswer, ChatOptions
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.client import OUTPUT_RATE, EngineError
 from engine.errors import ModelError, OutOfMemoryError, is_out_of_memory, reason

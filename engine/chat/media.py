@@ -1,17 +1,21 @@
-"""Sound and video files → what the model takes, for offline use. Any format that FFmpeg reads."""
+"""Sound and video files → what the model takes (any format that FFmpeg reads), and its speech → a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.client import INPUT_RATE
+from engine.client import INPUT_RATE, OUTPUT_RATE
+from engine.errors import InputError, reason
 from engine.media.sound import read_sound
 from engine.media.video import Video
 from engine.processing.prompts import UNIT, Part
+
+NAME_ANOTHER = "name a writable .wav, .flac or .ogg file"
 
 
 def load_sound(path: str | Path) -> NDArray[np.float32]:
@@ -60,3 +64,33 @@ def load_units(path: str | Path, *, limit: int = 64) -> list[Part]:
             piece = np.pad(piece, (0, INPUT_RATE - len(piece)))
         parts += [UNIT, frame, piece]
     return parts
+
+
+def write_sound(path: str | Path, wave: NDArray[np.float32]) -> None:
+    """Write speech (24 kHz) to a file whose ending names the format. Raises InputError."""
+    try:
+        with Path(path).open("wb") as file:
+            soundfile.write(file, wave, OUTPUT_RATE, format=_sound_format(path))
+    except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be written ({reason(error)}); {NAME_ANOTHER}") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise InputError for a file that :func:`write_sound` could not write, before an answer is made for it."""
+    target = Path(path)
+    _sound_format(target)
+    try:
+        existed = target.exists()
+        target.open("ab").close()
+        if not existed:
+            target.unlink()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be written ({reason(error)}); {NAME_ANOTHER}") from error
+
+
+def _sound_format(path: str | Path) -> str:
+    """The name of the format that a path's ending stands for. Raises InputError."""
+    kind = Path(path).suffix[1:].upper()
+    if kind not in ("WAV", "FLAC", "OGG"):
+        raise InputError(f"{path} cannot be written (its ending names no format); {NAME_ANOTHER}")
+    return kind

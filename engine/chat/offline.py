@@ -20,29 +20,40 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from engine.chat.beam import beam_search
+from engine.chat.hearing import hear_words
+from engine.chat.media import write_sound
 from engine.chat.prompt import ChatPrompt, PromptMaker, messages_of
 from engine.checkpoint.loader import LoadedModel
-from engine.client import DEFAULT_VOICE, OUTPUT_RATE
+from engine.client import DEFAULT_VOICE
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import BLOCK_CODES, MAX_CODES
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import split_complete
-from engine.conversation.work import Decode, Decoded, Feed, Read, Render, Speak, Spoken, Voice
-from engine.errors import InputError, reason
-from engine.model.audio import pool, token_length
-from engine.processing.image import pad_slices
+from engine.conversation.work import (
+    Decode,
+    Decoded,
+    Feed,
+    HearClips,
+    Read,
+    Render,
+    See,
+    Speak,
+    Spoken,
+    Step,
+    Voice,
+    Work,
+    result_of,
+)
+from engine.errors import InputError, TooLongError
 from engine.processing.prompts import TTS_EOS, Message
 
-NAME_ANOTHER = "name a writable .wav, .flac or .ogg file"
 TEXT_BLOCK = 8
 """Tokens drawn between two looks at what they say."""
 MAX_BEAMS, MAX_SLICES = 64, 100
@@ -129,10 +140,24 @@ class _Drawn:
 class Chat:
     """Answers conversations with one loaded model. Not for several threads at once."""
 
-    def __init__(self, loaded: LoadedModel, *, context: int | None = None) -> None:
-        """``context`` bounds the tokens of a conversation, its answer included; None is the model's own limit."""
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        context: int | None = None,
+        stream: StreamingModel | None = None,
+        text_block: int = TEXT_BLOCK,
+        feed_block: int | None = None,
+    ) -> None:
+        """``context`` bounds the tokens of a conversation, its answer included; None is the model's own limit.
+
+        A server gives the ``stream`` that its calls have, whose executor only its scheduler runs: it takes
+        :meth:`prepare`, :meth:`task` and the parts of that. ``text_block`` tokens are drawn, and ``feed_block`` tokens
+        of a conversation fed (None: all), in one piece of work: so long do others wait.
+        """
         self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
-        self.stream = StreamingModel(loaded, sessions=1, context=context)
+        self.stream = stream or StreamingModel(loaded, sessions=1, context=context)
+        self.text_block, self.feed_block = text_block, feed_block
         self.prompts = PromptMaker(loaded, self.stream.builder)
         self.stop_ids = self.stream.builder.specials.stop
 
@@ -152,7 +177,7 @@ class Chat:
             size = len(prompt.row)
         if size >= self.stream.pool.context:
             problem = f"the conversation takes {size} of {self.stream.pool.context} tokens"
-            raise InputError(
+            raise TooLongError(
                 f"{problem}; shorten the text or sound, use fewer or smaller pictures, or a lower max_inp_length"
             )
         prompt = replace(prompt, row=prompt.row.cut(size))
@@ -162,39 +187,46 @@ class Chat:
 
     def answer(self, messages: Sequence[Message], options: ChatOptions | None = None) -> ChatAnswer:
         """Answer a conversation. Raises InputError for parts that cannot be used."""
-        pieces = self.pieces(messages, options)
-        try:
-            while True:
-                next(pieces)
-        except StopIteration as end:
-            return cast(ChatAnswer, end.value)
+        return result_of(self.pieces(messages, options))
 
     def pieces(self, messages: Sequence[Message], options: ChatOptions | None = None) -> Answering:
         """Answer a conversation piece by piece, each as soon as it is drawn. Raises InputError before the first."""
         options = options or ChatOptions()
-        return self._answer(self.prepare(messages, options), options)
+        heard = result_of(self.stream.executor.drive(hear_words(self.stream, messages)))
+        return self.stream.executor.drive(self.task(self.prepare(heard, options), options))
 
     @torch.inference_mode()
     def embed(self, prompt: ChatPrompt) -> Tensor:
         """Embeddings [T, hidden] of a prompt with its pictures and sounds in place."""
-        model, step = self.model, self.config.audio.pool_step
+        return result_of(self.stream.executor.drive(self.embedding(prompt)))
+
+    def embedding(self, prompt: ChatPrompt) -> Step[Tensor]:
+        """The work behind :meth:`embed`: picture by picture, then all sounds."""
         # A prompt that was cut off may have lost the places of its last pictures and sounds.
+        places, seen = len(prompt.row.image_bounds), torch.empty(0)
         pictures: list[Tensor] = []
-        if len(prompt.row.image_bounds):
-            patches, sizes = pad_slices(list(prompt.images))
-            seen = model.see(patches.to(model.device, model.dtype), sizes)
-            pictures = [seen[: len(prompt.row.image_bounds)]]
+        for image in prompt.images:
+            if sum(map(len, pictures)) < places:
+                pictures.append((yield See(image)))
+        if pictures:
+            seen = torch.cat(pictures)[:places]
         sounds: list[Tensor] = []
         if len(prompt.row.audio_bounds):
-            lengths = [mel.shape[1] for mel in prompt.mels]
-            mel = pad_sequence([mel.T for mel in prompt.mels], batch_first=True).transpose(1, 2)
-            vectors = pool(model.audio_projection_layer(model.apm(mel.to(model.device, model.dtype), lengths)), step)
-            sounds = [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
-        return self.stream.merge(prompt.row, pictures, sounds)
+            sounds = yield HearClips(prompt.mels)
+        return self.stream.merge(prompt.row, [seen] if pictures else [], sounds)
+
+    def feed(self, state: SessionState, embeds: Tensor) -> Step[Tensor]:
+        """Feed a conversation, or its beginning [T, hidden], in blocks -> states [T, hidden]."""
+        blocks = [embeds[:0]]
+        for block in embeds.split(self.feed_block or max(1, len(embeds))):
+            if len(block):
+                blocks.append((yield Feed(state, block)))
+                state.note("prompt", len(block))
+        return torch.cat(blocks)
 
     def speak(
         self, text: str, speaker: Tensor, noise: Noise, sampling: SpeechSampling | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Step[tuple[Tensor, Tensor]]:
         """Speak ``text`` with the voice that the language model's state ``speaker`` [1, hidden] stands for.
 
         Text and codes alternate as the model was trained, ten text slots and 25 codes at a time; the wave is made in
@@ -215,24 +247,24 @@ class Chat:
             while not finished and len(voice.codes) <= MAX_CODES:
                 if (start := next(starts, None)) is not None:
                     begin, end = start if start > head else 0, min(start + config.text_chunk_size, last)
-                    self._run(Read(voice, begin, row[begin:end]))
-                spoken: Spoken = self._run(Speak(voice, BLOCK_CODES, count, sampling.min_tokens, sampling, noise))
+                    yield Read(voice, begin, row[begin:end])
+                spoken: Spoken = yield Speak(voice, BLOCK_CODES, count, sampling.min_tokens, sampling, noise)
                 noise, finished = spoken.noise, spoken.finished
-            return voice.codes, self._run(Render(voice.codes))
+            return voice.codes, (yield Render(voice.codes))
         finally:
             speech.release(voice.slot)
 
-    def _answer(self, prompt: ChatPrompt, options: ChatOptions) -> Answering:
+    def task(self, prompt: ChatPrompt, options: ChatOptions) -> Generator[Work | str, Any, ChatAnswer]:
+        """The work behind an answer, and its pieces of text."""
         state = self.stream.open(options.seed)
         try:
-            embeds = self.embed(prompt)
-            before = self._run(Feed(state, embeds[:-1])) if len(embeds) > 1 else embeds[:0]
-            state.note("prompt", len(before))
+            embeds = yield from self.embedding(prompt)
+            before = yield from self.feed(state, embeds[:-1])
             limit = min(options.max_new_tokens, self.stream.pool.context - len(embeds))
             if options.sampling:
                 drawn = yield from self._draw(state, prompt, options, limit)
             else:
-                drawn = self._search(state, embeds, options, limit)
+                drawn = yield from self._search(state, embeds, options, limit)
                 yield self._decode(drawn.ids).replace(TTS_EOS, "")
             text = self._decode(drawn.ids)
             answer = ChatAnswer(
@@ -246,14 +278,14 @@ class Chat:
                 answer = replace(answer, speaker=answer.states[first:last])
             if not options.generate_audio or answer.speaker is None:
                 return answer
-            codes, wave = self.speak(text.split(TTS_EOS)[0], answer.speaker, state.noise, options.speech)
+            codes, wave = yield from self.speak(text.split(TTS_EOS)[0], answer.speaker, state.noise, options.speech)
             return replace(answer, codes=codes, wave=wave.numpy())
         finally:
             self.stream.pool.drop(state)
 
     def _draw(
         self, state: SessionState, prompt: ChatPrompt, options: ChatOptions, limit: int
-    ) -> Generator[str, None, _Drawn]:
+    ) -> Generator[Work | str, Any, _Drawn]:
         """Draw tokens after the prompt, whose last token is not fed yet."""
         penalty = 1.05 if options.repetition_penalty is None else options.repetition_penalty
         sampling = TextSampling(
@@ -263,9 +295,9 @@ class Chat:
         drawn = _Drawn([], False, torch.empty(0))
         held: tuple[int, ...] = ()
         while not drawn.stopped and len(drawn.ids) < limit:
-            steps = min(TEXT_BLOCK, limit - len(drawn.ids))
+            steps = min(self.text_block, limit - len(drawn.ids))
             least = max(0, options.min_new_tokens - len(drawn.ids))
-            decoded: Decoded = self._run(Decode(state, given, steps, sampling, seen, state.noise, least))
+            decoded: Decoded = yield Decode(state, given, steps, sampling, seen, state.noise, least)
             state.note("answer", len(decoded.ids))
             state.noise, given = decoded.noise, decoded.ids[-1:]
             states = drawn.states if drawn.ids else decoded.states
@@ -277,11 +309,10 @@ class Chat:
                 yield piece
         return drawn
 
-    @torch.inference_mode()
-    def _search(self, state: SessionState, embeds: Tensor, options: ChatOptions, limit: int) -> _Drawn:
-        """Search for the likeliest answer to the prompt, whose last token is not fed yet."""
-        last = self._run(Feed(state, embeds[-1:]))
-        state.note("prompt", 1)
+    def _search(self, state: SessionState, embeds: Tensor, options: ChatOptions, limit: int) -> Step[_Drawn]:
+        """Search for the likeliest answer to the prompt, whose last token is not fed yet. The search itself is no piece
+        of work: nobody shares the model with it."""
+        last = yield from self.feed(state, embeds[-1:])
         arena = self.stream.pool.llm
         arena.max_slots = max(arena.max_slots, options.num_beams)
         slots = [state.slot]
@@ -302,9 +333,6 @@ class Chat:
             for slot in slots[1:]:
                 arena.release(slot)
         return _Drawn(ids, ids[-1] in self.stop_ids, last)
-
-    def _run(self, work: Any) -> Any:
-        return self.stream.executor.run([work])[0]
 
     def _decode(self, ids: Sequence[int]) -> str:
         """Text of drawn ids without the stop token and, as published, without the ids 0."""
@@ -362,33 +390,3 @@ def chat(
     if output_audio_path is not None:
         write_sound(output_audio_path, answer.wave)
     return answer if return_dict or settings.generate_audio else answer.text
-
-
-def write_sound(path: str | Path, wave: NDArray[np.float32]) -> None:
-    """Write speech (24 kHz) to a file whose ending names the format. Raises InputError."""
-    try:
-        with Path(path).open("wb") as file:
-            soundfile.write(file, wave, OUTPUT_RATE, format=_sound_format(path))
-    except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be written ({reason(error)}); {NAME_ANOTHER}") from error
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise InputError for a file that :func:`write_sound` could not write, before an answer is made for it."""
-    target = Path(path)
-    _sound_format(target)
-    try:
-        existed = target.exists()
-        target.open("ab").close()
-        if not existed:
-            target.unlink()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be written ({reason(error)}); {NAME_ANOTHER}") from error
-
-
-def _sound_format(path: str | Path) -> str:
-    """The name of the format that a path's ending stands for. Raises InputError."""
-    kind = Path(path).suffix[1:].upper()
-    if kind not in ("WAV", "FLAC", "OGG"):
-        raise InputError(f"{path} cannot be written (its ending names no format); {NAME_ANOTHER}")
-    return kind

@@ -17,7 +17,7 @@ from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices, open_image
 from engine.processing.mel import MelExtractor, split_clips
-from engine.processing.prompts import SPEECH_PROMPT, UNIT, Message, Part, TypedText, closed_turn
+from engine.processing.prompts import SPEECH_PROMPT, TTS_BOS, UNIT, Message, Part, TypedText, closed_turn
 from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
 
 MARK = "\ue000"
@@ -41,6 +41,8 @@ class PromptMaker:
         self.config, self.tokenizer, self.build = loaded.config, loaded.tokenizer, build
         self.images = ImageProcessor(loaded.config.image)
         self.mel = MelExtractor(loaded.config.mel)
+        # The template of a checkpoint that only learnt from spoken answers asks for one, whatever comes before it.
+        self._asks_speech = TTS_BOS in str(self.tokenizer.chat_template)
 
     def __call__(
         self,
@@ -70,12 +72,13 @@ class PromptMaker:
                     images.append(self.images(part, max_slices))
                     pieces.append(ImageSlot(images[-1].grid))
                 else:
-                    sounds.append(_sound(part))
+                    sounds.append(samples_of(part))
                     pieces.append(AudioSlot(len(part)))
             if sounds:
                 mels += [self.mel(clip) for clip in split_clips(np.concatenate(sounds), self.config.mel)]
             turns.append((message.role, pieces))
-        pieces = _speech_template(turns) if speech or mels else self._text_template(turns)
+        spoken = (speech or mels) and not self._asks_speech
+        pieces = _speech_template(turns) if spoken else self._text_template(turns)
         numbered = self.config.image.use_image_id if use_image_id is None else use_image_id
         row = self.build(pieces, use_image_id=numbered, chunk_input=chunk_input)
         return ChatPrompt(row, tuple(images), tuple(mels))
@@ -106,7 +109,8 @@ def _speech_template(turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
     return [*pieces, SPEECH_PROMPT]
 
 
-def _sound(part: NDArray[Any]) -> NDArray[np.float32]:
+def samples_of(part: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples float32 [N] in [−1, 1] from these, or from int16. Raises InputError for anything but one channel."""
     if part.ndim != 1:
         raise InputError(f"a sound has the shape {part.shape}; give one channel as a flat array of 16 kHz samples")
     samples: NDArray[np.float32] = part.astype(np.float32)

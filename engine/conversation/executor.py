@@ -6,8 +6,8 @@ result once at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from engine.conversation.work import (
     Decoded,
     Feed,
     Hear,
+    HearClips,
     Listen,
     LookBack,
     Read,
@@ -42,6 +43,8 @@ from engine.model.kv import KVArena, KVLayout, KVReview, KVRows, whole
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.processing.image import pad_slices
+
+T = TypeVar("T")
 
 
 class Executor:
@@ -63,6 +66,7 @@ class Executor:
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
             Hear: self.hear,
+            HearClips: self.hear_clips,
             Listen: self.listen,
             Transcribe: self.transcribe,
             Feed: self.feed,
@@ -118,8 +122,9 @@ class Executor:
         if not all(sound):
             raise NotFiniteError
 
-    def drive(self, task: Generator[Any, Any, Any]) -> Iterator[Any]:
-        """Run one task alone and hand out what it gives. Leaving the iteration early cancels the task."""
+    def drive(self, task: Generator[Any, Any, T]) -> Generator[Any, None, T]:
+        """Run one task alone, hand out what it gives, and return what it returns. Leaving the iteration early cancels
+        the task."""
         try:
             item = next(task)
             while True:
@@ -128,8 +133,9 @@ class Executor:
                 else:
                     yield item
                     item = task.send(None)
-        except StopIteration:
-            return
+        except StopIteration as end:
+            result: T = end.value
+            return result
         finally:
             task.close()
 
@@ -143,6 +149,17 @@ class Executor:
         heard = pad_sequence(self._encode(works), batch_first=True)
         vectors = pool(model.audio_projection_layer(heard), step)
         return [row[: token_length(work.mel.shape[1], step)] for row, work in zip(vectors, works, strict=True)]
+
+    def hear_clips(self, works: Sequence[HearClips]) -> list[list[Tensor]]:
+        return [self._hear_clips(work.mels) for work in works]
+
+    def _hear_clips(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        model, step = self.model, self.model.config.audio.pool_step
+        lengths = [mel.shape[1] for mel in mels]
+        mel = pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
+        heard = model.apm(mel.to(model.device, model.dtype), lengths)
+        vectors = pool(model.audio_projection_layer(heard), step)
+        return [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
 
     def listen(self, works: Sequence[Listen]) -> list[Tensor]:
         assert self.model.reader is not None

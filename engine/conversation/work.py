@@ -35,6 +35,14 @@ class Hear:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class HearClips:
+    """Encode whole sounds that no cache holds, log-mel [mel bins, M] each -> [tokens, hidden] each. As published, the
+    sounds of a conversation are one batch and see of each other's padding."""
+
+    mels: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Listen:
     """Encode the next sound of a session for its reader, log-mel [mel bins, M] -> keys and values
     [layers, 2, heads, frames, head_dim]; the audio cache grows."""
@@ -151,7 +159,7 @@ class Render:
     codes: Tensor
 
 
-Work = See | Hear | Listen | Transcribe | Feed | Decode | Read | Recall | Speak | LookBack | Render
+Work = See | Hear | HearClips | Listen | Transcribe | Feed | Decode | Read | Recall | Speak | LookBack | Render
 
 STEP_WORK = (Decode, Speak)
 """What goes token by token or code by code: a step reads all weights for one row, so that sharing it saves most."""
@@ -162,6 +170,17 @@ Task = Generator["Work | Out", Any, None]
 
 Step = Generator[Work, Any, Out]
 """Part of a task that only works and returns something."""
+
+
+def result_of(run: Generator[Any, None, Out]) -> Out:
+    """What a run returns (:meth:`engine.conversation.executor.Executor.drive`), whatever it gives on the way."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            result: Out = end.value
+            return result
+
 
 NO_CODES = torch.empty(0, 4, dtype=torch.int64)
 

@@ -49,13 +49,17 @@ TTS_SPECIALS = [
     "[laugh]",
 ]
 
+SPEECH = "<|spk_bos|><|spk|><|spk_eos|><|tts_bos|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
     "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% set said = message['role'] == 'assistant' %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}{% if said %}{{ '" + SPEECH + "' }}{% endif %}"
+    "{{ message['content'] }}{% if said %}{{ '<|tts_eos|>' }}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n" + SPEECH + "' }}{% endif %}"
 )
+"""Every answer that mini learnt from was spoken, so that a written one begins and ends as a spoken one does."""
 
 PROMPT_TEXT = (
     "You are a helpful assistant. You can accept video, audio and text input and output voice and text. ",

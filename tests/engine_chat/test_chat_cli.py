@@ -15,7 +15,8 @@ import soundfile
 from PIL import Image
 
 from engine.chat.cli import MODES, build_parser, conversation, main
-from engine.chat.offline import ChatOptions, check_writable
+from engine.chat.media import check_writable
+from engine.chat.offline import ChatOptions
 from engine.checkpoint.loader import has_weights
 from engine.processing.prompts import MODES as PROMPT_MODES
 from engine.processing.prompts import TASK_PROMPTS, UNIT, Message, TypedText, get_sys_prompt

@@ -1,0 +1,62 @@
+"""The sounds of a conversation, for a model that understands by words: what was said stands there as if typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.chat.prompt import samples_of
+from engine.client import INPUT_RATE
+from engine.conversation.reading import Reading, read_on, read_rest
+from engine.conversation.streaming import StreamingModel
+from engine.conversation.work import Listen, Step, Transcribe
+from engine.model.audio import conv_length
+from engine.processing.mel import MIN_MEL_FRAMES, mel_length
+from engine.processing.prompts import Message, Part, TypedText
+
+
+def hear_words(stream: StreamingModel, messages: Sequence[Message]) -> Step[list[Message]]:
+    """The messages with words in place of what the user says, where the model reads; else as they are."""
+    if stream.words is None:
+        return list(messages)
+    heard = []
+    for message in messages:
+        parts: list[Part] = []
+        for part in message.content:
+            if isinstance(part, np.ndarray) and message.role == "user":
+                part = TypedText((yield from _read(stream, samples_of(part))))
+            parts.append(part)
+        heard.append(replace(message, content=parts))
+    return heard
+
+
+def _read(stream: StreamingModel, samples: NDArray[np.float32]) -> Step[str]:
+    """The words of one sound, heard second by second as in a call and read when the ears are full, or at its end."""
+    assert stream.words is not None
+    said, limit = "", stream.config.audio.max_positions
+    state = stream.open()
+    try:
+        for start in range(0, len(samples), INPUT_RATE):
+            second = samples[start : start + INPUT_RATE]
+            if start and mel_length(len(second), stream.config.mel.hop_length) < MIN_MEL_FRAMES:
+                break
+            mel = stream.mel(second)
+            if state.reading.frames + conv_length(mel.shape[1]) >= limit:
+                said += yield from _finish(stream, state.reading)
+                stream.pool.reset_hearing(state)
+            state.reading = state.reading.hear((yield Listen(state, mel)))
+        said += yield from _finish(stream, state.reading)
+    finally:
+        stream.pool.drop(state)
+    return said.strip()
+
+
+def _finish(stream: StreamingModel, reading: Reading) -> Step[str]:
+    """All words of the sound that ``reading`` holds, a space in front."""
+    assert stream.words is not None
+    read, certain = read_on(reading, (yield Transcribe(reading)), stream.words)
+    _, rest = read_rest(read, stream.words)
+    return f" {certain}{rest}"
