@@ -41,6 +41,7 @@ from engine.errors import CheckpointError, ConfigError, TokenizerError
 from engine.model.decoder import store_by_input
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
+from engine.processing.pronunciation import Pronunciation
 from engine.processing.tokens import SPECIALS, SpecialIds
 from engine.processing.words import WordTokens
 
@@ -52,6 +53,8 @@ READER_TOKENIZER_DIRS = ("reader_tokenizer", "assets/reader_tokenizer")
 SPEECH_TOKENS = ("[Stts]", "[spk_emb]", "[Ptts]", "[Etts]", "[PAD]")
 VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
 VOICES_FILE = "assets/voices.safetensors"
+LEXICON_FILE = "lexicon.txt.gz"
+"""Beside the talker's tokenizer, where that one knows phones only."""
 M = TypeVar("M", bound=nn.Module)
 NEVER_READ = "tts.model.embed_tokens.weight"
 """The speech backbone's own embedding table, which no one looks anything up in."""
@@ -76,6 +79,8 @@ class LoadedModel:
     none and takes its voice from the language model's state."""
     words: WordTokens | None = None
     """What the tokens of the reader stand for; None where the model has none."""
+    pronunciation: Pronunciation | None = None
+    """How text becomes the phones that the talker reads; None where its tokenizer takes text."""
 
 
 def load_checkpoint(
@@ -132,8 +137,10 @@ def load_checkpoint(
     if device_map.is_spread:
         connect(model.llm.model.layers, model.llm.model.norm, device_map)
     _store_for_steps(model)
-    words = _load_words(directory, config)
-    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, True, parameters, voices, words)
+    words, pronunciation = _load_words(directory, config), _load_pronunciation(directory)
+    return LoadedModel(
+        _freeze(model), vocos, tokenizer, tts_tokenizer, config, True, parameters, voices, words, pronunciation
+    )
 
 
 def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -247,6 +254,17 @@ def _load_words(directory: Path, config: OmniConfig) -> WordTokens | None:
         problem = f"has {words.get_vocab_size()} tokens, but reader_config.vocab_size is {config.reader.vocab_size}"
         raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint")
     return WordTokens(words, config.reader.vocab_size)
+
+
+def _load_pronunciation(directory: Path) -> Pronunciation | None:
+    """The lexicon of a talker that reads phones, if there is one."""
+    path = next((p for d in TTS_TOKENIZER_DIRS if (p := directory / d / LEXICON_FILE).is_file()), None)
+    if path is None:
+        return None
+    try:
+        return Pronunciation.from_file(path)
+    except (OSError, EOFError, ValueError) as error:  # gzip raises the first two
+        raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
 
 
 def _load_tokenizer(directory: Path, places: tuple[str, ...]) -> tuple[PreTrainedTokenizerFast, Path]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.config import TTSConfig
 from engine.conversation.work import Step
 from engine.errors import TokenizerError
+from engine.processing.pronunciation import Pronunciation
 from engine.spoken import Starts
 
 OVERLAP = 2048
@@ -70,8 +71,9 @@ class TextSource(Protocol):
 class SpeechTokens:
     """The speech model's text: ``[Stts]``, speaker, tokens, ``[Etts]``, padding, ``[Ptts]``."""
 
-    def __init__(self, tokenizer: Any, config: TTSConfig) -> None:
-        self.tokenizer, self.config = tokenizer, config
+    def __init__(self, tokenizer: Any, config: TTSConfig, pronunciation: Pronunciation | None = None) -> None:
+        """``pronunciation``: for a tokenizer that knows phones only."""
+        self.tokenizer, self.config, self._pronunciation = tokenizer, config, pronunciation
         # The tokenizer proper: transformers' wrapper takes as long as a step of the speech model.
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -87,7 +89,16 @@ class SpeechTokens:
             raise TokenizerError("chattts_tokenizer", "is not in the vocabulary", remedy, key=token)
         return found
 
+    def readable(self, text: str, language: str) -> str:
+        """``text`` as it is to be spoken: without stars, and as published with every figure's name in place of
+        figures; a pronunciation reads numbers itself."""
+        spelled = text if self._pronunciation is not None else spell_digits(text, language)
+        return spelled.replace("*", "")
+
     def encode(self, text: str) -> list[int]:
+        """Ids of ``text``; several pieces give those of the whole."""
+        if self._pronunciation is not None:
+            text = self._pronunciation(text)
         return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -27,7 +27,6 @@ from engine.conversation.speech import (
     crossfade,
     language_of,
     sentence_end,
-    spell_digits,
 )
 from engine.conversation.work import Read, Recall, Render, Speak, Spoken, Step, Task, Voice, Work
 
@@ -113,7 +112,7 @@ class ExactSpeech:
                 return None
             if items <= 2:
                 language = language_of(raw)
-            text += spell_digits(piece, language).replace("*", "")
+            text += tokens.readable(piece, language)
             ids = tokens.encode(text)
             if tokens.count(ids) >= config.text_reserved_len - SEGMENT_TOKENS and (end := sentence_end(piece)):
                 at = text.rfind(end)

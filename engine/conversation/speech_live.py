@@ -32,7 +32,6 @@ from engine.conversation.speech import (
     TextSource,
     language_of,
     sentence_end,
-    spell_digits,
 )
 from engine.conversation.work import LookBack, Read, Recall, Render, Speak, Spoken, Step, Task, Voice, Work
 
@@ -163,8 +162,7 @@ class LiveSpeech:
         while self._later and not self._closed:
             portion = PORTION.match(self._later)
             assert portion is not None
-            spelled = spell_digits(portion[0], language_of(self._raw)).replace("*", "")
-            ids = self.tokens.encode(spelled)
+            ids = self.tokens.encode(self.tokens.readable(portion[0], language_of(self._raw)))
             if len(self._ids) + len(ids) >= reserved:
                 self._closed = True
                 return

@@ -79,7 +79,7 @@ class StreamingModel:
         self.words = loaded.words
         reads, sees = self.words is not None, loaded.config.sees
         self.message = MessageBuilder(self.builder, self.images, self.mel, reads=reads, sees=sees)
-        self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts)
+        self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts, loaded.pronunciation)
         self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
         llm = loaded.config.llm
         self.window = None if window is None else KVWindow(self.pool.llm, llm.head_dim, llm.rope_theta, window)

@@ -11,8 +11,9 @@
     assets/                                     vocoder, talker's and reader's tokenizers, voices
     assembled.json                              what it was made of, and the SHA-256 of every file
 
-Trained parts come from ``engine/small/parts/``: a ``NAME.safetensors`` there is one more shard whose tensors win, its
-``config.json`` is laid over the one here, and its ``assets/`` over these.
+Trained parts come from ``engine/small/parts/``: a ``NAME.safetensors`` there is one more shard whose tensors win, a
+``NAME.json`` is laid over ``config.json`` (block by block: what a block of it does not name stays), and its ``assets/``
+over these.
 """
 
 from __future__ import annotations
@@ -166,15 +167,18 @@ def _write_weights(folder: Path, language: LanguageSource, whisper: Path, voice:
         "ears.safetensors": ears,
         "voice.safetensors": [*talker(width, voice), *_blank(language)],
     }
+    trained = {path: read_header(path) for path in sorted(PARTS.glob("*.safetensors"))}
+    ours = {key for header in trained.values() for key in header}
+    shards = {name: [tensor for tensor in tensors if tensor.key not in ours] for name, tensors in shards.items()}
     size = sum(tensor.size for tensors in shards.values() for tensor in tensors)
     index: dict[str, str] = {}
     with tqdm(total=size, unit="B", unit_scale=True, desc="Writing weights", disable=not progress) as bar:
         for name, tensors in shards.items():
             write_shard(folder / name, tensors, bar.update)
             index |= dict.fromkeys((tensor.key for tensor in tensors), name)
-    for path in sorted(PARTS.glob("*.safetensors")):
+    for path, header in trained.items():
         shutil.copyfile(path, folder / path.name)
-        index |= dict.fromkeys(read_header(path), path.name)
+        index |= dict.fromkeys(header, path.name)
     _document(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": index})
 
 
@@ -206,8 +210,9 @@ def _write_documents(folder: Path, language: LanguageSource, whisper: dict[str, 
     mini = read_json(MINI / "config.json")
     voice = {block: mini[block] for block in ("tts_config", "dvae_config", "vocos_config")}
     config = layout.config(language, reader, voice)
-    if (PARTS / "config.json").is_file():
-        config |= read_json(PARTS / "config.json")
+    for path in sorted(PARTS.glob("*.json")):
+        for key, value in read_json(path).items():
+            config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
     _document(folder / "config.json", config)
     _document(folder / "tokenizer_config.json", layout.TOKENIZER)
     _document(folder / "preprocessor_config.json", layout.PREPROCESSOR)

@@ -1,0 +1,31 @@
+"""The tokenizer of small's talker: one id per phone (:mod:`engine.processing.pronunciation`) and per mark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from engine.mini.tokenizers import TTS_SPECIALS
+from engine.processing.pronunciation import MARKS, PHONES
+
+SYMBOLS = (*TTS_SPECIALS, *PHONES, *MARKS)
+"""What the ids stand for, in their order."""
+
+
+def write_phone_tokenizer(folder: Path) -> Tokenizer:
+    """Writes ``tokenizer.json`` and ``tokenizer_config.json``, whose text is phones only."""
+    tokenizer = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(SYMBOLS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[ˈˌ]?."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TTS_SPECIALS])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]",
+        "sep_token": "[SEP]", "mask_token": "[MASK]", "additional_special_tokens": TTS_SPECIALS[5:],
+        "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return tokenizer
