@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from engine.config import OmniConfig
 from engine.conversation.speech import SpeechTokens
 from engine.mini.layout import CHECKPOINT
+from engine.mini.phones import SYMBOLS, write_phone_tokenizer
 from engine.processing.numerals import cardinal, ordinal, read_aloud, year
 from engine.processing.pronunciation import MARKS, PHONES, WIDE, Pronunciation
-from engine.small.phones import SYMBOLS, write_phone_tokenizer
 
 LEXICON = {
     "cat": "kˈæt", "house": "hˈWs", "fire": "fˈIəɹ", "dog": "dˈɔɡ", "church": "ʧˈɜɹʧ", "bake": "bˈAk",

@@ -1,4 +1,4 @@
-"""The tokenizer of small's talker: one id per phone (:mod:`engine.processing.pronunciation`) and per mark."""
+"""The tokenizer of a talker for open text: one id per phone (:mod:`engine.processing.pronunciation`) and per mark."""
 
 from __future__ import annotations
 
