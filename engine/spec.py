@@ -35,6 +35,8 @@ class EngineSpec:
     quantize: str = "auto"
     """Of the language model: ``none``, ``int8``, ``int4``, or ``auto``: ``int8`` for one of more than 100 million
     weights on a CPU, else none."""
+    adapter: str | None = None
+    """A fine-tuned adapter of the model: a directory in peft's layout."""
     max_sessions: int = 16
     threads: int = 0
     """CPU threads of the worker; 0 leaves one core to the media process."""
@@ -65,6 +67,8 @@ class EngineSpec:
             raise _bad("max_sessions must be at least 1, threads not negative, and context at least 256")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
             raise _bad(f"the model directory {self.model} does not exist; give the path of a MiniCPM-o 2.6 directory")
+        if self.adapter is not None and not Path(self.adapter).is_dir():
+            raise _bad(f"the adapter directory {self.adapter} does not exist; give what python -m engine.tune wrote")
 
 
 def _bad(cause: str) -> EngineError:

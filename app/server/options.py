@@ -102,6 +102,7 @@ class ServerOptions:
     cache: str = _option("", str, "folder in which small is assembled (the user's cache when not set)")
     device: str = _option("auto", str, "where the model runs: auto, cpu, mps, cuda or cuda:N")
     dtype: str = _option("auto", str, "precision of the weights: auto, float32, bfloat16 or float16")
+    adapter: str = _option("", str, "directory of a fine-tuned adapter of the model, in peft's layout")
     quantize: str = _option("auto", str, "quantization of the language model: auto, none, int8 or int4")
     script: str = _option("", str, "JSON file with the answers of the scripted engine")
     key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")

@@ -250,6 +250,7 @@ def engine_spec(options: ServerOptions) -> EngineSpec:
         device=options.device,
         dtype=options.dtype,
         quantize=options.quantize,
+        adapter=options.adapter or None,
         max_sessions=options.max_calls,
         script=options.script or None,
     )

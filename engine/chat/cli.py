@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("how to run")
     run.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or cuda:0,cuda:1 (default: auto)")
     run.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    run.add_argument("--adapter", metavar="DIR", help="a fine-tuned adapter of the model, in peft's layout")
     run.add_argument("--quantize", choices=QUANTIZATIONS, default="auto", help="weights of the language model")
     return parser
 
@@ -208,6 +209,7 @@ def _load(options: argparse.Namespace) -> LoadedModel:
         device=options.device,
         dtype=options.dtype,
         quantize=options.quantize,
+        adapter=options.adapter,
         progress=sys.stderr.isatty(),  # a bar rewrites its line, which only a terminal can
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from engine.checkpoint.loader import LoadedModel
 from engine.errors import InputError
@@ -78,23 +79,27 @@ class PromptMaker:
                 mels += [self.mel(clip) for clip in split_clips(np.concatenate(sounds), self.config.mel)]
             turns.append((message.role, pieces))
         spoken = (speech or mels) and not self._asks_speech
-        pieces = _speech_template(turns) if spoken else self._text_template(turns)
+        pieces = _speech_template(turns) if spoken else in_template(self.tokenizer, turns, ask=True)
         numbered = self.config.image.use_image_id if use_image_id is None else use_image_id
         row = self.build(pieces, use_image_id=numbered, chunk_input=chunk_input)
         return ChatPrompt(row, tuple(images), tuple(mels))
 
-    def _text_template(self, turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
-        """The tokenizer's own chat template, for answers that are only written."""
-        apart = [piece for _, pieces in turns for piece in pieces if not isinstance(piece, str)]
-        plain = [{"role": role, "content": "".join(map(_marked, pieces))} for role, pieces in turns]
-        if not self.tokenizer.chat_template:
-            raise InputError("the tokenizer has no chat template; ask with use_tts_template=True")
-        text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-        parts = re.split(f"({MARK})", text)
-        if parts.count(MARK) != len(apart):
-            raise InputError("the tokenizer's chat template repeats or drops messages; ask with use_tts_template=True")
-        rest = iter(apart)
-        return [next(rest) if part == MARK else part for part in parts]
+
+def in_template(
+    tokenizer: PreTrainedTokenizerFast, turns: Sequence[tuple[str, list[Piece]]], *, ask: bool
+) -> list[Piece]:
+    """Turns (role, pieces) in the tokenizer's own chat template; ``ask`` adds what an answer follows. Raises
+    InputError."""
+    apart = [piece for _, pieces in turns for piece in pieces if not isinstance(piece, str)]
+    plain = [{"role": role, "content": "".join(map(_marked, pieces))} for role, pieces in turns]
+    if not tokenizer.chat_template:
+        raise InputError("the tokenizer has no chat template; ask with use_tts_template=True")
+    text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=ask)
+    parts = re.split(f"({MARK})", text)
+    if parts.count(MARK) != len(apart):
+        raise InputError("the tokenizer's chat template repeats or drops messages; ask with use_tts_template=True")
+    rest = iter(apart)
+    return [next(rest) if part == MARK else part for part in parts]
 
 
 def _marked(piece: Piece) -> str:

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from engine.checkpoint.adapter import Adapter
 from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
 from engine.checkpoint.quantize import BYTES, Quantizer, choose
 from engine.checkpoint.weights import (
@@ -89,15 +90,17 @@ def load_checkpoint(
     device: str = "auto",
     dtype: str = "auto",
     quantize: str = "auto",
+    adapter: str | Path | None = None,
     progress: bool = True,
 ) -> LoadedModel:
     """Load a MiniCPM-o 2.6 directory.
 
     ``device``: ``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N`` or several (``cuda:0,cuda:1``), over which the language
     model's layers are then spread; ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``quantize``:
-    ``none``, ``int8`` or ``int4`` (the language model's weights), or ``auto``, see :func:`~.quantize.choose`. Weights
-    are read tensor by tensor straight to their place, so that memory never holds a second copy. Raises LoadError
-    (ConfigError, CheckpointError, TokenizerError) with file, key and remedy.
+    ``none``, ``int8`` or ``int4`` (the language model's weights), or ``auto``, see :func:`~.quantize.choose`;
+    ``adapter``: a directory in peft's layout, put into the weights before these are quantised. Weights are read tensor
+    by tensor straight to their place, so that memory never holds a second copy. Raises LoadError (ConfigError,
+    CheckpointError, TokenizerError) with file, key and remedy.
     """
     directory = Path(directory)
     config = OmniConfig.from_dir(directory)
@@ -110,6 +113,7 @@ def load_checkpoint(
     kind = resolve_dtype(dtype, devices[0])
     chosen = choose(quantize, devices[0], parameters_by_part(config)[""]) if kind == torch.float32 else quantize
     quantizer = None if chosen in ("auto", "none") else Quantizer(chosen, devices[0], kind)
+    tuned = None if adapter is None else Adapter.read(Path(adapter))
     shards = find_shards(directory)
     config = replace(config, vision=replace(config.vision, drop_last_layer=_drops_vision_layer(config, shards)))
     tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
@@ -118,6 +122,8 @@ def load_checkpoint(
     with torch.device("meta"):
         model = OmniModel(config)
     expected = {key: parameter.shape for key, parameter in model.named_parameters(remove_duplicate=False)}
+    if tuned is not None:
+        tuned.check_keys(expected)
     voices = _load_voices(directory / VOICES_FILE, config, devices[0], kind)
     check_tensors(shards, expected, optional=_optional(config), ignored=_ignored(config), source=directory)
     vocos = _load_vocos(vocoder, config, devices[0])
@@ -128,7 +134,7 @@ def load_checkpoint(
         return (device_map.device_of(key), kind) if key in expected else None
 
     def take(key: str, tensor: Tensor) -> None:
-        assign(model, key, tensor)
+        assign(model, key, tensor if tuned is None else tuned(key, tensor))
         if quantizer is not None and quantizer.covers(key):
             quantizer(model, key)
 

@@ -109,9 +109,10 @@ class SpecialIds:
 
 @dataclass(frozen=True, slots=True)
 class ImageSlot:
-    """Place of one picture: how it was cut (None: whole)."""
+    """Place of one picture: how it was cut (None: whole), and a number of its own where the row gives none."""
 
     grid: Grid | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,7 @@ class TokenBuilder:
                 continue
             for piece in group:
                 if isinstance(piece, ImageSlot):
-                    slot = self.image(piece.grid, len(pictures) - 1 if use_image_id else None)
+                    slot = self.image(piece.grid, len(pictures) - 1 if use_image_id else piece.number)
                     marks = (special.image_start, special.slice_start), (special.image_end, special.slice_end)
                     pictures.append(_bounds(slot, *marks) + len(ids))
                 else:

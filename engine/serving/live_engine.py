@@ -162,7 +162,9 @@ def load(spec: EngineSpec) -> LoadedModel:
             log.warning("the mini has no weights yet: running it untrained")
         if missing or spec.untrained:
             return build_untrained(directory, device=spec.device, dtype=spec.dtype)
-        return load_checkpoint(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize)
+        return load_checkpoint(
+            directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize, adapter=spec.adapter
+        )
     except LoadError as error:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
 

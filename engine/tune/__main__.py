@@ -1,0 +1,7 @@
+"""``python -m engine.tune``; see :mod:`engine.tune.cli`."""
+
+import sys
+
+from engine.tune.cli import main
+
+sys.exit(main())
