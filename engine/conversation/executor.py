@@ -189,7 +189,7 @@ class Executor:
 
     def feed(self, works: Sequence[Feed]) -> list[Tensor]:
         lengths = [len(work.embeds) for work in works]
-        slots, starts = [work.state.slot for work in works], [work.state.length for work in works]
+        slots, starts = [work.state.slot for work in works], [work.state.length + work.after for work in works]
         cache = self.pool.llm.place(slots, starts, lengths)
         states = self.model.llm(pad_sequence([work.embeds for work in works], batch_first=True), cache=cache)
         rows = [row[:length] for row, length in zip(states, lengths, strict=True)]

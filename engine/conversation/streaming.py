@@ -27,7 +27,7 @@ from engine.conversation.speech_exact import ExactSpeech
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer, note_prompt
 from engine.conversation.window import Dropped, KVWindow, WindowOptions
-from engine.conversation.work import Feed, Hear, Listen, See, Step, Task, Transcribe
+from engine.conversation.work import FEED_TOKENS, Feed, Hear, Listen, See, Step, Task, Transcribe
 from engine.errors import InputError
 from engine.model.audio import conv_length
 from engine.processing.image import ImageProcessor
@@ -127,7 +127,7 @@ class StreamingModel:
             dropped = self.make_room(state, len(row) + len(ahead))
             states = embeds[:0]
             if len(row) + len(ahead):
-                states = yield Feed(state, torch.cat([embeds, self.embed(ahead)]) if ahead else embeds)
+                states = yield from _append(state, torch.cat([embeds, self.embed(ahead)]) if ahead else embeds)
         except BaseException:
             self.pool.truncate(state, mark)
             raise
@@ -142,7 +142,7 @@ class StreamingModel:
         (tokens) for it as it does for an answer that is given here."""
         (prompt, words), ids = self.ask(state), self.builder.typed(text)
         self.make_room(state, len(prompt) + max(room, len(ids)))
-        yield Feed(state, self.embed([*prompt.ids.tolist(), *ids]))
+        yield from _append(state, self.embed([*prompt.ids.tolist(), *ids]))
         note_prompt(state, len(prompt), (words, self.closing_tokens))
         state.note("answer", len(ids))
 
@@ -321,6 +321,15 @@ class StreamingModel:
     @torch.inference_mode()
     def _clear_text(self, slot: int) -> None:
         self.pool.speech.clear(slot, 0, self.config.tts.condition_length - 1)
+
+
+def _append(state: SessionState, embeds: Tensor) -> Step[Tensor]:
+    """Feed embeddings [T, hidden], in several pieces where they are many -> states [T, hidden]."""
+    states, fed = [], 0
+    for part in embeds.split(FEED_TOKENS):
+        states.append((yield Feed(state, part, fed)))
+        fed += len(part)
+    return torch.cat(states) if len(states) > 1 else states[0]
 
 
 class LiveAnswer:

@@ -58,12 +58,22 @@ class Transcribe:
     reading: Reading
 
 
+FEED_TOKENS = 384
+"""Tokens that are fed at once, at most: four seconds of sound with a picture each. A step of text that comes meanwhile
+waits no longer than that takes, which is as long as reading the weights twice on a large GPU."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Feed:
-    """Append embeddings [T, hidden] to the context -> states [T, hidden]. Recording that is up to the task."""
+    """Append embeddings [T, hidden] to the context -> states [T, hidden]. Recording that is up to the task.
+
+    ``after`` tokens that the task has not recorded yet were fed before them. No more than :data:`FEED_TOKENS` at once,
+    where calls share the model.
+    """
 
     state: SessionState
     embeds: Tensor
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

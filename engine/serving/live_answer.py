@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.client import Chunk
+from engine.client import OUTPUT_RATE, Chunk
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.streaming import LiveAnswer
 from engine.conversation.work import Step
 from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe
-from engine.serving.scheduler import Job, Urgency
+from engine.serving.policy import MARGIN_S
+from engine.serving.scheduler import Job
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +25,8 @@ class ServedAnswer:
     epoch: int
     number: int
     """Of the session's answers, from 1."""
+    asked: float = 0.0
+    """When, on the scheduler's clock."""
     pipe: AnswerPipe = field(default_factory=AnswerPipe)
     job: Job | None = None
     live: LiveAnswer | None = None
@@ -33,16 +37,28 @@ class ServedAnswer:
     taken: int = 0
     spoken: int = 0
     """Samples (24 kHz) pushed."""
+    untaken: deque[int] = field(default_factory=deque)
+    """Samples of each chunk that the consumer has not taken yet."""
+    dry: float = 0.0
+    """When all that it took will have been played, on the scheduler's clock, if it plays without a pause."""
 
     @property
     def is_ahead(self) -> bool:
         """The consumer has enough to take."""
         return self.pushed - self.taken >= CHUNKS_AHEAD
 
-    def urgency(self) -> Urgency:
+    def due(self, now: float) -> float:
+        """When the next piece of it should be under way: at once until something is heard, later a while before the
+        consumer's playout runs dry."""
         if not self.spoken:
-            return Urgency.FIRST_AUDIO
-        return Urgency.ANSWER if self.pushed > self.taken else Urgency.RUNNING_DRY
+            return self.asked
+        return max(self.dry, now) + sum(list(self.untaken)) / OUTPUT_RATE - MARGIN_S
+
+    def take(self, now: float) -> None:
+        """The consumer has taken the next chunk, and plays it behind the others."""
+        self.taken += 1
+        if self.untaken:  # the last chunk, which ends the answer, is no piece of it
+            self.dry = max(self.dry, now) + self.untaken.popleft() / OUTPUT_RATE
 
     def chunk(self, piece: SpeechChunk) -> Chunk | None:
         """The next chunk, from what the model gave; None if there is nothing in it."""
@@ -52,6 +68,7 @@ class ServedAnswer:
         chunk = Chunk(self.epoch, self.pushed, piece.text, pcm, piece.starts)
         self.pushed += 1
         self.spoken += len(pcm)
+        self.untaken.append(len(pcm))
         return chunk
 
     def settle(self, samples: int, read: int | None) -> Step[None]:

@@ -31,7 +31,9 @@ from engine.errors import ConfigError, InputError, LoadError
 from engine.processing.prompts import UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.checks import MAX_PROMPT_CHARS, check_options
 from engine.serving.live_session import LiveSession, Runtime, room_of
-from engine.serving.scheduler import ANSWERS_PER_BATCH, UNITS_PER_BATCH, Scheduler
+from engine.serving.policy import ByDeadline, Limits
+from engine.serving.scheduler import Scheduler
+from engine.serving.tracks import tracks_on
 from engine.spec import EngineSpec
 
 MINI = Path(__file__).resolve().parents[1] / "mini" / "checkpoint"
@@ -59,12 +61,10 @@ class LiveEngine:
         loaded = await asyncio.to_thread(load, self._spec)
         stream = await asyncio.to_thread(self._warm, loaded)
         rows = stream.executor.rows
-        scheduler = Scheduler(
-            stream.executor,
-            batch_units=UNITS_PER_BATCH if rows is None else 1,
-            batch_steps=ANSWERS_PER_BATCH if rows is None else rows,
-            batch_answers=ANSWERS_PER_BATCH if rows is None else 1,
-        )
+        limits = Limits() if rows is None else Limits(units=1, steps=rows, answers=1)
+        devices = {weight.device for weight in loaded.model.parameters()}
+        scheduler = Scheduler(tracks_on(stream.executor, devices), ByDeadline(limits))
+        scheduler.start()
         directory = _directory(self._spec)
         threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._runtime = Runtime(stream, scheduler, threads, read_sampling(directory))

@@ -37,8 +37,9 @@ from engine.processing.prompts import UNIT, Message, Part, TypedText, turn_heade
 from engine.serving.answer import AnswerStream
 from engine.serving.checks import check_rewind, check_unit, decode_frame
 from engine.serving.live_answer import ServedAnswer
+from engine.serving.policy import UNIT_DUE_S
 from engine.serving.room import Room
-from engine.serving.scheduler import Cancelled, Job, Scheduler, Urgency
+from engine.serving.scheduler import Cancelled, Job, Scheduler
 from engine.spoken import Starts
 
 T = TypeVar("T")
@@ -108,13 +109,13 @@ class LiveSession:
         def finish(error: Exception | None) -> None:
             self._loop.call_soon_threadsafe(_resolve, done, fed, error)
 
-        asked = self._asked
+        asked, complete = self._asked, self._scheduler.clock() + UNIT_DUE_S
         # The units before an answer that is asked for already are part of the wait for it.
         self._submit(
             partial(self._feed, unit),
             output=lambda end: fed.append(self._prefilled(unit, end)),
             done=finish,
-            urgency=lambda: Urgency.FIRST_AUDIO if self._answers else Urgency.UNIT,
+            due=lambda _: min([complete, *(answer.asked for answer in self._answers)]),
         )
         prefilled = await done
         self._asked_before.append(asked)
@@ -122,7 +123,7 @@ class LiveSession:
 
     def generate(self, epoch: int) -> AsyncIterator[Chunk]:
         self._asked += 1
-        answer = ServedAnswer(epoch, self._asked)
+        answer = ServedAnswer(epoch, self._asked, self._scheduler.clock())
         if self._closed:
             answer.pipe.push(_closed())
         else:
@@ -131,7 +132,7 @@ class LiveSession:
                 partial(self._speak, answer),
                 output=partial(self._push, answer),
                 done=partial(self._answered, answer),
-                urgency=answer.urgency,
+                due=lambda _: answer.due(self._scheduler.clock()),
                 paused=lambda: answer.is_ahead,
             )
         return AnswerStream(answer.pipe, partial(self._taken, answer), partial(self._cancel, answer))
@@ -147,7 +148,7 @@ class LiveSession:
 
     async def heard(self, epoch: int, samples: int, read: int | None = None) -> None:
         if not self._closed:
-            self._submit(partial(self._settle, epoch, samples, read), urgency=lambda: Urgency.FIRST_AUDIO)
+            self._submit(partial(self._settle, epoch, samples, read), due=at_once)
 
     async def rewind(self, units: int) -> None:
         if self._closed:
@@ -155,7 +156,7 @@ class LiveSession:
         check_rewind(units, len(self._asked_before))
         for _ in range(units):
             self._asked = self._asked_before.pop()
-        self._submit(partial(self._rewind, units), urgency=lambda: Urgency.FIRST_AUDIO)
+        self._submit(partial(self._rewind, units), due=at_once)
 
     async def remember(self, text: str, samples: int = 0, starts: Starts = ()) -> None:
         if self._closed:
@@ -182,7 +183,7 @@ class LiveSession:
         """Nothing to tell: it ends with its caller."""
 
     def _taken(self, answer: ServedAnswer) -> None:
-        answer.taken += 1
+        answer.take(self._scheduler.clock())
         self._scheduler.wake()
 
     def _cancel(self, answer: ServedAnswer) -> None:
@@ -195,10 +196,10 @@ class LiveSession:
         *,
         output: Callable[[Any], None] = lambda _: None,
         done: Callable[[Exception | None], None] = lambda _: None,
-        urgency: Callable[[], Urgency] = lambda: Urgency.UNIT,
+        due: Callable[[float], float] = lambda since: since + UNIT_DUE_S,
         paused: Callable[[], bool] = lambda: False,
     ) -> Job:
-        job = Job(begin, output, done, urgency, paused)
+        job = Job(begin, output, done, due, paused)
         self._scheduler.submit(self._lane, job)
         return job
 
@@ -294,6 +295,11 @@ class LiveSession:
         if self._state is not None:
             self._stream.pool.drop(self._state)
         yield from ()
+
+
+def at_once(since: float) -> float:
+    """The deadline of what an answer waits for."""
+    return since
 
 
 def longest_answer(runtime: Runtime, options: SessionOptions) -> int:

@@ -1,57 +1,36 @@
-"""One thread that owns the model and shares it among the sessions.
+"""Shares the model among the sessions.
 
 Every request of a session is a task (:mod:`engine.conversation.work`): a generator that asks for pieces of work. The
-scheduler takes the most urgent piece, adds pieces of the same kind from other sessions, has them carried out in one
-batch, and goes on. A session has one running task at most, so that its requests stay in order and no two pieces of a
-batch touch the same session. Between two pieces a task can be paused (its consumer is behind) or cancelled. A task may
-also yield a future of another thread; it goes on, with the future, when that is done.
+scheduler lets a policy choose among the pieces that wait (:mod:`engine.serving.policy`), has them carried out in
+batches (:mod:`engine.serving.tracks`), and lets the tasks go on. A session has one running task at most, so that its
+requests stay in order and no two pieces of a batch touch the same session. Between two pieces a task can be paused (its
+consumer is behind) or cancelled. A task may also yield a future of another thread; it goes on, with the future, when
+that is done.
+
+Tasks run on the scheduler's thread alone, whatever tracks there are. Without a thread, :meth:`Scheduler.turn` is all
+there is of it, and a ``clock`` makes the time: so a simulation runs the same class.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
-from engine.conversation.work import STEP_WORK, Feed, Hear, Listen, See, Task, Transcribe, Work, batch_key
+from engine.conversation.work import Task, Work
+from engine.serving.policy import ModelPart, Policy, Waiting, part_of
+from engine.serving.tracks import Failure, Track
 
-PATIENCE_S = 1.0
-"""A piece that has waited so long is as urgent as speech that runs dry."""
-
-UNIT_WORK = (See, Hear, Listen, Transcribe, Feed)
-"""What a unit's prefill is made of: heavy pieces, of which few share a batch, so that no answer waits for long."""
-
-UNITS_PER_BATCH = 4
-ANSWERS_PER_BATCH = 64
-
-log = logging.getLogger(__name__)
-
-
-class Urgency(IntEnum):
-    """Why a job wants its turn, the most urgent first."""
-
-    FIRST_AUDIO = 0
-    """Somebody waits for an answer to begin."""
-    RUNNING_DRY = 1
-    """The consumer of an answer has nothing left to play."""
-    ANSWER = 2
-    UNIT = 3
-    """A unit that was said while the turn goes on."""
-
-
-class WorkRunner(Protocol):
-    """What carries out pieces of work: :class:`engine.conversation.executor.Executor`."""
-
-    def run(self, works: Sequence[Work]) -> list[Any]: ...
+Measure = Callable[[Sequence[Work], float], None]
+"""Is told what every batch held and how many seconds it took."""
 
 
 class Cancelled(Exception):
@@ -68,33 +47,31 @@ class Job:
     """Takes what the task yields that is no work."""
     done: Callable[[Exception | None], None]
     """The task came to its end (None), failed, or was cancelled (:class:`Cancelled`)."""
-    urgency: Callable[[], Urgency]
+    due: Callable[[float], float]
+    """When a piece that has waited since the given time should be under way, on the scheduler's clock."""
     paused: Callable[[], bool] = lambda: False
     """True while the job must not go on because its consumer is behind."""
     cancelled: bool = False
     task: Task[Any] | None = None
     work: Work | None = None
     """The piece that it asks for."""
+    running: bool = False
+    """That piece is being carried out."""
     waits_for: Future[Any] | None = None
-    since: float = field(default_factory=time.monotonic)
+    since: float = 0.0
     """When it began to wait for its present piece."""
-
-    def rank(self, now: float) -> tuple[int, float]:
-        """Sorts jobs by urgency, then by how long they have waited."""
-        urgency = self.urgency()
-        return min(urgency, Urgency.RUNNING_DRY) if now - self.since > PATIENCE_S else urgency, self.since
 
 
 class Lane:
     """The requests of one session, in order."""
 
-    def __init__(self, wake: Callable[[Any], None]) -> None:
+    def __init__(self, wake: Callable[[Any], None], clock: Callable[[], float]) -> None:
         self.jobs: deque[Job] = deque()
-        self._wake = wake
+        self._wake, self._clock = wake, clock
 
     @property
     def movable(self) -> bool:
-        if not self.jobs:
+        if not self.jobs or self.jobs[0].running:
             return False
         job = self.jobs[0]
         return job.cancelled or not (job.paused() or (job.waits_for is not None and not job.waits_for.done()))
@@ -114,11 +91,14 @@ class Lane:
     def advance(self, job: Job, result: Any) -> None:
         """Let the task take ``result`` and go on to its next piece, its next output, or its end."""
         job.work = job.waits_for = None
+        job.running = False
         try:
+            if isinstance(result, Failure):
+                raise result.error
             if job.task is None:
                 job.task, result = job.begin(), None
             item = job.task.send(result)
-            job.since = time.monotonic()
+            job.since = self._clock()
             if isinstance(item, Work):
                 job.work = item
             elif isinstance(item, Future):
@@ -138,33 +118,35 @@ class Lane:
         job.done(error)
 
 
-class Scheduler:
-    """Runs the lanes' jobs on its own thread until stopped.
+Batch = list[tuple[Lane, Job]]
 
-    How many sessions share a batch is bounded by ``batch_units`` for what a unit's prefill is made of, by
-    ``batch_steps`` for steps of text or speech, and by ``batch_answers`` for all else.
-    """
+
+class Scheduler:
+    """Runs the lanes' jobs, on a thread of its own once started, until stopped."""
 
     def __init__(
         self,
-        executor: WorkRunner,
+        tracks: Mapping[ModelPart, Track],
+        policy: Policy,
         *,
-        batch_units: int = UNITS_PER_BATCH,
-        batch_steps: int = ANSWERS_PER_BATCH,
-        batch_answers: int = ANSWERS_PER_BATCH,
+        clock: Callable[[], float] = time.monotonic,
+        measure: Measure = lambda works, seconds: None,
     ) -> None:
-        self._executor = executor
-        self._most = dict.fromkeys(UNIT_WORK, batch_units) | dict.fromkeys(STEP_WORK, batch_steps)
-        self._most_else = batch_answers
+        """Work of each part of the model is carried out on its track; parts may share one. ``clock`` gives seconds."""
+        self._tracks, self._policy, self.clock, self._measure = tracks, policy, clock, measure
+        self._busy: dict[Track, float] = {}  # since when a track carries out its batch
         self._lanes: list[Lane] = []
+        self._finished: deque[tuple[Batch, list[Any]]] = deque()
         self._changed = threading.Condition()
-        self._stopped = False
-        self._busy_since: float | None = None
+        self._poked = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work, on a thread of its own."""
         self._thread.start()
 
     def open(self) -> Lane:
-        lane = Lane(lambda _: self.wake())
+        lane = Lane(lambda _: self.wake(), self.clock)
         with self._changed:
             self._lanes.append(lane)
         return lane
@@ -172,19 +154,20 @@ class Scheduler:
     def submit(self, lane: Lane, job: Job) -> None:
         """Add a request behind the lane's others."""
         with self._changed:
+            job.since = self.clock()
             lane.jobs.append(job)
-            self._changed.notify()
+        self.wake()
 
     def wake(self) -> None:
-        """Something that a paused job waits for has happened."""
+        """Something that a job waits for has happened."""
         with self._changed:
+            self._poked = True
             self._changed.notify()
 
     def cancel(self, *jobs: Job) -> None:
-        with self._changed:
-            for job in jobs:
-                job.cancelled = True
-            self._changed.notify()
+        for job in jobs:
+            job.cancelled = True
+        self.wake()
 
     def close(self, lane: Lane) -> None:
         """Forget a lane once its last job is done."""
@@ -193,56 +176,63 @@ class Scheduler:
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the present piece has taken so far; infinite when the thread died."""
+        """Seconds that the longest of the present batches has taken so far; infinite when the thread died."""
         if not self._stopped and not self._thread.is_alive():
             return math.inf
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        now = self.clock()
+        return max((now - since for since in list(self._busy.values())), default=0.0)
 
     def stop(self, timeout: float) -> bool:
-        """End the thread after its present piece; False if it is still in it after ``timeout`` seconds."""
+        """End the thread after its present batch; False if it is still in it after ``timeout`` seconds."""
         self._stopped = True
         self.wake()
         self._thread.join(timeout)
+        for track in set(self._tracks.values()):
+            track.stop()
         return not self._thread.is_alive()
 
     @torch.inference_mode()
     def _run(self) -> None:
         while not self._stopped:
-            with self._changed:
-                lanes = list(self._lanes)
-            ready = [(lane, job) for lane in lanes if (job := lane.prepare()) is not None]
-            if ready:
-                self._step(ready)
+            if self.turn():
                 continue
             with self._changed:
-                if not self._stopped and not any(lane.movable for lane in self._lanes):
+                while not self._poked and not self._stopped:
                     self._changed.wait()
 
-    def _step(self, ready: list[tuple[Lane, Job]]) -> None:
-        """Carry out the most urgent piece, together with others of its kind."""
-        now = time.monotonic()
-        ready.sort(key=lambda pair: pair[1].rank(now))
-        works = [(pair, pair[1].work) for pair in ready if pair[1].work is not None]
-        most, wanted = self._most.get(type(works[0][1]), self._most_else), batch_key(works[0][1])
-        # Nothing but what is carried out in one go: a batch that fails must leave no part of itself done.
-        batch = [pair for pair, work in works if batch_key(work) == wanted][:most]
-        fault: Exception | None = None
-        self._busy_since = now
-        try:
-            results = self._executor.run([job.work for _, job in batch if job.work is not None])
-        except Exception as error:
-            if len(batch) == 1:
-                log.error("a piece of work failed", exc_info=error)
-            fault = error.with_traceback(None)  # whose frames would hold on to the memory that ran out
-        finally:
-            self._busy_since = None
-        if fault is not None:
-            if len(batch) == 1:
-                batch[0][0].end(batch[0][1], fault)
-                return
-            for pair in batch:  # one of them is at fault: find out which, the others shall not pay for it
-                self._step([pair])
-            return
-        for (lane, job), result in zip(batch, results, strict=True):
-            lane.advance(job, result)
+    def turn(self) -> bool:
+        """Take in what was carried out, let tasks go on, and start a batch on every track that is free. False if there
+        was nothing to do: not before something happens will there be."""
+        with self._changed:
+            self._poked = False
+            lanes, finished = list(self._lanes), list(self._finished)
+            self._finished.clear()
+        for batch, results in finished:
+            for (lane, job), result in zip(batch, results, strict=True):
+                lane.advance(job, result)
+        places: dict[Track, list[tuple[Lane, Job, Work]]] = {}
+        for lane in lanes:
+            if (asks := lane.prepare()) is not None and asks.work is not None:
+                places.setdefault(self._tracks[part_of(asks.work)], []).append((lane, asks, asks.work))
+        free = [track for track in places if track not in self._busy]
+        begun = [self._begin(track, places[track]) for track in free]
+        return any(begun) or bool(finished)
+
+    def _begin(self, track: Track, ready: Sequence[tuple[Lane, Job, Work]]) -> bool:
+        """Start what the policy chooses; False if that is nothing."""
+        waiting = [Waiting(work, job.due(job.since), job.since) for _, job, work in ready]
+        chosen = [ready[index] for index in self._policy.choose(waiting)]
+        if not chosen:
+            return False
+        for _, job, _ in chosen:
+            job.running = True
+        self._busy[track] = self.clock()
+        batch, works = [(lane, job) for lane, job, _ in chosen], [work for _, _, work in chosen]
+        track.start(works, partial(self._end, track, batch, works))
+        return True
+
+    def _end(self, track: Track, batch: Batch, works: Sequence[Work], results: list[Any]) -> None:
+        self._measure(works, self.clock() - self._busy.pop(track))
+        with self._changed:
+            self._finished.append((batch, results))
+        self.wake()

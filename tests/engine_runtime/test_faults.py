@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +19,8 @@ from engine.conversation.work import Decode, Feed, Render, Speak, Work
 from engine.serving.factory import create_engine
 from engine.serving.live_engine import LiveEngine
 from engine.serving.live_session import LiveSession
+from engine.serving.policy import Waiting
+from engine.serving.scheduler import Scheduler
 from engine.spec import EngineSpec
 from tests.engine_runtime.conftest import unit
 
@@ -66,27 +67,26 @@ class Sabotage:
 
 
 @contextmanager
-def fed_together(scheduler: Any, count: int) -> Iterator[None]:
+def fed_together(scheduler: Scheduler, count: int) -> Iterator[None]:
     """The scheduler feeds nothing until so many sessions have something to feed; all else goes on.
 
     How far each unit is prepared by then is up to the machine's threads, so a batch of several is not left to chance.
     """
-    step, complete = scheduler._step, False
+    policy, complete = scheduler._policy, False
 
-    def held(ready: list[tuple[Any, Any]]) -> None:
-        nonlocal complete
-        others = [pair for pair in ready if not isinstance(pair[1].work, Feed)]
-        complete = complete or len(ready) - len(others) >= count
-        if complete or others:
-            step(ready if complete else others)
-        else:
-            time.sleep(0.001)
+    class Patient:
+        def choose(self, waiting: Sequence[Waiting]) -> list[int]:
+            nonlocal complete
+            others = [index for index, piece in enumerate(waiting) if not isinstance(piece.work, Feed)]
+            complete = complete or len(waiting) - len(others) >= count
+            ready = range(len(waiting)) if complete else others
+            return [ready[index] for index in policy.choose([waiting[index] for index in ready])] if ready else []
 
-    scheduler._step = held
+    scheduler._policy = Patient()
     try:
         yield
     finally:
-        del scheduler._step
+        scheduler._policy = policy
 
 
 class nan_rows:

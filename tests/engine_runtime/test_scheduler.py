@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from engine.conversation.sampling import Noise, SpeechSampling
-from engine.conversation.work import Render, See, Speak, Voice, Work
-from engine.serving.scheduler import Cancelled, Job, Lane, Scheduler, Urgency
+from engine.conversation.work import Hear, Render, Speak, Voice, Work
+from engine.serving.policy import ByDeadline, Limits, ModelPart
+from engine.serving.scheduler import Cancelled, Job, Lane, Scheduler
+from engine.serving.tracks import InlineTrack, StreamTrack, Track
 
 NOTHING = torch.empty(0)
 
@@ -21,13 +24,13 @@ def piece(kind: str, name: int) -> Work:
     """A piece of work that stands for itself: only its kind and its name matter here."""
     if kind.startswith("steps"):
         return Speak(Voice(name, NOTHING, NOTHING), int(kind.split()[1]), 0, 0, SpeechSampling(), Noise(0))
-    return Render(torch.tensor([name])) if kind == "answer" else See(name)  # type: ignore[arg-type]
+    return Render(torch.tensor([name])) if kind == "answer" else Hear(name, NOTHING)  # type: ignore[arg-type]
 
 
 def name_of(work: Work) -> int:
     if isinstance(work, Speak):
         return work.voice.slot
-    return int(work.codes[0]) if isinstance(work, Render) else work.image  # type: ignore[return-value, union-attr]
+    return int(work.codes[0]) if isinstance(work, Render) else work.state  # type: ignore[return-value, union-attr]
 
 
 class Recorder:
@@ -52,9 +55,10 @@ class Recorder:
 class Board:
     """Submits jobs to a scheduler and remembers what became of them."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.recorder = Recorder()
-        self.scheduler = Scheduler(self.recorder, **limits)
+        self.scheduler = Scheduler(dict.fromkeys(ModelPart, InlineTrack(self.recorder)), ByDeadline(limits))
+        self.scheduler.start()
         self.outputs: list[Any] = []
         self.ends: dict[int, Exception | None] = {}
         self._open = threading.Semaphore(0)
@@ -68,7 +72,7 @@ class Board:
         lane: Lane,
         name: int,
         *kinds: str,
-        urgency: Urgency = Urgency.UNIT,
+        due: float = 0.0,
         paused: Callable[[], bool] = lambda: False,
         task: Callable[[], Generator[Any, Any, None]] | None = None,
     ) -> Job:
@@ -81,7 +85,7 @@ class Board:
             self.ends[name] = error
             self._open.release()
 
-        job = Job(task or steps, self.outputs.append, done, lambda: urgency, paused)
+        job = Job(task or steps, self.outputs.append, done, lambda _: due, paused)
         self._jobs += 1
         self.scheduler.submit(lane, job)
         return job
@@ -96,7 +100,7 @@ class Board:
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    board = Board(batch_units=2, batch_answers=3)
+    board = Board(Limits(units=2, answers=3))
     yield board
     board.recorder.go.set()
     assert board.scheduler.stop(5)
@@ -112,23 +116,23 @@ def test_pieces_of_one_kind_share_batches_up_to_the_limit(board: Board) -> None:
 
 def test_what_is_not_carried_out_in_one_go_shares_no_batch() -> None:
     """Steps have a limit of their own, and blocks of different lengths are different work."""
-    board = Board(batch_steps=2, batch_answers=1)
+    board = Board(Limits(steps=2, answers=1))
     for name, steps in enumerate((25, 12, 25, 25, 12)):
         board.submit(board.scheduler.open(), name, f"steps {steps}")
     assert board.finish() == [[0, 2], [1, 4], [3]]
     assert board.scheduler.stop(5)
 
 
-def test_the_most_urgent_go_first(board: Board) -> None:
-    for name, urgency in enumerate((Urgency.UNIT, Urgency.ANSWER, Urgency.RUNNING_DRY, Urgency.FIRST_AUDIO)):
-        board.submit(board.scheduler.open(), name, "unit", urgency=urgency)
+def test_what_is_due_first_goes_first(board: Board) -> None:
+    for name, due in enumerate((4.0, 3.0, 2.0, 1.0)):
+        board.submit(board.scheduler.open(), name, "unit", due=due)
     assert board.finish() == [[3, 2], [1, 0]]
 
 
 def test_a_lane_keeps_its_order(board: Board) -> None:
     lane = board.scheduler.open()
     board.submit(lane, 0, "unit", "unit")
-    board.submit(lane, 1, "answer", urgency=Urgency.FIRST_AUDIO)
+    board.submit(lane, 1, "answer", due=-1.0)
     board.submit(lane, 2, "unit")
     assert board.finish() == [[0], [0], [1], [2]]
     assert board.outputs[1:] == ["0:0", "0:0", "1:1", "2:2"]
@@ -206,3 +210,76 @@ def test_what_another_thread_raises_ends_the_task(board: Board) -> None:
     board.submit(board.scheduler.open(), 0, task=task)
     board.finish()
     assert str(board.ends[0]) == "no picture"
+
+
+class Meeting:
+    """Carries out a batch only while the other tracks carry out theirs."""
+
+    def __init__(self, parties: int) -> None:
+        self.barrier = threading.Barrier(parties)
+
+    def run(self, works: Sequence[Work]) -> list[Any]:
+        self.barrier.wait(10)
+        return [name_of(work) for work in works]
+
+
+def test_parts_of_the_model_work_at_the_same_time() -> None:
+    """Three sessions' pieces meet inside three parts; on one track they would wait for each other for ever."""
+    meeting, device = Meeting(3), torch.device("cpu")
+    tracks: dict[ModelPart, Track] = {part: StreamTrack(meeting, device, part.value) for part in ModelPart}
+    scheduler = Scheduler(tracks, ByDeadline())
+    outputs: list[Any] = []
+    ends: list[Exception | None] = []
+    over = threading.Semaphore(0)
+
+    def task(kind: str, name: int) -> Generator[Any, Any, None]:
+        yield (yield piece(kind, name))
+
+    def done(error: Exception | None) -> None:
+        ends.append(error)
+        over.release()
+
+    for name, kind in enumerate(("unit", "answer", "steps 3")):
+        scheduler.submit(scheduler.open(), Job(partial(task, kind, name), outputs.append, done, lambda _: 0.0))
+    scheduler.start()
+    for _ in range(3):
+        assert over.acquire(timeout=10)
+    assert ends == [None] * 3
+    assert sorted(outputs) == [0, 1, 2]
+    assert scheduler.stop(5)
+
+
+def test_a_job_that_is_cancelled_inside_a_piece_ends_after_it() -> None:
+    """The piece of another thread still touches the session: nothing may be taken from it before."""
+    inside, go, over = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        def run(self, works: Sequence[Work]) -> list[Any]:
+            inside.set()
+            assert go.wait(10)
+            return [None] * len(works)
+
+    order: list[str] = []
+    scheduler = Scheduler(dict.fromkeys(ModelPart, StreamTrack(Slow(), torch.device("cpu"), "slow")), ByDeadline())
+
+    def task() -> Generator[Any, Any, None]:
+        try:
+            yield piece("unit", 0)
+            order.append("carried out")
+            yield piece("unit", 0)
+        finally:
+            order.append("closed")
+
+    def done(error: Exception | None) -> None:
+        order.append(type(error).__name__)
+        over.set()
+
+    job = Job(task, lambda _: None, done, lambda _: 0.0)
+    scheduler.submit(scheduler.open(), job)
+    scheduler.start()
+    assert inside.wait(10)
+    scheduler.cancel(job)
+    go.set()
+    assert over.wait(10)
+    assert order == ["carried out", "closed", "Cancelled"]
+    assert scheduler.stop(5)

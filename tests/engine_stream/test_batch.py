@@ -14,9 +14,10 @@ from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.conversation import rows
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.streaming import LiveAnswer, StreamingModel
+from engine.conversation.streaming import Fed, LiveAnswer, StreamingModel
 from engine.conversation.text import AnswerOptions
-from engine.conversation.work import Task
+from engine.conversation.work import FEED_TOKENS, Feed, Task
+from engine.processing.prompts import Message, TypedText
 from engine.serving.live_engine import MINI, shared_rows
 from engine.spec import EngineSpec
 from tests.engine_stream.conftest import assert_close, begin, feed, run_together, unit
@@ -155,3 +156,24 @@ def test_a_device_whose_rows_depend_on_others_or_on_their_place_shares_nothing(
 def test_the_cpu_shares_exactly_unless_told_otherwise(mini: LoadedModel) -> None:
     chosen = {wish: shared_rows(EngineSpec(batch_invariant=wish), mini) for wish in (None, True, False)}
     assert chosen == {None: rows.ROWS, True: rows.ROWS, False: None}
+
+
+@torch.inference_mode()
+def test_what_is_long_is_fed_in_pieces(stream: StreamingModel) -> None:
+    """So that nobody waits for all of it; what comes out is the same, and so is the memory of it."""
+    stream = StreamingModel(stream.loaded, sessions=2)
+    state, whole = begin(stream), begin(stream)
+    long = Message("user", [TypedText("one two three " * 200)])
+    task, feeds = stream.prefill(state, long), []
+    fed = next(task)
+    while isinstance(fed, Feed):
+        feeds.append(len(fed.embeds))
+        fed = task.send(stream.executor.run([fed])[0])
+    assert isinstance(fed, Fed)
+    assert max(feeds) == FEED_TOKENS < sum(feeds) == fed.tokens
+    at_once = stream.executor.run([Feed(whole, fed.embeds)])[0]
+    assert_close(fed.states, at_once)
+    whole.note("text", fed.tokens)
+    task.close()
+    again = stream.executor.run([Feed(one, fed.embeds[:3]) for one in (state, whole)])
+    assert_close(again[0], again[1])
