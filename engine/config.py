@@ -1,4 +1,7 @@
-"""Sizes and settings of a MiniCPM-o 2.6 model, read from ``config.json`` and ``preprocessor_config.json``.
+"""Sizes and settings of a model, read from ``config.json`` and ``preprocessor_config.json``.
+
+What the whole family has is in :mod:`engine.config_family`, with the language model's and the eyes' part beside it;
+here is what MiniCPM-o 2.6 has besides, and :func:`read_config`, which tells the models apart.
 
 Every size comes from the files. A key that is missing takes the default of the published configuration classes.
 DVAE and Vocos have no sizes in the official files (they are fixed there); a ``dvae_config`` / ``vocos_config``
@@ -13,61 +16,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config_reader import Reader, check_architecture, read_json
-from engine.config_sizes import MOST_PARAMETERS, parameters_by_part
+from engine.config_family import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILE,
+    VisionLanguageConfig,
+    check_sight,
+    read_files,
+    readers,
+    recognise,
+)
+from engine.config_language import NAMES, LLMConfig, read_language_config
+from engine.config_reader import Reader
+from engine.config_sizes import check_size, omni_weights
+from engine.config_vision import (
+    REMEDY,
+    ImageConfig,
+    VisionConfig,
+    read_image_config,
+    read_query_num,
+    read_vision_config,
+)
 from engine.config_words import ReaderConfig, read_words_config
-from engine.errors import ConfigError
 
-CONFIG_FILE = "config.json"
-PREPROCESSOR_FILE = "preprocessor_config.json"
+__all__ = [
+    "CONFIG_FILE",
+    "PREPROCESSOR_FILE",
+    "AudioConfig",
+    "DVAEConfig",
+    "ImageConfig",
+    "LLMConfig",
+    "MelConfig",
+    "OmniConfig",
+    "TTSConfig",
+    "VisionConfig",
+    "VisionLanguageConfig",
+    "VocosConfig",
+    "read_config",
+]
+
 LONGEST_S = 3_600.0
 MOST_CODES = 1 << 20
 """Codes that one quantiser of the DVAE may tell apart; the published one has 625."""
-
-
-@dataclass(frozen=True, slots=True)
-class LLMConfig:
-    """Qwen2 decoder (``llm.*``)."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    vocab_size: int
-    rms_norm_eps: float
-    rope_theta: float
-    max_positions: int
-    tie_word_embeddings: bool
-
-
-@dataclass(frozen=True, slots=True)
-class VisionConfig:
-    """SigLIP tower with NaViT positions (``vpm.*``)."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    """Encoder layers before the last one may be dropped."""
-    drop_last_layer: bool | None
-    """None when the file does not say: then the checkpoint's own number of layers decides."""
-    num_heads: int
-    num_channels: int
-    patch_size: int
-    image_size: int
-    layer_norm_eps: float
-    batch_size: int
-    """Slices that go through the tower at once."""
-
-    @property
-    def num_layers(self) -> int:
-        """Encoder layers that exist (the published class drops the last one unless told otherwise)."""
-        return self.num_hidden_layers - (self.drop_last_layer is not False)
-
-    @property
-    def patches_per_side(self) -> int:
-        return self.image_size // self.patch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +147,6 @@ class VocosConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageConfig:
-    """How pictures become patches (``preprocessor_config.json``)."""
-
-    max_slice_nums: int
-    scale_resolution: int
-    patch_size: int
-    use_image_id: bool
-    query_num: int
-    norm_mean: tuple[float, float, float]
-    norm_std: tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
 class MelConfig:
     """How sound becomes log-mel frames (Whisper's front end)."""
 
@@ -187,168 +163,111 @@ class MelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class OmniConfig:
-    """Everything that the modules need to know to be built."""
+class OmniConfig(VisionLanguageConfig):
+    """Everything that the modules of MiniCPM-o 2.6 need to know to be built."""
 
-    llm: LLMConfig
-    vision: VisionConfig
     audio: AudioConfig
     tts: TTSConfig
     dvae: DVAEConfig
     vocos: VocosConfig
-    image: ImageConfig
     mel: MelConfig
-    query_num: int
     chunk_input: bool
     """Sound placeholders are cut into groups of one second."""
-    sees: bool
-    """False for a model without eyes (``init_vision`` is false): no ``vpm``, no ``resampler``."""
     tells_end_of_turn: bool
     """Whether the language model was trained to say, by the probability of ``<|im_end|>``, that a message is over
     (``tells_end_of_turn``, no key of the official model). Where it was not, the probability means nothing: Qwen2.5 0.5B
     gives complete statements 0.02."""
-    quantization: Mapping[str, Any] | None
-    """The checkpoint's own ``quantization_config``, if its weights are stored quantised."""
     reader: ReaderConfig | None
     """Of a model that understands by reading words; None for the official one."""
 
-    @property
-    def resampler_heads(self) -> int:
-        return max(1, self.llm.hidden_size // 128)
-
-    @property
-    def parameters(self) -> int:
-        """Weights of all parts, to about one per cent."""
-        return sum(parameters_by_part(self).values())
+    def weights_by_part(self) -> dict[str, int]:
+        return omni_weights(self)
 
     @classmethod
     def from_dir(cls, directory: str | Path) -> OmniConfig:
         """Read both files of a model directory. Raises ConfigError."""
-        directory = Path(directory)
-        if not directory.is_dir():
-            problem = "is not a directory" if directory.exists() else "does not exist"
-            raise ConfigError(directory, problem, "give the path of a local MiniCPM-o 2.6 directory")
-        path = directory / CONFIG_FILE
-        if not path.is_file():
-            remedy = "give the directory that holds config.json, the tokenizer and the *.safetensors of MiniCPM-o 2.6"
-            raise ConfigError(path, "is missing", remedy)
-        return cls.from_dicts(read_json(path), read_json(directory / PREPROCESSOR_FILE), path)
+        return cls.from_dicts(*read_files(directory))
 
     @classmethod
     def from_dicts(
         cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None, source: str | Path = CONFIG_FILE
     ) -> OmniConfig:
         """Build from the contents of the two files; ``source`` is the name used in errors. Raises ConfigError."""
-        root = Reader(config, source)
-        check_architecture(root)
-        vision, audio, tts = root.block("vision_config"), root.block("audio_config"), root.block("tts_config")
-        pre = Reader(preprocessor or {}, Path(source).with_name(PREPROCESSOR_FILE))
+        root, pre = readers(config, preprocessor, source)
+        _check_parts(root)
+        audio, tts = root.block("audio_config"), root.block("tts_config")
         built = cls(
-            llm=_llm(root),
-            vision=_vision(vision, root),
+            generation="o-2.6",
+            llm=read_language_config(root, "o-2.6"),
+            vision=read_vision_config(root, "o-2.6"),
             audio=_audio(audio, root),
             tts=_tts(tts),
             dvae=_dvae(root.block("dvae_config", "golden_dvae")),
             vocos=_vocos(root.block("vocos_config", "golden_vocos")),
-            image=_image(pre, root),
+            image=read_image_config(pre, root, "o-2.6"),
             mel=_mel(pre, audio),
-            query_num=root.positive("query_num", 64),
+            query_num=read_query_num(root, "o-2.6"),
             chunk_input=root.get("chunk_input", True),
             sees=root.get("init_vision", True),
             tells_end_of_turn=root.get("tells_end_of_turn", False),
             quantization=root.block("quantization_config").data or None,
             reader=read_words_config(root.block("reader_config")),
         )
+        check_sight(built, root, pre)
         _check_consistency(built, root, pre)
-        _check_size(built, root)
+        check_size(built.weights_by_part(), root)
         return built
 
 
+def read_config(directory: str | Path) -> VisionLanguageConfig:
+    """The configuration of any model of the family: an :class:`OmniConfig` for MiniCPM-o 2.6. Raises ConfigError."""
+    config, preprocessor, path = read_files(directory)
+    omni = recognise(Reader(config, path)) == "o-2.6"
+    return (OmniConfig if omni else VisionLanguageConfig).from_dicts(config, preprocessor, path)
+
+
+def _check_parts(root: Reader) -> None:
+    """Refuse another model, and settings that are not computed here. Raises ConfigError."""
+    remedy = f"give the directory of a {NAMES['o-2.6']} checkpoint"
+    if (found := recognise(root)) != "o-2.6":
+        problem = f"is that of {NAMES[found]}, which sees and writes but neither hears nor speaks"
+        raise root.error("architectures", problem, f"{remedy}, or ask it with `python -m engine.chat`")
+    for part in ("init_audio", "init_tts"):
+        root.expect(part, True)
+    root.block("audio_config").expect("activation_function", "gelu")
+    root.block("audio_config").expect("model_type", "whisper")
+    root.block("audio_config").expect("scale_embedding", False)
+    root.block("tts_config").expect("model_type", "conditional_chattts")
+    for setting in ("use_speaker_embedding", "use_text", "use_mlp"):
+        root.block("tts_config").expect(setting, True)
+    root.block("tts_config").expect("use_llm_hidden_state", False)
+
+
 def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
-    llm, vision, audio, tts = config.llm, config.vision, config.audio, config.tts
-    remedy = "restore the official configuration"
-    for key, what, size, heads in (
-        ("num_key_value_heads", "attention heads,", llm.num_heads, llm.num_kv_heads),
-        ("vision_config.num_attention_heads", "width", vision.hidden_size, vision.num_heads),
-        ("audio_config.encoder_attention_heads", "width", audio.d_model, audio.num_heads),
-        ("tts_config.num_attention_heads", "width", tts.hidden_size, tts.num_heads),
+    llm, audio, tts = config.llm, config.audio, config.tts
+    for key, size, heads in (
+        ("audio_config.encoder_attention_heads", audio.d_model, audio.num_heads),
+        ("tts_config.num_attention_heads", tts.hidden_size, tts.num_heads),
     ):
         if size % heads:
-            raise root.error(key, f"is {heads}, which does not divide the {what} {size}", remedy)
-    if llm.hidden_size % 4 or llm.hidden_size % config.resampler_heads:
-        problem = f"is {llm.hidden_size}, which the resampler cannot split into {config.resampler_heads} heads"
-        raise root.error("hidden_size", problem, remedy)
+            raise root.error(key, f"is {heads}, which does not divide the width {size}", REMEDY)
     if tts.llm_dim != llm.hidden_size:
-        raise root.error("tts_config.llm_dim", f"is {tts.llm_dim}, but hidden_size is {llm.hidden_size}", remedy)
+        raise root.error("tts_config.llm_dim", f"is {tts.llm_dim}, but hidden_size is {llm.hidden_size}", REMEDY)
     if audio.ffn_dim // 4 != audio.d_model:
         problem = f"is {audio.ffn_dim}, but the projector reads a quarter of it and d_model is {audio.d_model}"
-        raise root.error("audio_config.encoder_ffn_dim", problem, remedy)
+        raise root.error("audio_config.encoder_ffn_dim", problem, REMEDY)
     if config.reader is not None and config.reader.d_model != audio.d_model:
         problem = f"is {config.reader.d_model}, but audio_config.d_model is {audio.d_model}"
-        raise root.error("reader_config.d_model", problem, remedy)
+        raise root.error("reader_config.d_model", problem, REMEDY)
     if audio.num_mel_bins != config.mel.num_mel_bins:
         problem = f"is {config.mel.num_mel_bins}, but the audio encoder takes {audio.num_mel_bins} mel bands"
-        raise pre.error("feature_size", problem, remedy)
-    if config.image.query_num != config.query_num:
-        problem = f"is {config.image.query_num}, but query_num in {CONFIG_FILE} is {config.query_num}"
-        raise pre.error("image_feature_size", problem, remedy)
-    if config.image.patch_size != vision.patch_size:
-        problem = f"is {config.image.patch_size}, but the vision tower has patches of {vision.patch_size} pixels"
-        raise pre.error("patch_size", problem, remedy)
-
-
-def _check_size(config: OmniConfig, root: Reader) -> None:
-    """Refuse sizes each of which may be plausible, but not all together."""
-    total = config.parameters
-    if total > MOST_PARAMETERS:
-        sizes = parameters_by_part(config)
-        part = max(sizes, key=sizes.__getitem__)
-        problem = (
-            f"describes a model of {total:.1e} parameters, mostly here, where {MOST_PARAMETERS:.0e} fill a machine"
-        )
-        raise root.error(part or "hidden_size", problem, "restore the official configuration")
+        raise pre.error("feature_size", problem, REMEDY)
 
 
 def _mel(pre: Reader, audio: Reader) -> MelConfig:
     bins = pre.positive("feature_size", audio.positive("num_mel_bins", 80))
     rate, hop = pre.positive("sampling_rate", 16_000), pre.positive("hop_length", 160)
     return MelConfig(bins, rate, hop, pre.positive("n_fft", 400), pre.positive("chunk_length", 30))
-
-
-def _llm(root: Reader) -> LLMConfig:
-    hidden, heads = root.positive("hidden_size", 3584), root.positive("num_attention_heads", 28)
-    rope = root.block("rope_parameters", "rope_scaling")
-    for key in ("rope_type", "type"):
-        rope.expect(key, "default")
-    return LLMConfig(
-        hidden_size=hidden,
-        intermediate_size=root.positive("intermediate_size", 18944),
-        num_layers=root.positive("num_hidden_layers", 28),
-        num_heads=heads,
-        num_kv_heads=root.positive("num_key_value_heads", 4),
-        head_dim=root.positive("head_dim", hidden // heads),
-        vocab_size=root.positive("vocab_size", 151700),
-        rms_norm_eps=root.get("rms_norm_eps", 1e-6),
-        rope_theta=rope.get("rope_theta", root.get("rope_theta", 1e6)),
-        max_positions=root.positive("max_position_embeddings", 32768),
-        tie_word_embeddings=root.get("tie_word_embeddings", False),
-    )
-
-
-def _vision(vision: Reader, root: Reader) -> VisionConfig:
-    drop = root.get("drop_vision_last_layer", False) if "drop_vision_last_layer" in root.data else None
-    return VisionConfig(
-        hidden_size=vision.positive("hidden_size", 1152),
-        intermediate_size=vision.positive("intermediate_size", 4304),
-        num_hidden_layers=vision.positive("num_hidden_layers", 27),
-        drop_last_layer=drop,
-        num_heads=vision.positive("num_attention_heads", 16),
-        num_channels=vision.positive("num_channels", 3),
-        patch_size=vision.positive("patch_size", 14),
-        image_size=vision.positive("image_size", 980),
-        layer_norm_eps=vision.get("layer_norm_eps", 1e-6),
-        batch_size=root.positive("vision_batch_size", 16),
-    )
 
 
 def _audio(audio: Reader, root: Reader) -> AudioConfig:
@@ -444,24 +363,3 @@ def _vocos(block: Reader) -> VocosConfig:
         n_fft=block.positive("n_fft", base.n_fft),
         hop_length=block.positive("hop_length", base.hop_length),
     )
-
-
-def _image(pre: Reader, root: Reader) -> ImageConfig:
-    return ImageConfig(
-        max_slice_nums=pre.positive("max_slice_nums", 9),
-        scale_resolution=pre.positive("scale_resolution", 448, most=4_096),
-        patch_size=pre.positive("patch_size", root.block("vision_config").positive("patch_size", 14)),
-        use_image_id=pre.get("use_image_id", root.get("use_image_id", True)),
-        query_num=pre.positive("image_feature_size", root.positive("query_num", 64)),
-        norm_mean=_triple(pre, "norm_mean"),
-        norm_std=_triple(pre, "norm_std"),
-    )
-
-
-def _triple(pre: Reader, key: str) -> tuple[float, float, float]:
-    """Three channel values; a single number stands for all three."""
-    value = pre.data.get(key, 0.5)
-    values = [value] * 3 if isinstance(value, int | float) else value
-    if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise pre.error(key, f"is {value!r}, not three numbers", "restore the official configuration")
-    return float(values[0]), float(values[1]), float(values[2])

@@ -1,4 +1,4 @@
-"""Configuration files: JSON read with errors that name file and key, and refusal of foreign architectures."""
+"""Configuration files: JSON read with errors that name file and key."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.errors import ConfigError
-
-ARCHITECTURE = "MiniCPMO"
-MODEL_TYPE = "minicpmo"
 
 PLAUSIBLE = 64
 """A size may be so many times the published one; what is larger is a mistake, or made to exhaust a machine."""
@@ -85,30 +82,4 @@ class Reader:
         value = self.data.get(key)
         if value is not None and value not in allowed:
             names = " or ".join(repr(item) for item in allowed)
-            raise self.error(key, f"is {value!r}, but only {names} is supported", "use a MiniCPM-o 2.6 checkpoint")
-
-
-def check_architecture(root: Reader) -> None:
-    remedy = "give the directory of a MiniCPM-o 2.6 checkpoint"
-    architectures, model_type = root.data.get("architectures") or [], root.data.get("model_type")
-    if ARCHITECTURE not in architectures and (architectures or model_type != MODEL_TYPE):
-        found = ", ".join(map(str, architectures)) if isinstance(architectures, list) else str(architectures)
-        problem = f"names the architecture {found or model_type or 'nothing'}, not {ARCHITECTURE}"
-        raise root.error("architectures", problem, remedy)
-    if model_type not in (None, MODEL_TYPE):
-        raise root.error("model_type", f"is {model_type!r}, not {MODEL_TYPE!r}", remedy)
-    if str(root.data.get("version", "2.6")) != "2.6":
-        raise root.error("version", f"is {root.data['version']}, a sister model with another layout", remedy)
-    for part in ("init_audio", "init_tts"):
-        root.expect(part, True)
-    root.expect("hidden_act", "silu")
-    root.expect("use_sliding_window", False)
-    root.block("vision_config").expect("hidden_act", "gelu_pytorch_tanh")
-    root.block("vision_config").expect("model_type", "siglip_vision_model", "siglip")
-    root.block("audio_config").expect("activation_function", "gelu")
-    root.block("audio_config").expect("model_type", "whisper")
-    root.block("audio_config").expect("scale_embedding", False)
-    root.block("tts_config").expect("model_type", "conditional_chattts")
-    for setting in ("use_speaker_embedding", "use_text", "use_mlp"):
-        root.block("tts_config").expect(setting, True)
-    root.block("tts_config").expect("use_llm_hidden_state", False)
+            raise self.error(key, f"is {value!r}, but only {names} is supported", "use the official checkpoint")

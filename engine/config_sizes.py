@@ -1,31 +1,56 @@
-"""How many weights a configuration describes, before anything is built, and whether a machine could hold them."""
+"""How many weights a configuration describes, before anything is built, and whether a machine could hold them.
+
+Matrices and tables only: norms and biases, well below one per cent of the whole, are left out.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.config_reader import Reader
+
 if TYPE_CHECKING:
     from engine.config import OmniConfig
+    from engine.config_family import VisionLanguageConfig
 
 MOST_PARAMETERS = 10**12
-"""A hundred times the published model: no machine holds more."""
+"""A hundred times the published models: no machine holds more."""
 
 
-def parameters_by_part(config: OmniConfig) -> dict[str, int]:
-    """Weights of every part, keyed by where ``config.json`` gives its sizes (``""``: at the top).
+def check_size(parts: dict[str, int], root: Reader) -> None:
+    """Refuse sizes each of which may be plausible, but not all together. Raises ConfigError."""
+    total = sum(parts.values())
+    if total > MOST_PARAMETERS:
+        part = max(parts, key=parts.__getitem__)
+        problem = (
+            f"describes a model of {total:.1e} parameters, mostly here, where {MOST_PARAMETERS:.0e} fill a machine"
+        )
+        raise root.error(part or "hidden_size", problem, "restore the official configuration")
 
-    Matrices and tables only: norms and biases, well below one per cent of the whole, are left out.
-    """
-    llm, vision, audio, tts = config.llm, config.vision, config.audio, config.tts
-    dvae, vocos, hidden = config.dvae, config.vocos, config.llm.hidden_size
+
+def language_weights(config: VisionLanguageConfig) -> int:
+    """The language model and the resampler."""
+    llm, hidden = config.llm, config.llm.hidden_size
     attention = 2 * hidden * llm.head_dim * (llm.num_heads + llm.num_kv_heads)
     tables = llm.vocab_size * (1 if llm.tie_word_embeddings else 2)
     language = llm.num_layers * (attention + 3 * hidden * llm.intermediate_size) + hidden * tables
-    resampler = vision.hidden_size * hidden + 5 * hidden**2 + config.query_num * hidden
-    projector = audio.ffn_dim // 4 * hidden + hidden**2
-    width = vision.hidden_size
+    resampler = config.vision.hidden_size * hidden + 5 * hidden**2 + config.query_num * hidden
+    return language + resampler * config.sees
+
+
+def sight_weights(config: VisionLanguageConfig) -> int:
+    """The vision tower."""
+    vision, width = config.vision, config.vision.hidden_size
     seen = vision.num_channels * vision.patch_size**2 + vision.patches_per_side**2
     sight = vision.num_layers * (4 * width**2 + 2 * width * vision.intermediate_size) + seen * width
+    return sight * config.sees
+
+
+def omni_weights(config: OmniConfig) -> dict[str, int]:
+    """All parts of a model that hears and speaks besides, see
+    :meth:`~engine.config_family.VisionLanguageConfig.weights_by_part`."""
+    audio, tts, dvae, vocos, hidden = config.audio, config.tts, config.dvae, config.vocos, config.llm.hidden_size
+    projector = audio.ffn_dim // 4 * hidden + hidden**2
     d = audio.d_model
     hearing = audio.num_layers * (4 * d**2 + 2 * d * audio.ffn_dim)
     hearing += 3 * d * (audio.num_mel_bins + d) + audio.max_positions * d
@@ -44,8 +69,8 @@ def parameters_by_part(config: OmniConfig) -> dict[str, int]:
             reader.vocab_size + reader.max_positions
         )
     return {
-        "": language + resampler * config.sees + projector,
-        "vision_config": sight * config.sees,
+        "": language_weights(config) + projector,
+        "vision_config": sight_weights(config),
         "audio_config": hearing,
         "reader_config": reading,
         "tts_config": speech,

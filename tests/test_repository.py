@@ -19,6 +19,12 @@ WEIGHTS = (
     "app/call/end_of_turn/assets/smart_turn_v3_2.onnx",
     "tests/goldens/o26-public/weights.safetensors",
     "tests/goldens/o26-public/expected.safetensors",
+    "tests/goldens/v26-public/weights.safetensors",
+    "tests/goldens/v26-public/expected.safetensors",
+    "tests/goldens/llama3v25-public/weights.safetensors",
+    "tests/goldens/llama3v25-public/expected.safetensors",
+    "tests/goldens/v20-public/weights.safetensors",
+    "tests/goldens/v20-public/adapter/adapter_model.safetensors",
 )
 """May be larger. One that changes is committed once for a change of weights, when it is final."""
 

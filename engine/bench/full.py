@@ -33,5 +33,5 @@ def random_model(device: torch.device, config: OmniConfig | None = None) -> Load
                 weight.fill_(1.0) if "norm" in name and name.endswith("weight") else weight.normal_(0, 0.02)
     model, vocos = model.requires_grad_(False).eval(), vocos.requires_grad_(False).eval()
     return LoadedModel(
-        model, vocos, small.tokenizer, small.tts_tokenizer, config, trained=False, parameters=count(model, vocos)
+        model, small.tokenizer, config, False, count(model, vocos), vocos=vocos, tts_tokenizer=small.tts_tokenizer
     )

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from engine.conversation.sampling import penalize_seen
 from engine.model.kv import KVArena
-from engine.model.llm import QwenDecoder
+from engine.model.llm import LanguageModel
 
 
 @torch.inference_mode()
 def beam_search(
-    llm: QwenDecoder,
+    llm: LanguageModel,
     arena: KVArena,
     slots: Sequence[int],
     length: int,

@@ -2,31 +2,37 @@
 
 ::
 
-    config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json
-    model.safetensors.index.json + shards   (or one model.safetensors)
-    assets/chattts_tokenizer/  assets/Vocos.pt  (or vocos.safetensors)
+    config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json   (tokenizer.model for V 2.0)
+    model.safetensors.index.json + shards   (or one model.safetensors, or pytorch_model*.bin)
+    assets/chattts_tokenizer/  assets/Vocos.pt  (or vocos.safetensors)              (MiniCPM-o 2.6 only)
 
-Nothing of the directory is executed: no remote code, no pickles beyond plain tensors.
+Which model of the family it is, ``config.json`` says. Nothing of the directory is executed: no remote code, no pickles
+beyond plain tensors.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from engine.checkpoint.adapter import Adapter
 from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
 from engine.checkpoint.quantize import BYTES, Quantizer, choose
+from engine.checkpoint.tokenizer_files import (
+    FamilyTokenizer,
+    load_pronunciation,
+    load_speech_tokenizer,
+    load_tokenizer,
+    load_words,
+)
+from engine.checkpoint.vocoder import load_vocoder, vocoder_file
 from engine.checkpoint.weights import (
-    AGAIN,
     Shard,
     assign,
     check_tensors,
@@ -35,46 +41,46 @@ from engine.checkpoint.weights import (
     read_header,
     read_tensors,
 )
-from engine.config import CONFIG_FILE, OmniConfig, TTSConfig
-from engine.config_reader import read_json
-from engine.config_sizes import parameters_by_part
-from engine.errors import CheckpointError, ConfigError, TokenizerError
+from engine.config import CONFIG_FILE, OmniConfig, VisionLanguageConfig, read_config
+from engine.errors import ConfigError
 from engine.model.decoder import store_by_input
 from engine.model.omni import OmniModel
+from engine.model.vision_language import VisionLanguageModel
 from engine.model.vocos import Vocos
 from engine.processing.pronunciation import Pronunciation
-from engine.processing.tokens import SPECIALS, SpecialIds
 from engine.processing.words import WordTokens
 
-__all__ = ["LoadedModel", "build_untrained", "has_weights", "load_checkpoint"]
+__all__ = ["LoadedModel", "LoadedVisionLanguage", "build_untrained", "has_weights", "load_checkpoint", "load_model"]
 
-LLM_TOKENIZER_DIRS = ("llm_tokenizer", ".")
-TTS_TOKENIZER_DIRS = ("tts_tokenizer", "assets/chattts_tokenizer")
-READER_TOKENIZER_DIRS = ("reader_tokenizer", "assets/reader_tokenizer")
-SPEECH_TOKENS = ("[Stts]", "[spk_emb]", "[Ptts]", "[Etts]", "[PAD]")
-VOCOS_FILES = ("assets/Vocos.pt", "assets/vocos.safetensors", "vocos.safetensors", "Vocos.pt")
 VOICES_FILE = "assets/voices.safetensors"
-LEXICON_FILE = "lexicon.txt.gz"
-"""Beside the talker's tokenizer, where that one knows phones only."""
 M = TypeVar("M", bound=nn.Module)
 NEVER_READ = "tts.model.embed_tokens.weight"
 """The speech backbone's own embedding table, which no one looks anything up in."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """All that a session needs. The modules are in evaluation mode and frozen."""
+class LoadedVisionLanguage:
+    """A model that sees and writes: all of a MiniCPM-V model. The modules are in evaluation mode and frozen."""
 
-    model: OmniModel
-    vocos: Vocos
-    """Always float32."""
-    tokenizer: PreTrainedTokenizerFast
-    tts_tokenizer: PreTrainedTokenizerFast
-    config: OmniConfig
+    model: VisionLanguageModel
+    tokenizer: FamilyTokenizer
+    config: VisionLanguageConfig
     trained: bool
     """False for random weights."""
     parameters: int
     """Number of weights, vocoder included, without the table that is never read and that a checkpoint may lack."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel(LoadedVisionLanguage):
+    """MiniCPM-o 2.6: all that a call's session needs."""
+
+    model: OmniModel
+    tokenizer: PreTrainedTokenizerFast
+    config: OmniConfig
+    vocos: Vocos
+    """Always float32."""
+    tts_tokenizer: PreTrainedTokenizerFast
     voices: Mapping[str, Tensor] = field(default_factory=dict)
     """Stored voices: unit vectors [tts hidden] by name. A model that has some speaks with them; the published one has
     none and takes its voice from the language model's state."""
@@ -82,6 +88,37 @@ class LoadedModel:
     """What the tokens of the reader stand for; None where the model has none."""
     pronunciation: Pronunciation | None = None
     """How text becomes the phones that the talker reads; None where its tokenizer takes text."""
+
+
+def load_model(
+    directory: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: str = "auto",
+    adapter: str | Path | None = None,
+    progress: bool = True,
+) -> LoadedVisionLanguage:
+    """Load a directory of any model of the family: a :class:`LoadedModel` for MiniCPM-o 2.6.
+
+    ``device``: ``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N`` or several (``cuda:0,cuda:1``), over which the language
+    model's layers are then spread; ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``quantize``:
+    ``none``, ``int8`` or ``int4`` (the language model's weights), or ``auto``, see :func:`~.quantize.choose`;
+    ``adapter``: a directory in peft's layout, put into the weights before these are quantised. Weights are read tensor
+    by tensor straight to their place, so that memory never holds a second copy. Raises LoadError (ConfigError,
+    CheckpointError, TokenizerError) with file, key and remedy.
+    """
+    directory, config = Path(directory), read_config(directory)
+    if isinstance(config, OmniConfig):
+        return _load_omni(directory, config, device, dtype, quantize, adapter, progress)
+    weights = _Weights(directory, config, device, dtype, quantize, adapter)
+    tokenizer = load_tokenizer(directory, config)
+    with torch.device("meta"):
+        model = VisionLanguageModel(weights.config)
+    weights.check(model)
+    parameters = count(model)
+    weights.read(model, progress=progress)
+    return LoadedVisionLanguage(_freeze(model), tokenizer, weights.config, True, parameters)
 
 
 def load_checkpoint(
@@ -93,60 +130,109 @@ def load_checkpoint(
     adapter: str | Path | None = None,
     progress: bool = True,
 ) -> LoadedModel:
-    """Load a MiniCPM-o 2.6 directory.
-
-    ``device``: ``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N`` or several (``cuda:0,cuda:1``), over which the language
-    model's layers are then spread; ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``quantize``:
-    ``none``, ``int8`` or ``int4`` (the language model's weights), or ``auto``, see :func:`~.quantize.choose`;
-    ``adapter``: a directory in peft's layout, put into the weights before these are quantised. Weights are read tensor
-    by tensor straight to their place, so that memory never holds a second copy. Raises LoadError (ConfigError,
-    CheckpointError, TokenizerError) with file, key and remedy.
-    """
+    """Load a MiniCPM-o 2.6 directory, as :func:`load_model`. Raises ConfigError for another model of the family."""
     directory = Path(directory)
-    config = OmniConfig.from_dir(directory)
-    if config.quantization is not None:
-        method = config.quantization.get("quant_method", "an unknown method")
-        problem = f"says that the weights are stored quantised with {method}, which is not supported yet"
-        remedy = "use the bf16 checkpoint, with quantize=int4 to make it small"
-        raise ConfigError(directory / CONFIG_FILE, problem, remedy, key="quantization_config")
-    devices = resolve_devices(device)
-    kind = resolve_dtype(dtype, devices[0])
-    chosen = choose(quantize, devices[0], parameters_by_part(config)[""]) if kind == torch.float32 else quantize
-    quantizer = None if chosen in ("auto", "none") else Quantizer(chosen, devices[0], kind)
-    tuned = None if adapter is None else Adapter.read(Path(adapter))
-    shards = find_shards(directory)
-    config = replace(config, vision=replace(config.vision, drop_last_layer=_drops_vision_layer(config, shards)))
-    tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
-    vocoder = _vocos_file(directory)
+    return _load_omni(directory, OmniConfig.from_dir(directory), device, dtype, quantize, adapter, progress)
 
+
+def _load_omni(
+    directory: Path,
+    config: OmniConfig,
+    device: str,
+    dtype: str,
+    quantize: str,
+    adapter: str | Path | None,
+    progress: bool,
+) -> LoadedModel:
+    weights = _Weights(directory, config, device, dtype, quantize, adapter)
+    config = replace(config, vision=weights.config.vision)
+    tokenizer, tts_tokenizer = load_tokenizer(directory, config), load_speech_tokenizer(directory, config)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    vocoder = vocoder_file(directory)
     with torch.device("meta"):
         model = OmniModel(config)
-    expected = {key: parameter.shape for key, parameter in model.named_parameters(remove_duplicate=False)}
-    if tuned is not None:
-        tuned.check_keys(expected)
-    voices = _load_voices(directory / VOICES_FILE, config, devices[0], kind)
-    check_tensors(shards, expected, optional=_optional(config), ignored=_ignored(config), source=directory)
-    vocos = _load_vocos(vocoder, config, devices[0])
+    voices = _load_voices(directory / VOICES_FILE, config, weights.devices[0], weights.dtype)
+    weights.check(model)
+    vocos = load_vocoder(vocoder, config, weights.devices[0])
     parameters = count(model, vocos)
-    device_map = _plan(model, devices, kind, quantizer)
-
-    def place(key: str) -> tuple[torch.device, torch.dtype] | None:
-        return (device_map.device_of(key), kind) if key in expected else None
-
-    def take(key: str, tensor: Tensor) -> None:
-        assign(model, key, tensor if tuned is None else tuned(key, tensor))
-        if quantizer is not None and quantizer.covers(key):
-            quantizer(model, key)
-
-    read_tensors(shards, place, take, progress=progress)
-    _fill_optional(model, device_map.home, kind)
-    if device_map.is_spread:
-        connect(model.llm.model.layers, model.llm.model.norm, device_map)
-    _store_for_steps(model)
-    words, pronunciation = _load_words(directory, config), _load_pronunciation(directory)
+    weights.read(model, progress=progress)
     return LoadedModel(
-        _freeze(model), vocos, tokenizer, tts_tokenizer, config, True, parameters, voices, words, pronunciation
+        _freeze(model),
+        tokenizer,
+        config,
+        True,
+        parameters,
+        vocos,
+        tts_tokenizer,
+        voices,
+        load_words(directory, config),
+        load_pronunciation(directory),
     )
+
+
+class _Weights:
+    """The weight files of a directory, on their way into a model."""
+
+    def __init__(
+        self,
+        directory: Path,
+        config: VisionLanguageConfig,
+        device: str,
+        dtype: str,
+        quantize: str,
+        adapter: str | Path | None,
+    ) -> None:
+        """Raises LoadError."""
+        if config.quantization is not None:
+            method = config.quantization.get("quant_method", "an unknown method")
+            problem = f"says that the weights are stored quantised with {method}, which is not supported yet"
+            remedy = "use the bf16 checkpoint, with quantize=int4 to make it small"
+            raise ConfigError(directory / CONFIG_FILE, problem, remedy, key="quantization_config")
+        self.directory = directory
+        self.devices = resolve_devices(device)
+        self.dtype = resolve_dtype(dtype, self.devices[0])
+        chosen = quantize
+        if self.dtype == torch.float32:
+            chosen = choose(quantize, self.devices[0], config.weights_by_part()[""])
+        self.quantizer = None if chosen in ("auto", "none") else Quantizer(chosen, self.devices[0], self.dtype)
+        self.adapter = None if adapter is None else Adapter.read(Path(adapter))
+        self.shards = find_shards(directory)
+        vision = replace(config.vision, drop_last_layer=_drops_vision_layer(config, self.shards))
+        self.config = replace(config, vision=vision)
+
+    def check(self, model: VisionLanguageModel) -> None:
+        """Compare the files with a model that is on the meta device. Raises CheckpointError."""
+        if self.adapter is not None:
+            self.adapter.check_keys(_shapes(model))
+        check_tensors(
+            self.shards,
+            _shapes(model),
+            optional=_optional(self.config),
+            ignored=_ignored(self.config),
+            source=self.directory,
+        )
+
+    def read(self, model: VisionLanguageModel, *, progress: bool) -> None:
+        """Put the weights in their places. Raises LoadError."""
+        expected, device_map = _shapes(model), _plan(model, self.devices, self.dtype, self.quantizer)
+
+        def place(key: str) -> tuple[torch.device, torch.dtype] | None:
+            return (device_map.device_of(key), self.dtype) if key in expected else None
+
+        def take(key: str, tensor: Tensor) -> None:
+            assign(model, key, tensor if self.adapter is None else self.adapter(key, tensor))
+            if self.quantizer is not None and self.quantizer.covers(key):
+                self.quantizer(model, key)
+
+        read_tensors(self.shards, place, take, progress=progress)
+        _fill_optional(model, device_map.home, self.dtype)
+        if device_map.is_spread:
+            connect(model.llm.model.layers, model.llm.model.norm, device_map)
+        _store_for_steps(model)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {key: parameter.shape for key, parameter in model.named_parameters(remove_duplicate=False)}
 
 
 def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -156,7 +242,8 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
     """
     directory = Path(directory)
     config = OmniConfig.from_dir(directory)
-    tokenizer, tts_tokenizer = _load_tokenizers(directory, config)
+    tokenizer, tts_tokenizer = load_tokenizer(directory, config), load_speech_tokenizer(directory, config)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     home = resolve_devices(device)[0]
     made = torch.device("cpu")  # wherever it goes, so that a seed means the same
     plan_devices([made], [free_memory(made)], [], config.parameters * torch.float32.itemsize)
@@ -169,20 +256,21 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
     model = model.to(home, resolve_dtype(dtype, home))
     _store_for_steps(model)
     vocos, parameters = _freeze(vocos.to(home)), count(model, vocos)
-    words = _load_words(directory, config)
-    return LoadedModel(_freeze(model), vocos, tokenizer, tts_tokenizer, config, False, parameters, words=words)
+    words = load_words(directory, config)
+    return LoadedModel(_freeze(model), tokenizer, config, False, parameters, vocos, tts_tokenizer, words=words)
 
 
-def count(model: OmniModel, vocos: Vocos) -> int:
+def count(model: nn.Module, vocos: Vocos | None = None) -> int:
     """Number of weights, see :attr:`LoadedModel.parameters`. A model that is quantised has fewer afterwards."""
     read = [weight for key, weight in model.named_parameters() if key != NEVER_READ]
-    return sum(weight.numel() for weight in [*read, *vocos.parameters()])
+    return sum(weight.numel() for weight in [*read, *([] if vocos is None else vocos.parameters())])
 
 
-def _store_for_steps(model: OmniModel) -> None:
+def _store_for_steps(model: VisionLanguageModel) -> None:
     """On a CPU, store what every step of text or speech is multiplied with as a product of few rows reads it best."""
     heads: list[nn.Module] = [] if model.llm.tied else [model.llm.lm_head]
-    for module in [*model.llm.model.layers.modules(), *model.tts.model.layers.modules(), *heads]:
+    speech = model.tts.model.layers.modules() if isinstance(model, OmniModel) else ()
+    for module in [*model.llm.model.layers.modules(), *speech, *heads]:
         # A quantised weight is a tensor of another class, with a layout of its own.
         if isinstance(module, nn.Linear) and type(module.weight.data) is Tensor and module.weight.device.type == "cpu":
             module.weight.data = store_by_input(module.weight.data)
@@ -192,28 +280,30 @@ def _freeze(module: M) -> M:
     return module.requires_grad_(False).eval()
 
 
-def _drops_vision_layer(config: OmniConfig, shards: list[Shard]) -> bool:
+def _drops_vision_layer(config: VisionLanguageConfig, shards: list[Shard]) -> bool:
     """What the configuration says; where it says nothing, whether the checkpoint lacks the last layer."""
     if config.vision.drop_last_layer is not None:
         return config.vision.drop_last_layer
-    last = f"vpm.encoder.layers.{config.vision.num_hidden_layers - 1}."
+    last = f"{config.vision.layer_keys}{config.vision.num_hidden_layers - 1}."
     return not any(key.startswith(last) for shard in shards for key in shard.tensors)
 
 
-def _optional(config: OmniConfig) -> Callable[[str], bool]:
+def _optional(config: VisionLanguageConfig) -> Callable[[str], bool]:
     tied = {"llm.lm_head.weight"} if config.llm.tie_word_embeddings else set()
     return lambda key: key == NEVER_READ or key in tied
 
 
-def _ignored(config: OmniConfig) -> Callable[[str], bool]:
+def _ignored(config: VisionLanguageConfig) -> Callable[[str], bool]:
     """Tensors of a vocoder that was saved along, and of a vision layer that the configuration drops."""
-    dropped = f"vpm.encoder.layers.{config.vision.num_layers}."
-    if config.vision.num_layers == config.vision.num_hidden_layers:
-        return lambda key: key.startswith("vocos.")
-    return lambda key: key.startswith(("vocos.", dropped))
+    dropped = ["vocos."] if isinstance(config, OmniConfig) else []
+    if config.vision.num_layers < config.vision.num_hidden_layers:
+        dropped.append(f"{config.vision.layer_keys}{config.vision.num_layers}.")
+    return lambda key: key.startswith(tuple(dropped))
 
 
-def _plan(model: OmniModel, devices: list[torch.device], dtype: torch.dtype, quantizer: Quantizer | None) -> DeviceMap:
+def _plan(
+    model: VisionLanguageModel, devices: list[torch.device], dtype: torch.dtype, quantizer: Quantizer | None
+) -> DeviceMap:
     layers, other = [0.0] * len(model.llm.model.layers), 0.0
     for key, weight in model.named_parameters():
         covered = quantizer is not None and quantizer.covers(key)
@@ -225,119 +315,12 @@ def _plan(model: OmniModel, devices: list[torch.device], dtype: torch.dtype, qua
     return plan_devices(devices, [free_memory(device) for device in devices], list(map(int, layers)), int(other))
 
 
-def _fill_optional(model: OmniModel, device: torch.device, dtype: torch.dtype) -> None:
+def _fill_optional(model: VisionLanguageModel, device: torch.device, dtype: torch.dtype) -> None:
     """Give the parameters that a checkpoint may leave out a value that takes no memory."""
-    unread = model.tts.model.embed_tokens.weight
-    if unread.is_meta:
-        assign(model, NEVER_READ, torch.zeros(1, 1, device=device, dtype=dtype).expand(unread.shape))
+    if isinstance(model, OmniModel) and model.tts.model.embed_tokens.weight.is_meta:
+        shape = model.tts.model.embed_tokens.weight.shape
+        assign(model, NEVER_READ, torch.zeros(1, 1, device=device, dtype=dtype).expand(shape))
     model.llm.tie()
-
-
-def _load_tokenizers(directory: Path, config: OmniConfig) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    llm, llm_path = _load_tokenizer(directory, LLM_TOKENIZER_DIRS)
-    tts, tts_path = _load_tokenizer(directory, TTS_TOKENIZER_DIRS)
-    SpecialIds.resolve(llm, str(llm_path))
-    _check_declared(llm_path, SPECIALS.values())
-    _check_declared(tts_path, SPEECH_TOKENS)
-    _check_size(llm, llm_path, config.llm.vocab_size, "vocab_size")
-    _check_size(tts, tts_path, config.tts.num_text_tokens, "tts_config.num_text_tokens")
-    _check_speech_tokens(tts, tts_path, config.tts)
-    return llm, tts
-
-
-def _load_words(directory: Path, config: OmniConfig) -> WordTokens | None:
-    """The tokenizer of the reader, if there is one."""
-    if config.reader is None:
-        return None
-    path = next((p for d in READER_TOKENIZER_DIRS if (p := directory / d / "tokenizer.json").is_file()), None)
-    if path is None:
-        raise TokenizerError(directory / READER_TOKENIZER_DIRS[-1] / "tokenizer.json", "is missing", AGAIN)
-    try:
-        words = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
-    if words.get_vocab_size() > config.reader.vocab_size:
-        problem = f"has {words.get_vocab_size()} tokens, but reader_config.vocab_size is {config.reader.vocab_size}"
-        raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint")
-    return WordTokens(words, config.reader.vocab_size)
-
-
-def _load_pronunciation(directory: Path) -> Pronunciation | None:
-    """The lexicon of a talker that reads phones, if there is one."""
-    path = next((p for d in TTS_TOKENIZER_DIRS if (p := directory / d / LEXICON_FILE).is_file()), None)
-    if path is None:
-        return None
-    try:
-        return Pronunciation.from_file(path)
-    except (OSError, EOFError, ValueError) as error:  # gzip raises the first two
-        raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
-
-
-def _load_tokenizer(directory: Path, places: tuple[str, ...]) -> tuple[PreTrainedTokenizerFast, Path]:
-    folder = next((directory / place for place in places if (directory / place).is_dir()), directory / places[-1])
-    path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    if not path.is_file():
-        raise TokenizerError(path, "is missing", AGAIN)
-    read_json(settings)
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True), path
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
-
-
-def _check_declared(path: Path, tokens: Iterable[str]) -> None:
-    """Refuse tokens that the files give no id to: transformers would silently add them behind the vocabulary."""
-    config = read_json(path.with_name("tokenizer_config.json"))
-    added = {entry.get("content") for entry in config.get("added_tokens_decoder", {}).values()}
-    vocabulary = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    for token in tokens:
-        if token not in vocabulary and token not in added:
-            remedy = "use the tokenizers of MiniCPM-o 2.6"
-            raise TokenizerError(path, "is not in the vocabulary", remedy, key=token)
-
-
-def _check_size(tokenizer: PreTrainedTokenizerFast, path: Path, rows: int, key: str) -> None:
-    highest = max(tokenizer.get_vocab().values(), default=0)
-    if highest >= rows:
-        problem = f"has the token id {highest}, but {key} in {CONFIG_FILE} is {rows}"
-        raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint")
-
-
-def _check_speech_tokens(tokenizer: PreTrainedTokenizerFast, path: Path, config: TTSConfig) -> None:
-    wanted = {
-        "[spk_emb]": config.spk_emb_token_id,
-        "[Ptts]": config.audio_bos_token_id,
-        "[Etts]": config.text_eos_token_id,
-    }
-    for text, number in wanted.items():
-        found = tokenizer.convert_tokens_to_ids(text)
-        if found != number:
-            problem = f"has the id {found} where {CONFIG_FILE} says {number}"
-            raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint", key=text)
-
-
-def _vocos_file(directory: Path) -> Path:
-    for name in VOCOS_FILES:
-        if (directory / name).is_file():
-            return directory / name
-    problem = "is missing, and so is vocos.safetensors"
-    raise CheckpointError(directory / VOCOS_FILES[0], problem, "download the vocoder with the checkpoint")
-
-
-def _load_vocos(path: Path, config: OmniConfig, device: torch.device) -> Vocos:
-    """The vocoder in float32. What it needs for encoding, and its window (a constant), is left out."""
-    with torch.device("meta"):
-        vocos = Vocos(config.vocos)
-    expected = {key: parameter.shape for key, parameter in vocos.named_parameters()}
-    if path.suffix == ".safetensors":
-        shards = [Shard(path, read_header(path))]
-        check_tensors(shards, expected, ignored=_not_vocoding, source=path)
-        place = (device, torch.float32)
-        read_tensors(shards, lambda key: place if key in expected else None, lambda k, t: assign(vocos, k, t))
-    else:
-        for key, tensor in _checked_pickle(path, expected).items():
-            assign(vocos, key, tensor.to(device, torch.float32, copy=True))
-    return _freeze(vocos)
 
 
 def _load_voices(path: Path, config: OmniConfig, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -349,33 +332,3 @@ def _load_voices(path: Path, config: OmniConfig, device: torch.device, dtype: to
     check_tensors(shards, expected, source=path)
     read_tensors(shards, lambda key: (device, dtype), found.__setitem__)
     return found
-
-
-def _not_vocoding(key: str) -> bool:
-    return key.startswith(("feature_extractor.", "head.istft."))
-
-
-def _checked_pickle(path: Path, expected: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """Tensors of a torch file, read without running anything in it. Raises CheckpointError."""
-    try:
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        problem = "holds more than plain tensors, or is damaged"
-        raise CheckpointError(path, problem, "download the official Vocos.pt again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(path, "is truncated or no torch file", AGAIN) from error
-    if not isinstance(held, dict) or not all(isinstance(tensor, Tensor) for tensor in held.values()):
-        raise CheckpointError(path, "is not a dictionary of tensors", "download the official Vocos.pt again")
-    state: dict[str, Tensor] = {key: tensor for key, tensor in held.items() if not _not_vocoding(key)}
-    remedy = f"use Vocos.pt and {CONFIG_FILE} of the same checkpoint"
-    for key in [*state, *expected]:
-        if key not in expected or key not in state:
-            problem = "is missing" if key in expected else "is unexpected: the vocoder has no such tensor"
-            raise CheckpointError(path, problem, remedy, key=key)
-        if state[key].shape != expected[key] or not state[key].is_floating_point():
-            stored = f"{list(state[key].shape)} of {str(state[key].dtype).removeprefix('torch.')}"
-            problem = f"has the size {stored} where {list(expected[key])} of floating-point numbers is needed"
-            raise CheckpointError(path, problem, remedy, key=key)
-        if not state[key].isfinite().all():
-            raise CheckpointError(path, "holds numbers that are infinite or none at all", AGAIN, key=key)
-    return state

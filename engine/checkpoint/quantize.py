@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.errors import LoadError
 from engine.model.int8 import Int8Embedding, Int8Linear
-from engine.model.omni import OmniModel
+from engine.model.vision_language import VisionLanguageModel
 from engine.spec import QUANTIZATIONS
 
 BYTES = {"int8": 1.0, "int4": 0.5625}
@@ -64,7 +64,7 @@ class Quantizer:
             self._on_cpu and key in TABLES
         )
 
-    def __call__(self, model: OmniModel, key: str) -> None:
+    def __call__(self, model: VisionLanguageModel, key: str) -> None:
         """Quantise the weight ``key`` of ``model``. Raises LoadError when torchao cannot."""
         path = key.rpartition(".")[0]
         module: Any = model.get_submodule(path)

@@ -1,4 +1,4 @@
-"""Safetensors files → parameters, one tensor at a time.
+"""Weight files (safetensors, or torch's own) → parameters, one tensor at a time.
 
 Everything that can be known from the files' headers is checked before the first weight is read, so that a wrong
 directory is refused in a moment instead of after minutes of loading.
@@ -7,7 +7,7 @@ directory is refused in a moment instead of after minutes of loading.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,14 +17,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from engine.checkpoint.pickles import read_pickle
 from engine.config import CONFIG_FILE
 from engine.config_reader import read_json
 from engine.errors import CheckpointError
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILES = ("model.safetensors", "weights.safetensors")
+PICKLED_INDEX, PICKLED_FILE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 AGAIN = "download the file again"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+NAMES = {kind: name for name, kind in FLOATS.items()}
 MAX_HEADER = 100_000_000
 
 
@@ -83,22 +86,38 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     return tensors
 
 
+def _open_shard(path: Path) -> Shard:
+    return Shard(path, _pickled_header(path) if path.suffix == ".bin" else read_header(path))
+
+
+def _pickled_header(path: Path) -> dict[str, TensorHeader]:
+    """The tensors of a torch file. Raises CheckpointError."""
+    found, end = {}, 0
+    for key, tensor in read_pickle(path, AGAIN).items():
+        start, end = end, end + tensor.nbytes
+        kind = NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+        found[key] = TensorHeader(kind, tuple(tensor.shape), start, end)
+    return found
+
+
 def has_weights(directory: str | Path) -> bool:
     """Whether a model directory holds weights, or claims to."""
-    return any((Path(directory) / name).exists() for name in (INDEX_FILE, *SINGLE_FILES))
+    names = (INDEX_FILE, *SINGLE_FILES, PICKLED_INDEX, PICKLED_FILE)
+    return any((Path(directory) / name).exists() for name in names)
 
 
 def find_shards(directory: Path) -> list[Shard]:
     """The weight files of a model directory with their headers. Raises CheckpointError."""
-    index = directory / INDEX_FILE
-    if not index.is_file():
-        for name in SINGLE_FILES:
-            if (directory / name).is_file():
-                return [Shard(directory / name, read_header(directory / name))]
-        if next(directory.glob("*.bin"), None) or next(directory.glob("*.gguf"), None):
+    index = next((directory / name for name in (INDEX_FILE, PICKLED_INDEX) if (directory / name).is_file()), None)
+    single = next((directory / name for name in (*SINGLE_FILES, PICKLED_FILE) if (directory / name).is_file()), None)
+    if index is None or (index.name == PICKLED_INDEX and single is not None and single.suffix != ".bin"):
+        if single is not None:
+            return [_open_shard(single)]
+        if next(directory.glob("*.gguf"), None):
             raise CheckpointError(directory, "holds no *.safetensors", "use the official safetensors checkpoint")
-        if next(directory.glob("model-*.safetensors"), None):
-            raise CheckpointError(index, "is missing", AGAIN)
+        for pattern, name in (("model-*.safetensors", INDEX_FILE), ("pytorch_model-*.bin", PICKLED_INDEX)):
+            if next(directory.glob(pattern), None):
+                raise CheckpointError(directory / name, "is missing", AGAIN)
         raise CheckpointError(directory, "holds no weights", f"download {INDEX_FILE} and all shards that it names")
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
@@ -108,11 +127,11 @@ def find_shards(directory: Path) -> list[Shard]:
     if missing:
         problem = f"is missing, with {len(missing) - 1} more of {len(names)} shards" if missing[1:] else "is missing"
         raise CheckpointError(directory / missing[0], problem, AGAIN)
-    shards = [Shard(directory / name, read_header(directory / name)) for name in names]
+    shards = [_open_shard(directory / name) for name in names]
     for shard in shards:
         for key, name in weight_map.items():
             if name == shard.path.name and key not in shard.tensors:
-                problem = f"is not in the file, though {INDEX_FILE} says so"
+                problem = f"is not in the file, though {index.name} says so"
                 raise CheckpointError(shard.path, problem, "download both files again", key=key)
     return shards
 
@@ -134,7 +153,7 @@ def check_tensors(
     ``optional`` keys may be absent, ``ignored`` ones are not looked at; ``source`` is the directory named for a
     missing key.
     """
-    remedy = f"use weights and {CONFIG_FILE} of the same MiniCPM-o 2.6 checkpoint"
+    remedy = f"use weights and {CONFIG_FILE} of the same checkpoint"
     found: dict[str, Path] = {}
     for shard in shards:
         for key, tensor in shard.tensors.items():
@@ -175,19 +194,30 @@ def read_tensors(
     with tqdm(total=size, unit="B", unit_scale=True, desc="Loading weights", disable=not progress) as bar:
         for shard, keys in wanted:
             try:
-                with safe_open(shard.path, framework="pt", device="cpu") as file:
-                    for key in sorted(keys, key=lambda key: shard.tensors[key].start):
-                        target = place(key)
-                        assert target is not None
-                        # The source is a view of the mapped file: converting or copying it is the only copy made.
-                        tensor = file.get_tensor(key).to(*target, copy=True)
-                        if not tensor.sum(dtype=torch.float32).isfinite():
-                            problem = f"holds numbers that are infinite or none at all, as {target[1]}"
-                            raise CheckpointError(shard.path, problem, AGAIN, key=key)
-                        take(key, tensor)
-                        bar.update(shard.tensors[key].end - shard.tensors[key].start)
+                for key, stored in _tensors(shard, keys):
+                    target = place(key)
+                    assert target is not None
+                    # The source is a view of the mapped file: converting or copying it is the only copy made.
+                    tensor = stored.to(*target, copy=True)
+                    if not tensor.sum(dtype=torch.float32).isfinite():
+                        problem = f"holds numbers that are infinite or none at all, as {target[1]}"
+                        raise CheckpointError(shard.path, problem, AGAIN, key=key)
+                    take(key, tensor)
+                    bar.update(shard.tensors[key].end - shard.tensors[key].start)
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(shard.path, f"cannot be read ({error})", AGAIN) from error
+
+
+def _tensors(shard: Shard, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a file in the order in which they lie there."""
+    ordered = sorted(keys, key=lambda key: shard.tensors[key].start)
+    if shard.path.suffix == ".bin":
+        held = read_pickle(shard.path, AGAIN)
+        yield from ((key, held[key]) for key in ordered)
+        return
+    with safe_open(shard.path, framework="pt", device="cpu") as file:
+        for key in ordered:
+            yield key, file.get_tensor(key)
 
 
 def assign(model: nn.Module, key: str, tensor: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""The decoder that the language model (Qwen2) and the speech model (Llama) share.
+"""The decoder that the language models (Qwen2, Llama 3, MiniCPM-2.4B) and the speech model (Llama) share.
 
-Pre-norm, rotary positions, grouped-query attention, SwiGLU. The two differ in sizes, in the q/k/v biases and in the
-rotary base only.
+Pre-norm, rotary positions, grouped-query attention, SwiGLU. They differ in sizes, in the q/k/v biases, in the rotary
+base, and in what MiniCPM's layers scale down.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class DecoderSizes:
     rope_theta: float
     qkv_bias: bool
     head_dim: int
+    residual_scale: float = 1.0
+    """What attention and MLP add is multiplied with it (MiniCPM, arXiv 2404.06395)."""
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -112,14 +114,18 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(sizes)
         self.input_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
+        self.scale = sizes.residual_scale
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVLayout | None, mask: Tensor | None
     ) -> Tensor:
         # x [B, T, hidden] -> the same; turn: cosines and sines, see rotary
-        x = x + self.self_attn(self.input_layernorm(x), turn, layer, cache, mask)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self._scaled(self.self_attn(self.input_layernorm(x), turn, layer, cache, mask))
+        out: Tensor = x + self._scaled(self.mlp(self.post_attention_layernorm(x)))
         return out
+
+    def _scaled(self, branch: Tensor) -> Tensor:
+        return branch if self.scale == 1.0 else branch * self.scale
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,5 @@
-"""The language model: a Qwen2 decoder with its head (arXiv 2407.10671)."""
+"""The language model: a decoder with its head. Qwen2 (arXiv 2407.10671), Llama 3 (arXiv 2407.21783) or MiniCPM-2.4B
+(arXiv 2404.06395), which differ in what their configuration says."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from engine.model.decoder import Decoder, DecoderSizes
 from engine.model.kv import KVLayout
 
 
-class QwenDecoder(nn.Module):
+class LanguageModel(nn.Module):
     """Official keys ``model.*`` and ``lm_head.weight``."""
 
     def __init__(self, config: LLMConfig) -> None:
         super().__init__()
         self.tied = config.tie_word_embeddings
+        self.embedding_scale, self.head_divisor = config.embedding_scale, config.head_divisor
         self.model = Decoder(
             DecoderSizes(
                 vocab_size=config.vocab_size,
@@ -25,8 +27,9 @@ class QwenDecoder(nn.Module):
                 num_key_value_heads=config.num_kv_heads,
                 rms_norm_eps=config.rms_norm_eps,
                 rope_theta=config.rope_theta,
-                qkv_bias=True,
+                qkv_bias=config.qkv_bias,
                 head_dim=config.head_dim,
+                residual_scale=config.residual_scale,
             )
         )
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -40,7 +43,7 @@ class QwenDecoder(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids int64 [...] -> embeddings [..., hidden]."""
         out: Tensor = self.model.embed_tokens(ids)
-        return out
+        return out if self.embedding_scale == 1.0 else out * self.embedding_scale
 
     def forward(
         self,
@@ -56,5 +59,7 @@ class QwenDecoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """States [..., hidden] -> float32 logits [..., vocab]."""
+        if self.head_divisor != 1.0:
+            states = states / self.head_divisor
         out: Tensor = self.lm_head(states).float()
         return out

@@ -65,10 +65,12 @@ class CrossAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    def __init__(self, queries: int, dim: int, heads: int, vision_dim: int) -> None:
-        """``queries`` vectors of ``dim`` channels come out of features of ``vision_dim`` channels."""
+    def __init__(self, queries: int, dim: int, heads: int, vision_dim: int, *, placed: bool = False) -> None:
+        """``queries`` vectors of ``dim`` channels come out of features of ``vision_dim`` channels. With ``placed`` the
+        queries have positions of their own, which are stored (MiniCPM-V 2.0)."""
         super().__init__()
         self.dim = dim
+        self.pos_embed = nn.Parameter(torch.empty(queries, dim)) if placed else None
         self.query = nn.Parameter(torch.empty(queries, dim))
         self.kv_proj = nn.Linear(vision_dim, dim, bias=False)
         self.attn = CrossAttention(dim, heads)
@@ -80,6 +82,8 @@ class Resampler(nn.Module):
         self._sines = sine_positions(0, dim // 2)
         if not self.query.is_meta:
             nn.init.trunc_normal_(self.query, std=0.02)
+            if self.pos_embed is not None:
+                nn.init.trunc_normal_(self.pos_embed, std=0.02)
             nn.init.normal_(self.proj, std=dim**-0.5)
 
     def forward(self, features: Tensor, sizes: Sequence[GridSize]) -> Tensor:
@@ -91,7 +95,9 @@ class Resampler(nn.Module):
         sizes = tuple(sizes)
         x = self.ln_kv(self.kv_proj(features))
         mask = patch_mask(sizes, x.shape[1], x.device)
-        out = self.attn(self.ln_q(self.query), x + self._positions(sizes, x), x, mask)
+        query = self.ln_q(self.query)
+        query = query if self.pos_embed is None else query + self.pos_embed
+        out = self.attn(query, x + self._positions(sizes, x), x, mask)
         result: Tensor = self.ln_post(out) @ self.proj
         return result
 

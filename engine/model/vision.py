@@ -2,6 +2,9 @@
 
 A ViT over patches of pictures of any shape: the learned 70 × 70 position grid (sizes from the configuration) is
 shared by all shapes, each patch taking the position whose cell its fractional coordinate falls into.
+
+MiniCPM-Llama3-V 2.5 was trained, and has to be used, with two oddities of its code (``one_row``): every slice counts as
+one row of as many patches as the longest slice has, and shorter ones attend to their padding.
 Sources: SigLIP (arXiv 2303.15343), NaViT (arXiv 2307.06304).
 """
 
@@ -106,9 +109,11 @@ class VisionMLP(nn.Module):
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
+        self.approximate = "none" if config.tower == "timm" else "tanh"
+
     def forward(self, x: Tensor) -> Tensor:
         # [B, L, hidden] -> the same, through [B, L, intermediate]
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
         return out
 
 
@@ -146,7 +151,7 @@ class SiglipVisionTower(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.batch_size = config.batch_size
+        self.batch_size, self.tower, self.alone = config.batch_size, config.tower, config.alone
         self.embeddings = VisionEmbeddings(config)
         self.encoder = VisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -158,10 +163,23 @@ class SiglipVisionTower(nn.Module):
         to the longest slice; ``sizes``: rows and columns of every slice, with rows · columns ≤ L.
         Returns ``[B, L, hidden]``; rows behind a slice's own patches are meaningless.
         """
-        length = patches.shape[1]
+        length, real = patches.shape[1], tuple(sizes)
+        if self.tower == "one_row" and self.alone:
+            alone = [self._encode(row[None, :count], ((1, count),))[0] for row, count in _rows(patches, real)]
+            return nn.utils.rnn.pad_sequence(alone, batch_first=True)
         parts = []
-        for start in range(0, len(sizes), self.batch_size):
-            part = tuple(sizes[start : start + self.batch_size])
-            x = self.embeddings(patches[start : start + self.batch_size], part)
-            parts.append(self.post_layernorm(self.encoder(x, patch_mask(part, length, x.device))))
+        for start in range(0, len(real), self.batch_size):
+            part = real[start : start + self.batch_size]
+            placed = part if self.tower == "navit" else ((1, length),) * len(part)
+            parts.append(self._encode(patches[start : start + self.batch_size], placed))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _encode(self, patches: Tensor, sizes: tuple[GridSize, ...]) -> Tensor:
+        # patches [B, L, ...] of slices that count as being of these sizes -> [B, L, hidden]
+        x = self.embeddings(patches, sizes)
+        out: Tensor = self.post_layernorm(self.encoder(x, patch_mask(sizes, patches.shape[1], x.device)))
+        return out
+
+
+def _rows(patches: Tensor, sizes: tuple[GridSize, ...]) -> list[tuple[Tensor, int]]:
+    return [(row, height * width) for row, (height, width) in zip(patches, sizes, strict=True)]

@@ -9,35 +9,41 @@ a person typed is encoded by :class:`TypedEncoder`, which knows no added token.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as Backend
 
-from engine.config import OmniConfig
-from engine.errors import TokenizerError
+from engine.config import OmniConfig, VisionLanguageConfig
+from engine.config_language import NAMES
+from engine.errors import InputError, TokenizerError
 from engine.model.audio import token_length
+from engine.processing.dialects import DIALECTS
 from engine.processing.image import Grid
 from engine.processing.mel import mel_length
 from engine.processing.prompts import TypedText
+from engine.processing.sentencepieces import SentencePieceTokenizer
+from engine.processing.typed import TypedEncoder
 
-SPECIALS = {
-    "im_start": "<|im_start|>",
-    "im_end": "<|im_end|>",
-    "end_of_text": "<|endoftext|>",
+PICTURE_MARKS = {
     "unknown": "<unk>",
     "image_start": "<image>",
     "image_end": "</image>",
     "slice_start": "<slice>",
     "slice_end": "</slice>",
-    "image_id_start": "<image_id>",
-    "image_id_end": "</image_id>",
+}
+NUMBER_MARKS = {"image_id_start": "<image_id>", "image_id_end": "</image_id>"}
+SPECIALS = {
+    "im_start": "<|im_start|>",
+    "im_end": "<|im_end|>",
+    "end_of_text": "<|endoftext|>",
+    **PICTURE_MARKS,
+    **NUMBER_MARKS,
     "unit_start": "<unit>",
     "audio_start": "<|audio_start|>",
     "audio_end": "<|audio_end|>",
@@ -47,16 +53,14 @@ SPECIALS = {
     "tts_start": "<|tts_bos|>",
     "tts_end": "<|tts_eos|>",
 }
-"""Special tokens that the code needs to know, and the strings that name them in the tokenizer."""
+"""Special tokens that the code needs to know of MiniCPM-o 2.6, and the strings that name them in the tokenizer. The
+marks of pictures are the whole family's; V 2.0 and 2.5 do not number them."""
 
 MEL_FRAMES_PER_SECOND = 100
 
 
 class Tokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
-
-    @property
-    def backend_tokenizer(self) -> Backend: ...
+    """What is used of a tokenizer."""
 
     def encode(
         self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
@@ -66,21 +70,38 @@ class Tokenizer(Protocol):
 
     def convert_ids_to_tokens(self, ids: int) -> str | None: ...
 
+    def decode(self, ids: Sequence[int]) -> str: ...
 
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """Ids of :data:`SPECIALS` in one tokenizer; they differ between checkpoints."""
 
-    im_start: int
-    im_end: int
-    end_of_text: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureIds:
+    """Ids of a picture's marks in one tokenizer; they differ between checkpoints."""
+
     unknown: int
     image_start: int
     image_end: int
     slice_start: int
     slice_end: int
+    image_id_start: int | None = None
+    """None, as its end, where pictures are not numbered."""
+    image_id_end: int | None = None
+
+    @classmethod
+    def resolve(cls, tokenizer: Tokenizer, source: str = "tokenizer") -> Self:
+        """Look every token up by its string. Raises TokenizerError for one that ``source`` does not have."""
+        numbered = {name: text for name, text in NUMBER_MARKS.items() if _id_of(tokenizer, text) is not None}
+        return cls(**_ids_of(tokenizer, PICTURE_MARKS | numbered, source))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialIds(PictureIds):
+    """Ids of :data:`SPECIALS` in one tokenizer."""
+
     image_id_start: int
     image_id_end: int
+    im_start: int
+    im_end: int
+    end_of_text: int
     unit_start: int
     audio_start: int
     audio_end: int
@@ -96,15 +117,23 @@ class SpecialIds:
         return self.im_end, self.end_of_text
 
     @classmethod
-    def resolve(cls, tokenizer: Tokenizer, source: str = "tokenizer") -> SpecialIds:
-        """Look every token up by its string. Raises TokenizerError for one that ``source`` does not have."""
-        ids: dict[str, int] = {}
-        for name, text in SPECIALS.items():
-            found = tokenizer.convert_tokens_to_ids(text)
-            if found is None or tokenizer.convert_ids_to_tokens(found) != text:
-                raise TokenizerError(source, "is not in the vocabulary", "use the tokenizer of MiniCPM-o 2.6", key=text)
-            ids[name] = found
-        return cls(**ids)
+    def resolve(cls, tokenizer: Tokenizer, source: str = "tokenizer") -> Self:
+        return cls(**_ids_of(tokenizer, SPECIALS, source))
+
+
+def _ids_of(tokenizer: Tokenizer, names: dict[str, str], source: str) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for name, text in names.items():
+        found = _id_of(tokenizer, text)
+        if found is None:
+            raise TokenizerError(source, "is not in the vocabulary", "use the checkpoint's own tokenizer", key=text)
+        ids[name] = found
+    return ids
+
+
+def _id_of(tokenizer: Tokenizer, text: str) -> int | None:
+    found = tokenizer.convert_tokens_to_ids(text)
+    return found if found is not None and tokenizer.convert_ids_to_tokens(found) == text else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,67 +197,45 @@ class TokenRow:
         return TokenRow(row, moved(self.image_bounds), moved(self.audio_bounds), moved(self.spk_bounds))
 
 
-class TypedEncoder:
-    """Encodes what a person typed: the tokenizer's own model without its added tokens, whatever their flags say.
+class FastTokenizer(Tokenizer, Protocol):
+    """What is used of a Hugging Face tokenizer besides."""
 
-    ``split_special_tokens`` of transformers is not enough: it spells out only those added tokens that are flagged as
-    special, and it is a switch on the one tokenizer that all threads share.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        document = json.loads(backend.to_str())
-        added = {token["content"]: token["id"] for token in document["added_tokens"]}
-        self._backend = backend
-        self._added = frozenset(added.values())
-        document |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-        _forget(document["model"], added.keys() - {document["model"].get("unk_token")})
-        self._plain = Backend.from_str(json.dumps(document))
-
-    def __call__(self, parts: Sequence[str | TypedText]) -> list[int]:
-        """Ids of neighbouring texts, as of one text in which only what a ``str`` spells can be an added token."""
-        ids: list[int] = []
-        plain = ""
-        for part in parts:
-            if isinstance(part, TypedText):
-                plain += part.text
-                continue
-            found, end = self._backend.encode(part, add_special_tokens=False), 0
-            for token, (first, last) in zip(found.ids, found.offsets, strict=True):
-                if token in self._added:
-                    ids += [*self._encode(plain + part[end:first]), token]
-                    plain, end = "", last
-            plain += part[end:]
-        return ids + self._encode(plain)
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+    @property
+    def backend_tokenizer(self) -> Backend: ...
 
 
-def _forget(model: dict[str, Any], added: Iterable[str]) -> None:
-    """Take ``added`` out of a tokenizer model, so that it cannot come upon them by itself either."""
-    added = set(added)
-    if isinstance(model["vocab"], list):  # Unigram: an id is a place in the list, and a low score is never chosen
-        model["vocab"] = [[text, -1e9 if text in added else score] for text, score in model["vocab"]]
-        return
-    model["vocab"] = {text: number for text, number in model["vocab"].items() if text not in added}
-    if "merges" in model:
-        pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-        model["merges"] = [[a, b] for a, b in pairs if not added & {a, b, a + b}]
+class RowBuilder:
+    """Builds rows of text and pictures with one tokenizer, in the dialect of one model."""
 
-
-class TokenBuilder:
-    """Builds token rows with one tokenizer."""
-
-    def __init__(self, tokenizer: Tokenizer, config: OmniConfig, source: str = "tokenizer") -> None:
+    def __init__(
+        self,
+        tokenizer: FastTokenizer | SentencePieceTokenizer,
+        config: VisionLanguageConfig,
+        source: str = "tokenizer",
+    ) -> None:
+        """Raises TokenizerError for a tokenizer that lacks a token."""
         self.tokenizer = tokenizer
-        self.specials = SpecialIds.resolve(tokenizer, source)
+        self.dialect = DIALECTS[config.generation]
+        self.marks = PictureIds.resolve(tokenizer, source)
+        self.name = NAMES[config.generation]
+        self.stop = tuple(_ids_of(tokenizer, {text: text for text in self.dialect.stops}, source).values())
+        """Tokens that end an answer."""
         self._queries = config.query_num
-        self._hop = config.mel.hop_length
-        self._pool_step = config.audio.pool_step
-        self._group = int(config.audio.chunk_length * MEL_FRAMES_PER_SECOND)
-        self._chunk_input = config.chunk_input
-        self._typed = TypedEncoder(tokenizer.backend_tokenizer)
+        self._typed: Callable[[Sequence[str | TypedText]], list[int]] = (
+            tokenizer.typed
+            if isinstance(tokenizer, SentencePieceTokenizer)
+            else TypedEncoder(tokenizer.backend_tokenizer)
+        )
         self._cached = lru_cache(maxsize=128)(self._build)
+
+    @property
+    def opening(self) -> list[int]:
+        """What every prompt begins with, ahead of what its template says."""
+        if not self.dialect.follows_post_processor:
+            return []
+        bare = self.text("a")
+        ids = self.tokenizer.encode("a", add_special_tokens=True)
+        return ids[: next(at for at in range(len(ids)) if ids[at : at + len(bare)] == bare)]
 
     def text(self, text: str) -> list[int]:
         """A text in which the string of an added token is that token."""
@@ -240,15 +247,83 @@ class TokenBuilder:
 
     def image(self, grid: Grid | None, image_id: int | None) -> list[int]:
         """Placeholders of one picture: the whole, then the cells of its grid, rows separated by a line break."""
-        special, blank = self.specials, [self.specials.unknown] * self._queries
-        ids = [special.image_start, *blank, special.image_end]
-        if image_id is not None:
-            ids = [special.image_id_start, *self.text(str(image_id)), special.image_id_end, *ids]
-        if grid is not None:
-            columns, rows = grid
-            row = [special.slice_start, *blank, special.slice_end] * columns
-            ids += row + (self.text("\n") + row) * (rows - 1)
-        return ids
+        marks, blank = self.marks, [self.marks.unknown] * self._queries
+        ids = whole = [marks.image_start, *blank, marks.image_end]
+        if image_id is not None and marks.image_id_start is not None and marks.image_id_end is not None:
+            ids = [marks.image_id_start, *self.text(str(image_id)), marks.image_id_end, *whole]
+        if grid is None:
+            return ids
+        columns, rows = grid
+        if self.dialect.cells_apart:
+            row = [marks.slice_start, *blank, marks.slice_end] * columns
+            return [*ids, *row, *(self.text("\n") + row) * (rows - 1)]
+        row = whole * columns
+        return [*ids, marks.slice_start, *row, *(self.text("\n") + row) * (rows - 1), marks.slice_end]
+
+    def audio(self, tokens: int, *, chunk_input: bool | None = None) -> list[int]:
+        """Placeholders of a sound of so many vectors. Raises InputError where the model does not hear."""
+        raise InputError(f"{self.name} does not hear; leave the sound out")
+
+    def audio_tokens(self, samples: int) -> int:
+        """Vectors that a sound of so many samples takes in the context. Raises InputError where there are none."""
+        raise InputError(f"{self.name} does not hear; leave the sound out")
+
+    def __call__(
+        self, pieces: Iterable[Piece], *, use_image_id: bool = False, chunk_input: bool | None = None
+    ) -> TokenRow:
+        """Token ids of texts, pictures and sounds in order. Neighbouring texts are tokenised as one; pictures are
+        numbered from 0 with ``use_image_id``; ``chunk_input`` None takes the model's setting. The same pieces give the
+        same (read-only) row."""
+        return self._cached(tuple(pieces), use_image_id, chunk_input)
+
+    def _build(self, pieces: tuple[Piece, ...], use_image_id: bool, chunk_input: bool | None) -> TokenRow:
+        ids: list[int] = []
+        pictures, sounds = [NO_BOUNDS], [NO_BOUNDS]
+        for textual, group in groupby(pieces, lambda piece: isinstance(piece, str | TypedText)):
+            if textual:
+                ids += self._texts([piece for piece in group if isinstance(piece, str | TypedText)])
+                continue
+            for piece in group:
+                if isinstance(piece, ImageSlot):
+                    slot = self.image(piece.grid, len(pictures) - 1 if use_image_id else piece.number)
+                    pictures.append(_bounds(slot, *self._borders) + len(ids))
+                else:
+                    assert isinstance(piece, AudioSlot)
+                    slot = self.audio(self.audio_tokens(piece.samples), chunk_input=chunk_input)
+                    sounds.append(self._sound_bounds(slot) + len(ids))
+                ids += slot
+        row = np.array(ids, np.int64)
+        row.flags.writeable = False
+        return TokenRow(row, np.concatenate(pictures), np.concatenate(sounds), self._speaker_bounds(row))
+
+    @property
+    def _borders(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        marks = self.marks
+        if self.dialect.cells_apart:
+            return (marks.image_start, marks.slice_start), (marks.image_end, marks.slice_end)
+        return (marks.image_start,), (marks.image_end,)
+
+    def _sound_bounds(self, slot: Sequence[int]) -> Bounds:
+        return NO_BOUNDS
+
+    def _speaker_bounds(self, row: NDArray[np.int64]) -> Bounds:
+        return NO_BOUNDS
+
+    def _texts(self, parts: Sequence[str | TypedText]) -> list[int]:
+        own = [part for part in parts if isinstance(part, str)]
+        return self.text("".join(own)) if len(own) == len(parts) else self._typed(parts)
+
+
+class TokenBuilder(RowBuilder):
+    """Builds the rows of MiniCPM-o 2.6, which hears and speaks."""
+
+    def __init__(self, tokenizer: FastTokenizer, config: OmniConfig, source: str = "tokenizer") -> None:
+        self.specials = SpecialIds.resolve(tokenizer, source)
+        super().__init__(tokenizer, config, source)
+        self._hop = config.mel.hop_length
+        self._pool_step = config.audio.pool_step
+        self._group = int(config.audio.chunk_length * MEL_FRAMES_PER_SECOND)
+        self._chunk_input = config.chunk_input
 
     def audio(self, tokens: int, *, chunk_input: bool | None = None) -> list[int]:
         """Placeholders of a sound, cut into groups of one second where the model was trained so, or as asked."""
@@ -265,40 +340,11 @@ class TokenBuilder:
         """Vectors that a sound of so many samples takes in the context."""
         return token_length(mel_length(samples, self._hop), self._pool_step)
 
-    def __call__(
-        self, pieces: Iterable[Piece], *, use_image_id: bool = False, chunk_input: bool | None = None
-    ) -> TokenRow:
-        """Token ids of texts, pictures and sounds in order. Neighbouring texts are tokenised as one; pictures are
-        numbered from 0 with ``use_image_id``; ``chunk_input`` None takes the model's setting. The same pieces give the
-        same (read-only) row."""
-        return self._cached(tuple(pieces), use_image_id, chunk_input)
+    def _sound_bounds(self, slot: Sequence[int]) -> Bounds:
+        return _bounds(slot, (self.specials.audio_start,), (self.specials.audio_end,))
 
-    def _build(self, pieces: tuple[Piece, ...], use_image_id: bool, chunk_input: bool | None) -> TokenRow:
-        special = self.specials
-        ids: list[int] = []
-        pictures, sounds = [NO_BOUNDS], [NO_BOUNDS]
-        for textual, group in groupby(pieces, lambda piece: isinstance(piece, str | TypedText)):
-            if textual:
-                ids += self._texts([piece for piece in group if isinstance(piece, str | TypedText)])
-                continue
-            for piece in group:
-                if isinstance(piece, ImageSlot):
-                    slot = self.image(piece.grid, len(pictures) - 1 if use_image_id else piece.number)
-                    marks = (special.image_start, special.slice_start), (special.image_end, special.slice_end)
-                    pictures.append(_bounds(slot, *marks) + len(ids))
-                else:
-                    assert isinstance(piece, AudioSlot)
-                    slot = self.audio(self.audio_tokens(piece.samples), chunk_input=chunk_input)
-                    sounds.append(_bounds(slot, (special.audio_start,), (special.audio_end,)) + len(ids))
-                ids += slot
-        row = np.array(ids, np.int64)
-        row.flags.writeable = False
-        speakers = _bounds(row, (special.spk_start,), (special.spk_end,))
-        return TokenRow(row, np.concatenate(pictures), np.concatenate(sounds), speakers)
-
-    def _texts(self, parts: Sequence[str | TypedText]) -> list[int]:
-        own = [part for part in parts if isinstance(part, str)]
-        return self.text("".join(own)) if len(own) == len(parts) else self._typed(parts)
+    def _speaker_bounds(self, row: NDArray[np.int64]) -> Bounds:
+        return _bounds(row, (self.specials.spk_start,), (self.specials.spk_end,))
 
 
 NO_BOUNDS: Bounds = np.zeros((0, 2), np.int64)

@@ -24,7 +24,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from engine.config import OmniConfig
 from engine.model.audio import AudioEncoder
 from engine.model.kv import KVArena
-from engine.model.llm import QwenDecoder
+from engine.model.llm import LanguageModel
 from engine.model.tts import ConditionalChatTTS
 from engine.model.vision import SiglipVisionTower, bucket_positions
 from tests.engine_inputs.conftest import PUBLIC, assert_close
@@ -76,7 +76,7 @@ def stored(arena: KVArena, model: Any, embeds: Tensor, cuts: list[int]) -> Tenso
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_language_model_is_qwen2(sizes: dict[str, Any]) -> None:
     config = config_with(**sizes, tts_config={"llm_dim": sizes["hidden_size"]}).llm
-    ours = shaken(QwenDecoder(config))
+    ours = shaken(LanguageModel(config))
     plain = {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "attn_implementation": "eager"}
     theirs = Qwen2ForCausalLM(Qwen2Config(**plain | sizes)).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -140,7 +140,7 @@ def test_the_ears_are_whisper(width: int, heads: int, layers: int, positions: in
 def test_rows_of_a_batch_keep_their_places_when_the_table_of_angles_is_shared() -> None:
     """A short row far into its sequence beside a long one at its start."""
     config = replace(config_with(**SIZES[2]).llm, num_layers=1)
-    model = shaken(QwenDecoder(config))
+    model = shaken(LanguageModel(config))
     arena = model.model.arena(slots=2, capacity=80)
     embeds = torch.randn(2, 64, 128)
     whole = model(embeds)

@@ -22,7 +22,8 @@ from engine.processing.prompts import (
     get_sys_prompt,
     turn_header,
 )
-from engine.processing.tokens import AudioSlot, ImageSlot, Piece, SpecialIds, TokenBuilder, TokenRow, TypedEncoder
+from engine.processing.tokens import AudioSlot, ImageSlot, Piece, SpecialIds, TokenBuilder, TokenRow
+from engine.processing.typed import TypedEncoder
 from tests.engine_inputs.conftest import GoldenSet
 
 VOICE = np.zeros(20_800, np.float32)

@@ -128,7 +128,7 @@ def test_receptive_fields_are_measured(loaded: LoadedModel) -> None:
 def test_tied_heads_share_their_table(loaded: LoadedModel) -> None:
     from dataclasses import replace
 
-    from engine.model.llm import QwenDecoder
+    from engine.model.llm import LanguageModel
 
-    llm = QwenDecoder(replace(loaded.config.llm, tie_word_embeddings=True))
+    llm = LanguageModel(replace(loaded.config.llm, tie_word_embeddings=True))
     assert llm.lm_head.weight is llm.model.embed_tokens.weight

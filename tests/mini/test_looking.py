@@ -27,7 +27,7 @@ def pairs(batch: DialogueBatch) -> list[tuple[str, str]]:
     """Each word that is said next, and the one that is looked at."""
 
     def word(token: Tensor) -> str:
-        out: str = builder.tokenizer.decode([int(token)]).strip()  # type: ignore[attr-defined]
+        out: str = builder.tokenizer.decode([int(token)]).strip()
         return out
 
     return [(word(batch.targets[row, at]), word(batch.ids[row, place])) for row, at, place in batch.looks]

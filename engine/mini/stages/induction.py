@@ -21,7 +21,7 @@ from torch import Tensor
 
 from engine.mini.stages.training import orthogonal
 from engine.model.decoder import Attention
-from engine.model.llm import QwenDecoder
+from engine.model.llm import LanguageModel
 
 REACH = 6.0
 """Tokens after which the pull of an earlier word has fallen to 1/e."""
@@ -54,7 +54,7 @@ SAY = 8.0
 
 
 @torch.no_grad()
-def plant_induction(llm: QwenDecoder, wordless: Sequence[int]) -> None:
+def plant_induction(llm: LanguageModel, wordless: Sequence[int]) -> None:
     """Writes the heads into the first five layers. ``wordless`` are the ids that stand between the words of a turn."""
     generator = torch.Generator().manual_seed(23)
     embeddings, theta = llm.model.embed_tokens.weight, llm.model.sizes.rope_theta

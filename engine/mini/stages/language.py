@@ -39,7 +39,7 @@ from engine.mini.world.words import (
     random_tone,
     voice_direction,
 )
-from engine.model.llm import QwenDecoder
+from engine.model.llm import LanguageModel
 from engine.processing.image import ImageSlices
 from engine.processing.tokens import TokenBuilder
 
@@ -78,7 +78,7 @@ class Language(nn.Module):
 
     def __init__(self, config: OmniConfig) -> None:
         super().__init__()
-        self.llm = QwenDecoder(config.llm)
+        self.llm = LanguageModel(config.llm)
         self.register_buffer("voices", voice_vectors(config.llm.hidden_size), persistent=False)
         self.register_buffer("places", place_vectors(config.query_num, config.llm.hidden_size), persistent=False)
         self.register_buffer("direction", voice_direction(config.llm.hidden_size), persistent=False)

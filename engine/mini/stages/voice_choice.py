@@ -22,7 +22,7 @@ from torch import Tensor
 from engine.mini.stages.induction import copy, head_rows, single_row
 from engine.mini.stages.training import orthogonal
 from engine.model.decoder import DecoderLayer
-from engine.model.llm import QwenDecoder
+from engine.model.llm import LanguageModel
 
 MARKING, READING = (1, 2), (2, 1)
 """Layer and head of the two: heads that repeating (:mod:`engine.mini.stages.induction`) leaves free."""
@@ -47,7 +47,7 @@ class Example:
 
 
 @torch.no_grad()
-def plant_voice_choice(llm: QwenDecoder, examples: Sequence[Example], end: int) -> None:
+def plant_voice_choice(llm: LanguageModel, examples: Sequence[Example], end: int) -> None:
     """Writes the heads. ``end`` is the id that ends a message."""
     mark, tone = orthogonal(2, llm.model.sizes.hidden_size, torch.Generator().manual_seed(25))
     seen, size = _inputs(llm, examples, MARKING[0])
@@ -59,7 +59,7 @@ def plant_voice_choice(llm: QwenDecoder, examples: Sequence[Example], end: int) 
     _write(llm, READING, -later, read, TONE * size * tone)
 
 
-def _inputs(llm: QwenDecoder, examples: Sequence[Example], layer: int) -> tuple[Tensor, float]:
+def _inputs(llm: LanguageModel, examples: Sequence[Example], layer: int) -> tuple[Tensor, float]:
     """What the attention of a layer sees [tokens, hidden], and the median length of the states that it adds to."""
     seen, sizes = [], []
     for example in examples:
@@ -71,7 +71,7 @@ def _inputs(llm: QwenDecoder, examples: Sequence[Example], layer: int) -> tuple[
     return torch.cat(seen), torch.cat(sizes).median().item()
 
 
-def decoder_layer(llm: QwenDecoder, index: int) -> DecoderLayer:
+def decoder_layer(llm: LanguageModel, index: int) -> DecoderLayer:
     """One of the layers, by its type."""
     return llm.model.layers[index]  # type: ignore[return-value]
 
@@ -86,7 +86,7 @@ def _fit(seen: Tensor, aims: Sequence[Tensor]) -> Tensor:
     return out
 
 
-def _write(llm: QwenDecoder, place: tuple[int, int], key: Tensor, value: Tensor, written: Tensor) -> None:
+def _write(llm: LanguageModel, place: tuple[int, int], key: Tensor, value: Tensor, written: Tensor) -> None:
     """A head whose query is constant: the tokens with the highest product with ``key`` win, and the mean of their
     products with ``value`` is written along ``written``. All three [hidden]."""
     layer, head = place

@@ -93,7 +93,7 @@ class HeardWords:
     def text(self, classes: list[int]) -> str:
         """Best path of CTC to words: repeats and blanks removed."""
         kept = [c for i, c in enumerate(classes) if c and (i == 0 or c != classes[i - 1])]
-        out: str = self.builder.tokenizer.decode([self.vocabulary[c] for c in kept]).strip()  # type: ignore[attr-defined]
+        out: str = self.builder.tokenizer.decode([self.vocabulary[c] for c in kept]).strip()
         return out
 
 
