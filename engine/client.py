@@ -33,6 +33,9 @@ MAX_REWIND_UNITS = 4
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
+MAX_CHAT_BYTES = 16 << 20
+"""Pictures, sounds and videos of one chat request together, encoded."""
+
 
 class EngineError(Exception):
     """A request that the engine refuses or could not finish.
@@ -66,6 +69,8 @@ class EngineInfo:
     """False for an engine that does not listen to the audio (the scripted one)."""
     sees: bool = True
     """False for a model without eyes: pictures do not reach it."""
+    speaks: bool = True
+    """False for a model without a voice: nobody can call it, it only chats."""
     note: str = ""
     """One sentence for the caller about what this model can and cannot do."""
     examples: tuple[str, ...] = ()
@@ -143,6 +148,61 @@ class Chunk:
     starts: Starts = ()
     """When pieces of the answer are spoken (:mod:`engine.spoken`): of the text that is new, and of any whose start is
     known better now. With ``pcm`` the starts of all that begins in it are final."""
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPart:
+    """One part of a chat message: ``text``, or the bytes of an encoded picture, sound or video (``data``)."""
+
+    kind: Literal["text", "picture", "sound", "video"]
+    text: str = ""
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[ChatPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A whole conversation that asks for one answer. None stands for what the checkpoint says."""
+
+    messages: tuple[ChatMessage, ...]
+    """A system message at most, first; the user's and the assistant's after it, the user's last."""
+    max_new_tokens: int = 1_024
+    temperature: float | None = None
+    """0 always takes the likeliest token."""
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Texts before which a written answer ends."""
+    speak: bool = False
+    voice: str = DEFAULT_VOICE
+    max_slices: int | None = None
+    """Cells that a picture may be cut into."""
+    max_frames: int = 32
+    """Pictures of a video, evenly spaced where one a second would be more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPiece:
+    """One piece of a chat's answer, in order. The first one says what was read, the last one has ``finish`` set."""
+
+    text: str = ""
+    pcm: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    """Mono at 24 kHz, following the pcm of the piece before."""
+    prompt_tokens: int = 0
+    """In the first piece: tokens of the conversation."""
+    grids: tuple[tuple[int, int], ...] = ()
+    """In the first piece: columns and rows that each picture was cut into, in the order of the messages; (1, 1) for one
+    that stayed whole. The frames of a video are pictures."""
+    tokens: int = 0
+    """In the last piece: tokens of the answer."""
     finish: FinishReason | None = None
 
 
@@ -227,6 +287,16 @@ class Engine(Protocol):
     async def open(self, options: SessionOptions) -> EngineSession:
         """Begin a session. Raises EngineError ``full``, ``engine_stalled`` or ``engine_restarting`` (retryable),
         ``bad_options`` or ``prompt_too_long``."""
+        ...
+
+    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+        """Answer a conversation, in the time that the calls leave: their units and answers go first, and chats share
+        what batches of theirs have room for. What an answer says does not depend on who else is served, as in a call.
+
+        Leaving the iterator early cancels the answer. Raises EngineError ``full`` (retryable) when as many chats wait
+        as may, ``bad_chat``, ``bad_media`` (a part that cannot be read, or that the model has no sense for),
+        ``chat_too_long`` (it does not fit into the context), ``engine_restarting`` or ``worker_lost`` (retryable).
+        """
         ...
 
     async def sessions(self) -> Collection[EngineSession]:

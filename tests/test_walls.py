@@ -63,7 +63,8 @@ def inside(name: str, *packages: str) -> bool:
         ("engine.model", ("engine.conversation", "engine.serving", "engine.chat", "engine.checkpoint")),
         ("engine.processing", ("engine.conversation", "engine.serving", "engine.chat", "engine.checkpoint")),
         ("engine.conversation", ("engine.serving", "engine.chat")),
-        ("engine.serving", ("engine.chat",)),
+        ("engine.chat.offline", ("engine.serving",)),
+        ("engine.chat.prompt", ("engine.serving",)),
     ],
 )
 def test_a_room_stays_behind_its_walls(room: str, forbidden: tuple[str, ...]) -> None:

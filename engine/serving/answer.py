@@ -5,32 +5,42 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Generic, Protocol, TypeVar
 
-from engine.client import Chunk, EngineError
+from engine.client import EngineError, FinishReason
 
 CHUNKS_AHEAD = 2
 """How many chunks an engine makes before the consumer takes the first of them (about 1 s of speech)."""
 
 
-class AnswerPipe:
+class _Finishing(Protocol):
+    @property
+    def finish(self) -> FinishReason | None: ...
+
+
+P = TypeVar("P", bound=_Finishing)
+"""What an answer comes in: the chunks of a call's, the pieces of a chat's."""
+
+
+class AnswerPipe(Generic[P]):
     """The engine's end: it pushes chunks, the last one with ``finish``, or the error that ends the answer."""
 
     def __init__(self) -> None:
-        self._items: deque[Chunk | EngineError] = deque()
+        self._items: deque[P | EngineError] = deque()
         self._arrived = asyncio.Event()
 
-    def push(self, item: Chunk | EngineError) -> None:
+    def push(self, item: P | EngineError) -> None:
         self._items.append(item)
         self._arrived.set()
 
-    async def pop(self) -> Chunk | EngineError:
+    async def pop(self) -> P | EngineError:
         while not self._items:
             self._arrived.clear()
             await self._arrived.wait()
         return self._items.popleft()
 
 
-class AnswerStream(AsyncIterator[Chunk]):
+class AnswerStream(AsyncIterator[P]):
     """The caller's end: the iterator that ``generate`` hands out. Both ends live on one event loop.
 
     ``taken`` is called for every chunk that the caller takes (the engine may make one more), ``left`` once when the
@@ -40,7 +50,7 @@ class AnswerStream(AsyncIterator[Chunk]):
 
     def __init__(
         self,
-        pipe: AnswerPipe,
+        pipe: AnswerPipe[P],
         taken: Callable[[], None],
         left: Callable[[], None],
         *,
@@ -57,10 +67,10 @@ class AnswerStream(AsyncIterator[Chunk]):
         self._excused = excused
         self._over = False
 
-    def __aiter__(self) -> AnswerStream:
+    def __aiter__(self) -> AnswerStream[P]:
         return self
 
-    async def __anext__(self) -> Chunk:
+    async def __anext__(self) -> P:
         if self._over:
             raise StopAsyncIteration
         try:
@@ -87,3 +97,10 @@ class AnswerStream(AsyncIterator[Chunk]):
     def __del__(self) -> None:
         if not self._over and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._left)
+
+
+def refused(error: EngineError) -> AnswerStream[P]:
+    """An answer that fails before it begins."""
+    pipe: AnswerPipe[P] = AnswerPipe()
+    pipe.push(error)
+    return AnswerStream(pipe, lambda: None, lambda: None)

@@ -7,7 +7,16 @@ from typing import get_args, get_type_hints
 import numpy as np
 from PIL import Image
 
-from engine.client import INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions, Unit
+from engine.client import (
+    INPUT_RATE,
+    MAX_CHAT_BYTES,
+    UNIT_SAMPLES,
+    ChatRequest,
+    EngineError,
+    EngineInfo,
+    SessionOptions,
+    Unit,
+)
 from engine.errors import MediaError
 from engine.media.picture import open_picture
 
@@ -16,6 +25,7 @@ MAX_FRAME_PIXELS = 32_000_000
 MAX_TEXT_CHARS = 8_000
 MAX_PROMPT_CHARS = 8_000
 MAX_NEW_TOKENS = 4_096
+MAX_CHAT_CHARS = 400_000
 FRAME_FORMATS = ("JPEG", "PNG")
 
 
@@ -35,6 +45,37 @@ def check_options(options: SessionOptions, info: EngineInfo) -> None:
         raise EngineError(
             "bad_options", f"max_new_tokens is {options.max_new_tokens}; use a number from 1 to {MAX_NEW_TOKENS}."
         )
+
+
+def check_chat(request: ChatRequest, info: EngineInfo) -> None:
+    """Raise EngineError ``bad_chat`` or ``bad_media`` if the engine that ``info`` describes cannot be asked so."""
+    roles = [message.role for message in request.messages]
+    if not roles or roles[-1] != "user" or "system" in roles[1:]:
+        raise _bad_chat("the messages must end with one of the user's, and a system message can only be the first")
+    parts = [part for message in request.messages for part in message.parts]
+    if any(not message.parts for message in request.messages):
+        raise _bad_chat("a message has no content")
+    for kind, able, sense in (
+        ("picture", info.sees, "eyes"),
+        ("video", info.sees, "eyes"),
+        ("sound", info.hears, "ears"),
+    ):
+        if not able and any(part.kind == kind for part in parts):
+            raise EngineError("bad_media", f"The model {info.name} has no {sense}; leave the {kind} out.")
+    if sum(len(part.data) for part in parts) > MAX_CHAT_BYTES:
+        raise EngineError(
+            "bad_media", f"Pictures, sounds and videos take more than {MAX_CHAT_BYTES >> 20} MB; use less."
+        )
+    if sum(len(part.text) for part in parts) > MAX_CHAT_CHARS:
+        raise EngineError("chat_too_long", f"The texts have more than {MAX_CHAT_CHARS:,} characters; shorten them.")
+    if request.speak and not info.speaks:
+        raise _bad_chat(f"the model {info.name} has no voice; ask for text only")
+    if request.speak and request.voice not in info.voices:
+        raise _bad_chat(f"the voice {request.voice!r} is unknown; use {_either(info.voices)}")
+    if request.speak and any(request.stop):
+        raise _bad_chat("texts to stop at go with written answers only")
+    if not 1 <= request.max_new_tokens <= MAX_NEW_TOKENS:
+        raise _bad_chat(f"max_new_tokens is {request.max_new_tokens}; use a number from 1 to {MAX_NEW_TOKENS}")
 
 
 def check_rewind(units: int, fed: int) -> None:
@@ -70,6 +111,19 @@ def decode_frame(data: bytes) -> Image.Image:
         return open_picture(data, "the frame", FRAME_FORMATS, MAX_FRAME_PIXELS)
     except MediaError as error:
         raise _bad(str(error)) from None
+
+
+def check_picture(data: bytes) -> tuple[int, int]:
+    """The grid of a picture that nobody cuts. Raises EngineError ``bad_media`` when it is none."""
+    try:
+        open_picture(data)
+    except MediaError as error:
+        raise EngineError("bad_media", f"The picture {error.fault}; {error.remedy}.") from None
+    return 1, 1
+
+
+def _bad_chat(cause: str) -> EngineError:
+    return EngineError("bad_chat", f"The request is refused: {cause}.")
 
 
 def _bad(cause: str) -> EngineError:

@@ -27,7 +27,7 @@ class ServedAnswer:
     """Of the session's answers, from 1."""
     asked: float = 0.0
     """When, on the scheduler's clock."""
-    pipe: AnswerPipe = field(default_factory=AnswerPipe)
+    pipe: AnswerPipe[Chunk] = field(default_factory=AnswerPipe)
     job: Job | None = None
     live: LiveAnswer | None = None
     """Set when it begins."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
-from engine.client import DEFAULT_VOICE, INPUT_RATE, UNIT_SAMPLES, EngineError, EngineInfo, SessionOptions
+from engine.client import (
+    DEFAULT_VOICE,
+    INPUT_RATE,
+    UNIT_SAMPLES,
+    ChatPiece,
+    ChatRequest,
+    EngineError,
+    EngineInfo,
+    SessionOptions,
+)
 from engine.config_reader import Reader, read_json
 from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
@@ -29,7 +39,10 @@ from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
 from engine.processing.prompts import UNIT, Message, Part, TypedText, get_sys_prompt
-from engine.serving.checks import MAX_PROMPT_CHARS, check_options
+from engine.serving.answer import refused
+from engine.serving.chat_queue import MAX_CHATS
+from engine.serving.checks import MAX_PROMPT_CHARS, check_chat, check_options
+from engine.serving.live_chat import LiveChats
 from engine.serving.live_session import LiveSession, Runtime, room_of
 from engine.serving.policy import ByDeadline, Limits
 from engine.serving.scheduler import Scheduler
@@ -54,6 +67,7 @@ class LiveEngine:
         self._voices: dict[str, Path] = {}
         self._told = ""
         self._runtime: Runtime | None = None
+        self._chats: LiveChats | None = None
 
     async def start(self) -> EngineInfo:
         if self._info is not None:
@@ -71,6 +85,7 @@ class LiveEngine:
         if not loaded.voices:
             self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
         self._told = read_text(directory / "prompt.txt", MAX_PROMPT_CHARS)
+        self._chats = LiveChats(self._runtime, self._prompt, self._told)
         self._info = EngineInfo(
             name="mini" if directory == MINI else directory.resolve().name,
             trained=loaded.trained,
@@ -107,6 +122,15 @@ class LiveEngine:
         self._sessions.add(session)
         return session
 
+    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+        try:
+            if self._info is None or self._chats is None:
+                raise EngineError("not_started", "The engine is not running; start it first.")
+            check_chat(request, self._info)
+        except EngineError as error:
+            return refused(error)
+        return self._chats.ask(request)
+
     async def sessions(self) -> tuple[LiveSession, ...]:
         return tuple(self._sessions)
 
@@ -114,6 +138,8 @@ class LiveEngine:
         self._info = None
         for session in list(self._sessions):
             await session.close()
+        if self._chats is not None:
+            self._chats.close()
         if runtime := self._runtime:
             self._runtime = None
             if not await asyncio.to_thread(runtime.scheduler.stop, STOP_S):
@@ -138,7 +164,7 @@ class LiveEngine:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
         context = min(self._spec.context, loaded.config.llm.max_positions)
         window = WindowOptions(high=context, low=context * 3 // 4)
-        sessions, rows = self._spec.max_sessions, shared_rows(self._spec, loaded)
+        sessions, rows = self._spec.max_sessions + MAX_CHATS, shared_rows(self._spec, loaded)
         stream = StreamingModel(loaded, sessions=sessions, context=context, window=window, rows=rows)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)

@@ -212,7 +212,7 @@ class LiveSession:
         yield from self._stream.feed(self._state, prepared.result())
 
     def _begun(self, error: Exception | None) -> None:
-        self._failed = None if error is None else _refusal(error)
+        self._failed = None if error is None else refusal(error)
 
     def _memory(self) -> SessionState:
         if self._state is None or self._failed is not None:
@@ -264,7 +264,7 @@ class LiveSession:
             finish: FinishReason = answer.live.finish if answer.live and answer.complete else "cancelled"
             end = Chunk(answer.epoch, answer.pushed, finish=finish)
         else:
-            end = _refusal(error)
+            end = refusal(error)
         self._loop.call_soon_threadsafe(self._answers.remove, answer)
         self._loop.call_soon_threadsafe(answer.pipe.push, end)
 
@@ -346,10 +346,10 @@ def _resolve(done: asyncio.Future[T], made: list[T], error: Exception | None) ->
     if error is None:
         done.set_result(made[0])
     else:
-        done.set_exception(_refusal(error))
+        done.set_exception(refusal(error))
 
 
-def _refusal(error: Exception) -> EngineError:
+def refusal(error: Exception) -> EngineError:
     """What the caller is told about a request that came to nothing."""
     if isinstance(error, EngineError):
         return error

@@ -80,7 +80,7 @@ class PendingAnswer:
     """An answer until its last chunk has come. Made again, it goes on behind the chunks that have come."""
 
     def __init__(self, owner: Owner, entry: Answered) -> None:
-        self.pipe = AnswerPipe()
+        self.pipe: AnswerPipe[Chunk] = AnswerPipe()
         self.entry = entry
         self._owner = owner
         self._came: list[Chunk] = []

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from functools import partial
 
-from engine.client import EngineError, EngineInfo, SessionOptions
+from engine.client import ChatPiece, ChatRequest, EngineError, EngineInfo, SessionOptions
+from engine.serving.answer import AnswerPipe, AnswerStream, refused
+from engine.serving.checks import check_chat
 from engine.serving.process_session import ProcessSession, restarting
 from engine.serving.wire import revive
-from engine.serving.worker_process import WorkerProcess
+from engine.serving.worker_process import WorkerProcess, stalled
 from engine.spec import EngineSpec
 
 FIRST_RESTART_S = 0.5
@@ -21,6 +25,10 @@ LONGEST_RESTART_S = 30.0
 
 MAX_FAILED_STARTS = 3
 """After so many in a row sessions are given up. The engine itself is tried again for new ones."""
+
+CHAT_CREDIT = 16
+CHAT_DEADLINE_S = 600.0
+"""How long the next piece of a chat may take: others are before it, and calls before all of them."""
 
 log = logging.getLogger("engine")
 
@@ -63,6 +71,20 @@ class ProcessEngine:
         session = self._session(worker, number)
         session.options = options
         return session
+
+    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+        """A chat does not outlive its worker: who asked has all that it takes to ask again."""
+        try:
+            worker = self._ready()
+            if (info := self.info) is None:
+                raise stalled()
+            check_chat(request, info)
+        except EngineError as error:
+            return refused(error)
+        pipe: AnswerPipe[ChatPiece] = AnswerPipe()
+        number = worker.chat(pipe.push, request, CHAT_CREDIT)
+        take, leave = partial(worker.credit, number), partial(worker.leave, number)
+        return AnswerStream(pipe, take, leave, deadline_s=CHAT_DEADLINE_S)
 
     async def sessions(self) -> tuple[ProcessSession, ...]:
         """Raises EngineError while the worker is away: nobody knows then."""

@@ -21,6 +21,8 @@ from engine.client import (
     INPUT_RATE,
     MAX_REWIND_UNITS,
     OUTPUT_RATE,
+    ChatPiece,
+    ChatRequest,
     Chunk,
     EngineError,
     EngineInfo,
@@ -29,10 +31,11 @@ from engine.client import (
     SessionOptions,
     Unit,
 )
-from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream
-from engine.serving.checks import check_options, check_rewind, check_unit, decode_frame
+from engine.serving.answer import CHUNKS_AHEAD, AnswerPipe, AnswerStream, refused
+from engine.serving.checks import check_chat, check_options, check_rewind, check_unit, decode_frame
 from engine.serving.melody import Spoken, speak
 from engine.serving.room import Room
+from engine.serving.scripted_chat import ScriptedChats
 from engine.spoken import SpokenText, Starts
 
 CONTEXT_LIMIT = 8_192
@@ -101,6 +104,7 @@ class ScriptedEngine:
         self._max_sessions = max_sessions
         self._sessions: set[ScriptedSession] = set()
         self._info: EngineInfo | None = None
+        self._chats = ScriptedChats(self._script.answers or DEFAULT_ANSWERS[1:], self._script.chunk_s)
 
     async def start(self) -> EngineInfo:
         self._info = EngineInfo(
@@ -137,12 +141,22 @@ class ScriptedEngine:
         self._sessions.add(session)
         return session
 
+    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+        try:
+            if self._info is None:
+                raise EngineError("not_started", "The engine is not running; start it first.")
+            check_chat(request, self._info)
+        except EngineError as error:
+            return refused(error)
+        return self._chats.ask(request)
+
     async def sessions(self) -> tuple[ScriptedSession, ...]:
         return tuple(self._sessions)
 
     async def stop(self) -> None:
         for session in list(self._sessions):
             await session.close()
+        self._chats.close()
         self._info = None
 
 
@@ -176,7 +190,7 @@ class _ScriptedAnswer:
     """One running or waiting answer, from the engine's side."""
 
     epoch: int
-    pipe: AnswerPipe = field(default_factory=AnswerPipe)
+    pipe: AnswerPipe[Chunk] = field(default_factory=AnswerPipe)
     cancelled: bool = False
     credit: int = CHUNKS_AHEAD
     wake: asyncio.Event = field(default_factory=asyncio.Event)

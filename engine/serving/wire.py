@@ -15,11 +15,21 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.client import Chunk, EngineError, EngineInfo, Unit
+from engine.client import (
+    MAX_CHAT_BYTES,
+    ChatMessage,
+    ChatPart,
+    ChatPiece,
+    ChatRequest,
+    Chunk,
+    EngineError,
+    EngineInfo,
+    Unit,
+)
 from engine.spoken import Starts
 
-MAX_FRAME = 16 << 20
-"""Largest frame in bytes: a unit with the largest picture fits twice."""
+MAX_FRAME = MAX_CHAT_BYTES + (4 << 20)
+"""Largest frame in bytes: the largest chat, or a unit with the largest picture twice."""
 
 Message = dict[str, Any]
 T = TypeVar("T")
@@ -90,15 +100,25 @@ def revive(kind: type[T], message: Any) -> T:
         raise WireError(f"{kind.__name__} has unknown fields {sorted(set(message) - known)}")
     values = dict(message)
     try:
-        for name in {Unit: ("audio",), Chunk: ("pcm",)}.get(kind, ()):
+        for name in {Unit: ("audio",), Chunk: ("pcm",), ChatPiece: ("pcm",)}.get(kind, ()):
             values[name] = np.frombuffer(values[name], "<i2").astype(np.int16)
         if kind is Chunk:
             values["starts"] = revive_starts(values["starts"])
+        if kind is ChatPiece:
+            values["grids"] = tuple((int(columns), int(rows)) for columns, rows in values["grids"])
+        if kind is ChatRequest:
+            values["messages"] = tuple(_message(item) for item in values["messages"])
+            values["stop"] = tuple(values["stop"])
         if kind is EngineInfo:
             values |= {name: tuple(values[name]) for name in ("voices", "examples")}
         return kind(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"{kind.__name__} is damaged: {error}") from None
+
+
+def _message(message: Any) -> ChatMessage:
+    """Raises KeyError, TypeError or WireError."""
+    return ChatMessage(message["role"], tuple(revive(ChatPart, part) for part in message["parts"]))
 
 
 def revive_starts(pairs: Any) -> Starts:

@@ -12,11 +12,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.client import Engine, EngineError, EngineSession, SessionOptions, Unit
+from engine.client import ChatPiece, ChatRequest, Chunk, Engine, EngineError, EngineSession, SessionOptions, Unit
 from engine.serving.answer import AnswerStream
 from engine.serving.factory import create_engine
 from engine.serving.wire import Link, Message, WireError, error_to_wire, plain, revive, revive_starts
@@ -29,6 +29,7 @@ OPS = (
     "ping",
     "start",
     "open",
+    "chat",
     "sessions",
     "prefill",
     "check_text",
@@ -49,7 +50,7 @@ log = logging.getLogger("engine.serving.worker")
 class _RelayedAnswer:
     """One answer on its way to the parent: a chunk is sent while the parent has credit for it."""
 
-    stream: AnswerStream
+    stream: AnswerStream[Chunk] | AnswerStream[ChatPiece]
     credit: asyncio.Semaphore
 
 
@@ -83,6 +84,9 @@ class EngineHost:
             self._reply(number, self._start(revive(EngineSpec, message["spec"])))
         elif op == "open":
             self._reply(number, self._open(number, revive(SessionOptions, message["options"])))
+        elif op == "chat":
+            assert self._engine is not None
+            self._relay(number, self._engine.chat(revive(ChatRequest, message["request"])), message["credit"])
         elif op == "sessions":
             self._link.send({"id": number, "ok": list(self._sessions)})
         elif op == "credit":
@@ -111,10 +115,12 @@ class EngineHost:
             starts = revive_starts(message["starts"])
             self._reply(number, session.remember(message["text"], message["samples"], starts))
         elif op == "generate":
-            stream = session.generate(message["epoch"])
-            assert isinstance(stream, AnswerStream)
-            self._answers[number] = _RelayedAnswer(stream, asyncio.Semaphore(message["credit"]))
-            self._spawn(self._generate(number, self._answers[number]))
+            self._relay(number, session.generate(message["epoch"]), message["credit"])
+
+    def _relay(self, number: int, stream: AsyncIterator[Chunk] | AsyncIterator[ChatPiece], credit: int) -> None:
+        assert isinstance(stream, AnswerStream)
+        self._answers[number] = _RelayedAnswer(stream, asyncio.Semaphore(credit))
+        self._spawn(self._generate(number, self._answers[number]))
 
     async def _start(self, spec: EngineSpec) -> Message:
         threads = spec.threads or max(1, (os.cpu_count() or 2) - 1)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.client import Chunk, EngineError, SessionOptions
+from engine.client import ChatPiece, ChatRequest, Chunk, EngineError, SessionOptions
 from engine.serving.heartbeat import Heartbeat
 from engine.serving.wire import Link, Message, WireError, error_from_wire, plain, revive
 from engine.spec import EngineSpec
@@ -40,6 +40,8 @@ log = logging.getLogger("engine")
 Sink = Callable[[Chunk | EngineError], None]
 """Takes an answer's chunks, and the error that ends it."""
 
+ChatSink = Callable[[ChatPiece | EngineError], None]
+
 
 class WorkerProcess:
     """Make one with :meth:`spawn`. Every method belongs on the event loop."""
@@ -59,7 +61,7 @@ class WorkerProcess:
         self._on_change = on_change
         self._next = 0
         self._requests: dict[int, asyncio.Future[Any]] = {}
-        self._answers: dict[int, Sink] = {}
+        self._answers: dict[int, tuple[type[Any], Callable[[Any], None]]] = {}  # what they come in, and who takes it
         self._opening: set[int] = set()
         self._given_up = ""
         self._loop = asyncio.get_running_loop()
@@ -161,12 +163,19 @@ class WorkerProcess:
 
     def answer(self, sink: Sink, **fields: Any) -> int:
         """Ask for an answer, whose chunks go into ``sink``; its number is for :meth:`credit` and :meth:`leave`."""
+        return self._stream("generate", Chunk, sink, **fields)
+
+    def chat(self, sink: ChatSink, request: ChatRequest, credit: int) -> int:
+        """Ask for a chat's answer, as with :meth:`answer`; ``credit`` pieces may be made before the first is taken."""
+        return self._stream("chat", ChatPiece, sink, request=plain(request), credit=credit)
+
+    def _stream(self, op: str, kind: type[Any], sink: Callable[[Any], None], **fields: Any) -> int:
         number = self._number()
         if self.lost:
             sink(self.lost)
         else:
-            self._answers[number] = sink
-            self._link.send({"op": "generate", "id": number, **fields})
+            self._answers[number] = kind, sink
+            self._link.send({"op": op, "id": number, **fields})
         return number
 
     def credit(self, number: int) -> None:
@@ -215,7 +224,7 @@ class WorkerProcess:
         for future in list(self._requests.values()):
             _fail(future, self.lost)
         answers, self._answers = self._answers, {}
-        for sink in answers.values():
+        for _, sink in answers.values():
             sink(self.lost)
 
     async def _give_up_when_hung(self) -> None:
@@ -242,13 +251,13 @@ class WorkerProcess:
         if number == HEARTBEAT:
             self._heartbeat.busy_s = float(message["ok"])
         elif "chunk" in message:
-            if sink := self._answers.get(number):
-                chunk = revive(Chunk, message["chunk"])
+            if answer := self._answers.get(number):
+                chunk = revive(answer[0], message["chunk"])
                 if chunk.finish is not None:
                     del self._answers[number]
-                sink(chunk)
-        elif sink := self._answers.pop(number, None):
-            sink(error_from_wire(message["error"]))
+                answer[1](chunk)
+        elif answer := self._answers.pop(number, None):
+            answer[1](error_from_wire(message["error"]))
         elif (future := self._requests.get(number)) and not future.done():
             if "error" in message:
                 _fail(future, error_from_wire(message["error"]))
