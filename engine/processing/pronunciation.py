@@ -27,7 +27,7 @@ PHONES = tuple(text.translate(WIDE) for text in (*(s + v for v in VOWELS for s i
 WEAK = {
     "a": "ɐ", "an": "ɐn", "the": "ðə", "to": "tə", "i": "ˌI", "and": "ænd", "of": "ʌv", "in": "ɪn", "is": "ɪz",
     "ok": "ˌOkˈA", "okay": "ˌOkˈA", "mr": "mˈɪstəɹ", "mrs": "mˈɪsᵻz", "ms": "mˈɪz", "dr": "dˈɑktəɹ", "st": "sˈAnt",
-    "vs": "vˈɜɹsəs", "etc": "ɛtsˈɛTəɹə", "qwen": "kwˈɛn",
+    "ay": "ˈA", "vs": "vˈɜɹsəs", "etc": "ɛtsˈɛTəɹə", "qwen": "kwˈɛn",
 }  # fmt: skip
 """Words as they are said inside a sentence."""
 
@@ -76,8 +76,12 @@ class Pronunciation:
 
     def __call__(self, text: str) -> str:
         """``text`` as phones and the marks ``, . ? !``; all else that it holds is left out."""
+        return "".join(self.tokens(text))
+
+    def tokens(self, text: str) -> list[str]:
+        """The same word by word and mark by mark."""
         plain = SPELLING.sub("ay", read_aloud(text.translate(_STAND_FOR)))
-        return "".join(self._cached(token) if token[0].isascii() else token for token in _TOKEN.findall(plain))
+        return [self._cached(token) if token[0].isascii() else token for token in _TOKEN.findall(plain)]
 
     def knows(self, word: str) -> bool:
         """Whether a word in lower case is pronounced without guessing from its letters."""
@@ -115,8 +119,7 @@ class Pronunciation:
         return None
 
     def _letters(self, word: str) -> str:
-        names = [self._lexicon.get(NAMES_OF_LETTERS.get(letter, letter), "") for letter in word]
-        return "".join(names)
+        return "".join(NAMES_OF_LETTERS.get(letter) or self._lexicon.get(letter, "") for letter in word)
 
     def _guess(self, word: str) -> str:
         if len(word) == 1 or not re.search("[aeiouy]", word):
@@ -136,7 +139,8 @@ class Pronunciation:
         return sounds if stressed is None else f"{sounds[: stressed.start()]}ˈ{sounds[stressed.start() :]}"
 
 
-NAMES_OF_LETTERS = {"a": "ay", "i": "eye", "w": "doubleyou"}
+NAMES_OF_LETTERS = {"a": "ˈA", "i": "ˈI"}
+"""Of the letters that are words."""
 WORDS_IN_CAPITALS = frozenset((
     "a", "i", "am", "an", "and", "any", "are", "as", "ask", "at", "be", "big", "but", "buy", "by", "can", "did", "do",
     "for", "get", "go", "had", "has", "he", "her", "him", "his", "how", "if", "in", "is", "it", "its", "let", "may",

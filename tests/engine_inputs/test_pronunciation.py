@@ -39,6 +39,7 @@ def wide(phones: str) -> str:
         ("a b", "ˈAbˈi"),
         ("a cat", "ɐkˈæt"),
         ("TV", "tˈivˈi"),
+        ("TVA", "tˈivˈiˈA"),
         ("party", "pˈɑɹTi"),
         ("7 cats — 2 dogs!", "sˈɛvənkˈæts,tˈudˈɔɡz!"),
         ("blick", "blˈɪk"),

@@ -1,0 +1,1 @@
+"""A voice for any English sentence: what small speaks with. Learned from a neural synthesizer, hibari."""
