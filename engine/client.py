@@ -206,6 +206,18 @@ class ChatPiece:
     finish: FinishReason | None = None
 
 
+class ChatStream(Protocol):
+    """The pieces of a chat's answer, each as soon as it is there."""
+
+    def __aiter__(self) -> AsyncIterator[ChatPiece]: ...
+
+    async def __anext__(self) -> ChatPiece: ...
+
+    async def aclose(self) -> None:
+        """Leave the answer, which is then cancelled. After its end, nothing."""
+        ...
+
+
 class EngineSession(Protocol):
     """What the model remembers of one call. Requests of one session are carried out in the order they were made,
     except :meth:`cancel`, which overtakes."""
@@ -289,7 +301,7 @@ class Engine(Protocol):
         ``bad_options`` or ``prompt_too_long``."""
         ...
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def chat(self, request: ChatRequest) -> ChatStream:
         """Answer a conversation, in the time that the calls leave: their units and answers go first, and chats share
         what batches of theirs have room for. What an answer says does not depend on who else is served, as in a call.
 

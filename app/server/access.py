@@ -32,12 +32,18 @@ OPEN = ("/", "/health", "/help", "/ca.pem", "/ca.crt", "/api/key", "/static/{nam
 The files of ``/static/`` hold nothing of a call, and the open pages need them."""
 
 
+PROGRAMS = "/v1/"
+"""Where programs come, which know no cookies."""
+
+
 class Access:
     """The key of a server, and who has shown it."""
 
-    def __init__(self, key: str, port: int) -> None:
-        """``key``: the text of the option, or ``auto`` for one that is made here: 59 bits in twelve letters."""
+    def __init__(self, key: str, port: int, api_key: str = "") -> None:
+        """``key``: the text of the option, or ``auto`` for one that is made here: 59 bits in twelve letters.
+        ``api_key`` is what programs show for :data:`PROGRAMS`; without one, ``key``."""
         self.key = _normal(key if key != "auto" else _made_up())
+        self._api_key = api_key or self.key
         self._cookie = f"__Host-omni-call-{port}"
         self._ticket = secrets.token_urlsafe(32)
         self._tries = RateLimiter(TRIES_PER_MINUTE)
@@ -51,18 +57,31 @@ class Access:
         """Whether a request comes from somebody who has shown the key."""
         return _same(request.cookies.get(self._cookie, ""), self._ticket)
 
+    def check_program(self, request: web.Request) -> None:
+        """Let a program in that shows its key as a bearer token, and whoever has shown the key. Raises RequestError
+        ``key_missing``, ``key_wrong``, or ``rate_limited`` after too many wrong ones."""
+        if self.has(request):
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise RequestError("key_missing", "This server asks for a key: send it as Authorization: Bearer KEY.")
+        self._try(token.strip(), self._api_key, request.remote or "")
+
     def enter(self, key: str, address: str) -> web.Response:
         """204 with the cookie. Raises RequestError ``key_wrong``, or ``rate_limited`` after too many wrong ones."""
-        if wait_s := self._tries.wait_s(address):
-            raise RequestError("rate_limited", f"Too many wrong keys; try again in {wait_s:.0f} s.", retry_after=wait_s)
-        if not _same(_normal(key), self.key):
-            self._tries.take(address)
-            raise RequestError("key_wrong", "This is not the key. Look at the link that the server printed last.")
+        self._try(_normal(key), self.key, address)
         response = web.Response(status=204)
         response.set_cookie(
             self._cookie, self._ticket, max_age=COOKIE_S, path="/", secure=True, httponly=True, samesite="Strict"
         )
         return response
+
+    def _try(self, shown: str, key: str, address: str) -> None:
+        if wait_s := self._tries.wait_s(address):
+            raise RequestError("rate_limited", f"Too many wrong keys; try again in {wait_s:.0f} s.", retry_after=wait_s)
+        if not _same(shown, key):
+            self._tries.take(address)
+            raise RequestError("key_wrong", "This is not the key. Look at the link that the server printed last.")
 
 
 ACCESS: web.AppKey[Access | None] = web.AppKey("access")
@@ -106,7 +125,10 @@ async def behind_the_key(request: web.Request, handler: Handler) -> web.StreamRe
     """Nothing but the key page and what is :data:`OPEN` is answered to somebody without the key, not even whether a
     path is known."""
     resource = request.match_info.route.resource
-    if resource is None or resource.canonical not in OPEN:
+    if request.path.startswith(PROGRAMS):
+        if (door := request.app[ACCESS]) is not None:
+            door.check_program(request)
+    elif resource is None or resource.canonical not in OPEN:
         require_key(request)
     return await handler(request)
 

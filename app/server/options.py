@@ -75,6 +75,12 @@ def _key(text: str) -> str:
     return text
 
 
+def _secret(text: str) -> str:
+    if len(text) < 8 or not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("must be at least 8 characters of ASCII, without spaces")
+    return text
+
+
 SMALL = "small"
 """The model that is assembled on this machine."""
 
@@ -106,6 +112,8 @@ class ServerOptions:
     quantize: str = _option("auto", str, "quantization of the language model: auto, none, int8 or int4")
     script: str = _option("", str, "JSON file with the answers of the scripted engine")
     key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")
+    api_key: str = _option("", _secret, "key that programs show for /v1/ as a bearer token; KEY when not set")
+    remote_urls: str = _option("off", _one_of("off", "on"), "whether /v1/ fetches what a request links: off or on")
     max_calls: int = _option(8, _whole(1, 1000), "calls at the same time; further callers queue")
     max_call_s: int = _option(0, _whole(0, 604_800), "seconds after which a call ends, announced before; 0 is no limit")
     idle_end_s: int | None = _option(

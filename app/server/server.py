@@ -20,6 +20,7 @@ from aiortc import RTCIceServer
 
 from app.call.config import CallConfig
 from app.errors import StartError
+from app.openai import routes as chat_api
 from app.replay.record import Recordings
 from app.server import access, api, connections, pages
 from app.server.access import Access
@@ -55,7 +56,8 @@ class Server:
         self.options = options
         self.engine = engine
         self.port = options.port
-        self.access = Access(options.key, options.port) if options.key else None
+        key = options.key or options.api_key  # who asks programs for a key does not leave the pages open
+        self.access = Access(key, options.port, options.api_key) if key else None
         self._begun = time.monotonic()
         self._was_ready = False
         self._ice_servers = ice_servers(options)
@@ -86,14 +88,18 @@ class Server:
     async def listen(self, certificates: Certificates | None) -> None:
         """Answer HTTP from now on (TLS with ``certificates``). Raises StartError if the port cannot be had."""
         app = web.Application(
-            client_max_size=api.MAX_BODY_BYTES, middlewares=[api.errors_as_json, access.behind_the_key]
+            client_max_size=api.MAX_BODY_BYTES,
+            middlewares=[api.errors_as_json, chat_api.errors_in_form, access.behind_the_key],
         )
         app[access.ACCESS] = self.access
         app[api.REGISTRY] = self.registry
         app[api.LIMITER] = RateLimiter(self.options.offers_per_minute)
         app[api.CANDIDATE_LIMITER] = RateLimiter(api.CANDIDATES_PER_MINUTE)
         app[api.READY] = self.readiness
-        app.add_routes([*api.routes, *access.routes])
+        app[chat_api.CHAT_API] = chat_api.ChatApi(
+            self.engine, begun=int(time.time()), remote=self.options.remote_urls == "on"
+        )
+        app.add_routes([*api.routes, *access.routes, *chat_api.routes])
         pages.add_pages(app, certificates.ca if certificates else None, self.origins)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -153,6 +159,7 @@ class Server:
                 "context_limit": info.context_limit,
                 "hears": info.hears,
                 "sees": info.sees,
+                "speaks": info.speaks,
                 "voices": list(info.voices),
                 "note": info.note,
                 "examples": list(info.examples),

@@ -7,7 +7,7 @@ so small that a call never waits for long behind one. It has a session's memory 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +17,7 @@ from engine.chat.hearing import hear_words
 from engine.chat.offline import Chat, ChatOptions
 from engine.chat.prompt import ChatPrompt
 from engine.chat.stops import StopTexts
-from engine.client import ChatPiece, ChatRequest, EngineError, SessionOptions
+from engine.client import ChatPiece, ChatRequest, ChatStream, EngineError, SessionOptions
 from engine.conversation.reading import Reading
 from engine.conversation.sampling import TextSampling
 from engine.conversation.speech import SpeechChunk
@@ -60,7 +60,7 @@ class LiveChats:
         self._thread = ThreadPoolExecutor(1, "chat")  # not the calls': a long video would keep a unit waiting
         self._queue: ChatQueue[_ServedChat] = ChatQueue(self._start)
 
-    def ask(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def ask(self, request: ChatRequest) -> ChatStream:
         """See :meth:`engine.client.Engine.chat`."""
         chat = _ServedChat(request)
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from engine.client import (
     DEFAULT_VOICE,
     INPUT_RATE,
     UNIT_SAMPLES,
-    ChatPiece,
     ChatRequest,
+    ChatStream,
     EngineError,
     EngineInfo,
     SessionOptions,
@@ -122,7 +121,7 @@ class LiveEngine:
         self._sessions.add(session)
         return session
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def chat(self, request: ChatRequest) -> ChatStream:
         try:
             if self._info is None or self._chats is None:
                 raise EngineError("not_started", "The engine is not running; start it first.")

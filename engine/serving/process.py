@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from functools import partial
 
-from engine.client import ChatPiece, ChatRequest, EngineError, EngineInfo, SessionOptions
+from engine.client import ChatPiece, ChatRequest, ChatStream, EngineError, EngineInfo, SessionOptions
 from engine.serving.answer import AnswerPipe, AnswerStream, refused
 from engine.serving.checks import check_chat
 from engine.serving.process_session import ProcessSession, restarting
@@ -72,7 +71,7 @@ class ProcessEngine:
         session.options = options
         return session
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def chat(self, request: ChatRequest) -> ChatStream:
         """A chat does not outlive its worker: who asked has all that it takes to ask again."""
         try:
             worker = self._ready()

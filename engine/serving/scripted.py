@@ -21,8 +21,8 @@ from engine.client import (
     INPUT_RATE,
     MAX_REWIND_UNITS,
     OUTPUT_RATE,
-    ChatPiece,
     ChatRequest,
+    ChatStream,
     Chunk,
     EngineError,
     EngineInfo,
@@ -141,7 +141,7 @@ class ScriptedEngine:
         self._sessions.add(session)
         return session
 
-    def chat(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def chat(self, request: ChatRequest) -> ChatStream:
         try:
             if self._info is None:
                 raise EngineError("not_started", "The engine is not running; start it first.")

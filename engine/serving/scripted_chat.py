@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from engine.client import ChatPart, ChatPiece, ChatRequest, EngineError, FinishReason
+from engine.client import ChatPart, ChatPiece, ChatRequest, ChatStream, EngineError, FinishReason
 from engine.serving.answer import AnswerPipe, AnswerStream, refused
 from engine.serving.chat_queue import ChatQueue
 from engine.serving.checks import check_picture
@@ -31,7 +31,7 @@ class ScriptedChats:
         self._answers, self._piece_s = answers, piece_s
         self._queue: ChatQueue[_ScriptedChat] = ChatQueue(self._start)
 
-    def ask(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    def ask(self, request: ChatRequest) -> ChatStream:
         """See :meth:`engine.client.Engine.chat`."""
         chat = _ScriptedChat(request)
         try:

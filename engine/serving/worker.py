@@ -16,7 +16,17 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.client import ChatPiece, ChatRequest, Chunk, Engine, EngineError, EngineSession, SessionOptions, Unit
+from engine.client import (
+    ChatPiece,
+    ChatRequest,
+    ChatStream,
+    Chunk,
+    Engine,
+    EngineError,
+    EngineSession,
+    SessionOptions,
+    Unit,
+)
 from engine.serving.answer import AnswerStream
 from engine.serving.factory import create_engine
 from engine.serving.wire import Link, Message, WireError, error_to_wire, plain, revive, revive_starts
@@ -117,7 +127,7 @@ class EngineHost:
         elif op == "generate":
             self._relay(number, session.generate(message["epoch"]), message["credit"])
 
-    def _relay(self, number: int, stream: AsyncIterator[Chunk] | AsyncIterator[ChatPiece], credit: int) -> None:
+    def _relay(self, number: int, stream: AsyncIterator[Chunk] | ChatStream, credit: int) -> None:
         assert isinstance(stream, AnswerStream)
         self._answers[number] = _RelayedAnswer(stream, asyncio.Semaphore(credit))
         self._spawn(self._generate(number, self._answers[number]))

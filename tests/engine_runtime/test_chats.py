@@ -136,7 +136,7 @@ async def test_so_many_chats_wait_and_no_more(engine: Engine, spec: EngineSpec) 
     waiting = [engine.chat(question()) for _ in range(MAX_WAITING_CHATS)]
     error = await refusal(engine, question())
     assert (error.code, error.retryable) == ("full", True)
-    await waiting.pop().aclose()  # type: ignore[attr-defined]
+    await waiting.pop().aclose()
     async with asyncio.timeout(60):
         ends = [[piece async for piece in stream][-1].finish for stream in (*running, *waiting)]
     assert set(ends) <= {"stop", "length"}
