@@ -49,6 +49,9 @@ class VadConfig:
     """Speech probability from which a frame outside speech counts as voiced (silero only)."""
     silero_off: float = _number(0.35, 0.0, 1.0)
     """Speech probability below which a frame inside speech counts as silent (silero only)."""
+    silero_fall_db: float = _number(25.0, 0.0, 96.0)
+    """How far below the loudest of the last second a frame inside speech is silent, whatever its probability, which
+    falls some 80 ms after the end of speech; 0 never (silero only)."""
     silero_sure: float = _number(0.7, 0.0, 1.0)
     """Mean speech probability of a burst's surest 200 ms from which it counts as said, and not as a cough (silero
     only)."""
@@ -58,8 +61,8 @@ class VadConfig:
     """Voiced time within ``onset_window_ms`` at which speech has begun."""
     onset_window_ms: int = _number(160, 20, 2_000)
     lull_ms: int = _number(80, 20, 2_000)
-    """Silence, of which silero notices all but the first 80 ms, after which it is asked whether the person is done, and
-    an answer is prepared."""
+    """Silence after which it is asked whether the person is done, and an answer is prepared. Mini understands less of
+    what ends with less of it."""
     end_silence_ms: int = _number(480, 100, 5_000)
     """Silence after which speech is over, and with it the turn unless somebody has said whether the person is done."""
     end_voiced_share: float = _number(0.1, 0.0, 0.9)
@@ -82,11 +85,11 @@ class TurnConfig:
     as if it had not been asked."""
     end_of_turn_min_ms: int = _number(200, 20, 5_000)
     """Silence that ends the turn of a person who is likely done."""
-    end_of_turn_max_s: float = _number(2.0, 0.1, 30.0)
+    end_of_turn_max_s: float = _number(1.2, 0.1, 30.0)
     """Silence that ends it even if the person is likely not done."""
-    end_of_turn_likely: float = _number(0.85, 0.0, 1.0)
+    end_of_turn_likely: float = _number(0.75, 0.0, 1.0)
     """Probability of being done from which the shortest silence is enough."""
-    end_of_turn_unlikely: float = _number(0.4, 0.0, 1.0)
+    end_of_turn_unlikely: float = _number(0.45, 0.0, 1.0)
     """Probability of being done up to which the longest silence is granted."""
     prepare: bool = True
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""

@@ -180,8 +180,9 @@ def write_bundle(
 NEWER_OPTIONS: dict[str, dict[str, Any]] = {
     "echo": {"gate": False},
     "silence": {"away_after_s": 0.0, "idle_end_s": 0.0},
+    "vad": {"silero_fall_db": 0.0},
 }
-"""Groups of options that recordings did not always have, and what switches them off."""
+"""Options that recordings did not always have, by their groups, and what switches them off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +229,13 @@ def _read_call(path: Path) -> _Call:
         engine=engine.get("name") if isinstance(engine, dict) else None,
         call_id=call_id if isinstance(call_id, str) else "replay",
         leak=leak,
-        not_there_yet={group: off for group, off in NEWER_OPTIONS.items() if group not in options},
+        not_there_yet={group: _missing(off, options.get(group, {})) for group, off in NEWER_OPTIONS.items()},
     )
+
+
+def _missing(off: Mapping[str, Any], group: Any) -> dict[str, Any]:
+    """Those of the options that a recording does not name."""
+    return {name: value for name, value in off.items() if not isinstance(group, dict) or name not in group}
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -48,8 +48,9 @@ LEVEL_SAMPLES = OUTPUT_RATE // 100
 QUIET = 10 ** (-55 / 10)
 """Mean square of what is as good as silence: -55 dBFS. Voices begin some 40 dB louder, their silence is at -70."""
 
-ONSET_SAMPLES = OUTPUT_RATE * 3 // 100
-"""Samples that are kept in front of the first sound: 30 ms, in which a soft one rises."""
+ONSET_SAMPLES = OUTPUT_RATE // 100
+"""Samples that are kept in front of the first sound: 10 ms, in which it rises. What lies before is below -55 dBFS, and
+nobody hears it, but waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,14 +78,16 @@ def test_the_same_frames_give_the_same_answers(kind: str) -> None:
 
 
 def track(flags: str, *, lulls: bool = False) -> list[str]:
-    """Runs the tracker over frames: x voiced, . silent; answers with what it found at which frame."""
+    """Runs the tracker over frames: x voiced, . silent, _ faint but still taken for voice by the detector, , the same
+    not as faint; answers with what it found at which frame."""
     tracker = SpeechTracker(
-        on=0.5, off=0.3, sure=0.0, onset_ms=60, onset_window_ms=100, lull_ms=100, end_silence_ms=200,
+        on=0.5, off=0.3, fall_db=25.0, sure=0.0, onset_ms=60, onset_window_ms=100, lull_ms=100, end_silence_ms=200,
         end_voiced_share=0.1, end_quiet_ms=60, reach_back_ms=0,
     )  # fmt: skip
     found = []
     for i, flag in enumerate(flags):
-        match tracker.push({"x": 1.0, "~": 0.4, ".": 0.0}[flag], -40.0):
+        level = {"_": -56.0, ",": -54.0}.get(flag, -30.0)
+        match tracker.push({"x": 1.0, "~": 0.4, ".": 0.0}.get(flag, 0.9), level):
             case SpeechStarted(onset):
                 found.append(f"start {onset // 320} at {i}")
             case SpeechEnded(end, voiced_ms):
@@ -121,6 +123,17 @@ def test_level() -> None:
     tone = np.round(32_767 * np.sin(2 * np.pi * np.arange(320) / 32)).astype(np.int16)
     assert level_dbfs(tone) == pytest.approx(-3.01, abs=0.01)
     assert VadConfig().kind == "silero"
+
+
+def test_speech_ends_where_it_grows_faint_not_where_the_detector_notices() -> None:
+    """Which is some 80 ms later. Who speaks softly from the beginning is heard."""
+    assert track("xxxx" + "_" * 5 + "." * 12, lulls=True) == [
+        "start 0 at 2", "lull 4 at 8, 80 ms", "end 4 at 12, 80 ms",
+    ]  # fmt: skip
+    assert track("xxxx" + "," * 5 + "." * 12)[-1] == "end 9 at 17, 180 ms"
+    assert track("_" * 5 + "." * 12)[-1] == "end 5 at 13, 100 ms"
+    last_second = track("x" * 4 + "," * 60 + "_" * 2 + "." * 12)[-1]
+    assert last_second == "end 66 at 74, 1320 ms", "what was louder before it does not count"
 
 
 def test_a_lull_is_told_once_and_so_is_its_end() -> None:

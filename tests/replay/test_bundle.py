@@ -46,12 +46,13 @@ def test_a_whole_bundle_is_read(make_bundle: MakeBundle) -> None:
 
 def test_a_recording_has_nothing_that_came_after_it(make_bundle: MakeBundle) -> None:
     """Else a call of before, with a quarter of an hour of silence, would end in its replay."""
-    folder = make_bundle(options={"echo": {"margin_db": 9.0}})
+    folder = make_bundle(options={"echo": {"gate": True, "margin_db": 9.0}, "vad": {"onset_ms": 100}})
     made_up = read_bundle(folder).config
     (folder / "timing.jsonl").write_text('{"at": 0, "input": "paused"}\n', encoding="utf-8")
     recorded = read_bundle(folder).config
     assert made_up.silence.idle_end_s > 0
     assert (recorded.silence.away_after_s, recorded.silence.idle_end_s) == (0, 0)
+    assert (recorded.vad.silero_fall_db, recorded.vad.onset_ms) == (0, 100)
     assert recorded.echo == made_up.echo
 
 

@@ -27,12 +27,13 @@ def create_detector(config: VadConfig) -> VoiceDetector:
 
 def create_tracker(config: VadConfig, now: int = 0) -> SpeechTracker:
     """The tracker for the probabilities of :func:`create_detector`, from media time ``now`` (samples) on."""
-    on, off, sure = 0.5, 0.5, 0.0
+    on, off, fall_db, sure = 0.5, 0.5, 0.0, 0.0
     if config.kind == "silero":
-        on, off, sure = config.silero_on, config.silero_off, config.silero_sure
+        on, off, fall_db, sure = config.silero_on, config.silero_off, config.silero_fall_db, config.silero_sure
     return SpeechTracker(
         on=on,
         off=off,
+        fall_db=fall_db,
         sure=sure,
         onset_ms=config.onset_ms,
         onset_window_ms=config.onset_window_ms,

@@ -11,13 +11,17 @@ from app.call.vad.spoken import SpokenTime
 
 SpeechEvent = SpeechStarted | SpeechEnded | Lull | LullOver
 
+LOUDEST_FRAMES = 50
+"""A frame is compared with the loudest of the last second."""
+
 
 class SpeechTracker:
     """Finds where speech begins and ends.
 
     It has begun when ``onset_ms`` of the last ``onset_window_ms`` were voiced, and is over when at most the share
     ``end_voiced_share`` of the last ``end_silence_ms`` was, and nothing of the last ``end_quiet_ms``. A frame is
-    voiced from probability ``on``; within speech it stays voiced down to ``off``. Silence of ``lull_ms`` within
+    voiced from probability ``on``; within speech it stays voiced down to ``off``, unless it is ``fall_db`` below the
+    loudest of the last second: a detector is sure of speech for some time after its end. Silence of ``lull_ms`` within
     speech is told before it is known whether speech is over. The beginning that is told is up to ``reach_back_ms``
     before the first voiced frame, as far as the sound goes. How much of what is voiced was speech is told with it.
     """
@@ -27,6 +31,7 @@ class SpeechTracker:
         *,
         on: float,
         off: float,
+        fall_db: float,
         sure: float,
         onset_ms: int,
         onset_window_ms: int,
@@ -38,7 +43,8 @@ class SpeechTracker:
         now: int = 0,
     ) -> None:
         """``now`` is the media time (samples) at which the first frame begins."""
-        self._on, self._off = on, off
+        self._on, self._off, self._fall_db = on, off, fall_db
+        self._levels: deque[float] = deque(maxlen=LOUDEST_FRAMES)
         self._onset_frames = _frames(onset_ms)
         self._onset_window: deque[bool] = deque(maxlen=_frames(onset_window_ms))
         self._lull = lull_ms * FRAME_SAMPLES // FRAME_MS
@@ -67,7 +73,10 @@ class SpeechTracker:
         """Take in the next 20 ms frame. At most one change per frame."""
         self.now += FRAME_SAMPLES
         self._reach.push(level_dbfs)
+        self._levels.append(level_dbfs)
         voiced = probability >= (self._off if self.speaking else self._on)
+        if voiced and self.speaking and self._fall_db:
+            voiced = level_dbfs > max(self._levels) - self._fall_db
         if voiced:
             self.last_voiced = self.now
         return self._within(voiced, probability) if self.speaking else self._outside(voiced, probability)
