@@ -26,6 +26,7 @@ LONGEST = 15
 MONEY = re.compile(r"([$£€])\s?([0-9][0-9,]*)(?:\.([0-9]{2}))?")
 TIME = re.compile(r"\b([01]?[0-9]|2[0-3]):([0-5][0-9])\b")
 ORDINAL = re.compile(r"\b([0-9][0-9,]*)(?:st|nd|rd|th)\b")
+DECADE = re.compile(r"\b([0-9]{1,3}0)s\b")
 NUMBER = re.compile(r"([0-9][0-9,]*)(?:\.([0-9]+))?")
 BETWEEN = (
     (re.compile(r"(?<=[0-9])\s*[-−–]\s*(?==|[0-9]+\s*=)"), " minus "),
@@ -77,6 +78,11 @@ def _whole(figures: str) -> str:
     return cardinal(int(plain))
 
 
+def _decade(found: re.Match[str]) -> str:
+    said = _whole(found[1])
+    return f" {said[:-1]}ies " if said.endswith("y") else f" {said}s "
+
+
 def _number(found: re.Match[str]) -> str:
     whole, fraction = found[1], found[2]
     pause = "," if whole.endswith(",") else ""
@@ -106,6 +112,7 @@ def read_aloud(text: str) -> str:
     for pattern, word in BETWEEN:
         text = pattern.sub(word, text)
     text = ORDINAL.sub(lambda found: f" {ordinal(int(found[1].replace(',', '')))} ", text)
+    text = DECADE.sub(_decade, text)
     text = NUMBER.sub(_number, TIME.sub(_time, MONEY.sub(_money, text)))
     for sign, word in SIGNS.items():
         text = text.replace(sign, word)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ WEAK = {
     "a": "ɐ", "an": "ɐn", "the": "ðə", "to": "tə", "i": "ˌI", "and": "ænd", "of": "ʌv", "in": "ɪn", "is": "ɪz",
     "ok": "ˌOkˈA", "okay": "ˌOkˈA", "mr": "mˈɪstəɹ", "mrs": "mˈɪsᵻz", "ms": "mˈɪz", "dr": "dˈɑktəɹ", "st": "sˈAnt",
     "ay": "ˈA", "vs": "vˈɜɹsəs", "etc": "ɛtsˈɛTəɹə", "qwen": "kwˈɛn",
+    "cafe": "kæfˈA", "iphone": "ˈIfOn", "wifi": "wˈIfI", "wi": "wˈI", "fi": "fI", "chatgpt": "ʧˈætʤˌipˌitˈi",
 }  # fmt: skip
 """Words as they are said inside a sentence."""
 
@@ -47,9 +49,12 @@ LETTER_SOUNDS = (
     ("c", "k"), ("d", "d"), ("e", "ɛ"), ("f", "f"), ("g", "ɡ"), ("h", "h"), ("i", "ɪ"), ("j", "ʤ"), ("k", "k"),
     ("l", "l"), ("m", "m"), ("n", "n"), ("o", "ɑ"), ("p", "p"), ("q", "k"), ("r", "ɹ"), ("s", "s"), ("t", "t"),
     ("u", "ʌ"), ("v", "v"), ("w", "w"), ("y", "i"), ("z", "z"),
+    ("A", "A"), ("I", "I"), ("O", "O"), ("U", "u"),
 )  # fmt: skip
 """Letter groups and their sound, the first that fits: a guess for what is neither a known word nor made of known
 ones."""
+LONG_VOWEL = re.compile("(?<![aeiou])([aiou])(?=[bcdfgklmnprstvz]e$)")
+"""A vowel that the "e" behind the next letter makes sound as its own name; it is written as a capital then."""
 ENDS = (("a", "ə"), ("o", "O"), ("i", "i"), ("e", ""), ("es", "z"), ("ed", "d"), ("ia", "iə"))
 """What the last letters of a word sound like."""
 
@@ -80,7 +85,7 @@ class Pronunciation:
 
     def tokens(self, text: str) -> list[str]:
         """The same word by word and mark by mark."""
-        plain = SPELLING.sub("ay", read_aloud(text.translate(_STAND_FOR)))
+        plain = SPELLING.sub("ay", read_aloud(_without_accents(text.translate(_STAND_FOR))))
         return [self._cached(token) if token[0].isascii() else token for token in _TOKEN.findall(plain)]
 
     def knows(self, word: str) -> bool:
@@ -107,6 +112,10 @@ class Pronunciation:
                 first, second = self._lexicon.get(word[:cut]), self._lexicon.get(word[cut:])
                 if first and second:
                     return first + second.replace("ˌ", "").replace("ˈ", "ˌ")
+        for letters, sound in PREFIXES if found is None else ():
+            rest = self._lexicon.get(word.removeprefix(letters)) if word.startswith(letters) else None
+            if rest:
+                return sound + rest
         return found
 
     def _ended(self, word: str) -> str | None:
@@ -125,6 +134,10 @@ class Pronunciation:
         if len(word) == 1 or not re.search("[aeiouy]", word):
             return self._letters(word)
         word = word.replace("'", "")
+        if re.search("[^sui]s$", word) and len(word) > 3:
+            stem = self._guess(word[:-1])
+            return stem + _plural(stem)
+        word = LONG_VOWEL.sub(lambda found: found[1].upper(), word)
         end = next(((len(word) - len(letters), sound) for letters, sound in ENDS[::-1]
                     if word.endswith(letters) and len(word) > len(letters) + 1), (len(word), ""))  # fmt: skip
         sounds, at = "", 0
@@ -149,6 +162,7 @@ WORDS_IN_CAPITALS = frozenset((
     "we", "who", "why", "yes", "yet", "you", "your",
 ))  # fmt: skip
 """Words that are words, and no abbreviations, in capitals too."""
+PREFIXES = (("un", "ʌn"), ("non", "nˌɑn"), ("re", "ɹi"), ("mis", "mɪs"), ("pre", "pɹi"), ("over", "ˌOvəɹ"))
 ENDINGS = (
     ("'s", ("",), ""), ("s'", ("s",), ""), ("ies", ("y",), ""), ("es", ("", "e"), ""), ("s", ("",), ""),
     ("ied", ("y",), ""), ("ed", ("", "e"), ""), ("ing", ("", "e"), "ɪŋ"), ("ly", ("", "le"), "li"),
@@ -162,6 +176,13 @@ ENDINGS = (
 def _entry(line: str) -> tuple[str, str]:
     word, phones = line.rstrip("\n").split("\t")
     return word, phones
+
+
+def _without_accents(text: str) -> str:
+    """Letters without their accents; what is no letter of another one stays."""
+    if text.isascii():
+        return text
+    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
 
 
 def _plural(phones: str) -> str:

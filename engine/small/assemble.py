@@ -210,15 +210,21 @@ def _write_documents(folder: Path, language: LanguageSource, whisper: dict[str, 
     mini = read_json(MINI / "config.json")
     voice = {block: mini[block] for block in ("tts_config", "dvae_config", "vocos_config")}
     config = layout.config(language, reader, voice)
-    for path in sorted(PARTS.glob("*.json")):
-        for key, value in read_json(path).items():
-            config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
-    _document(folder / "config.json", config)
+    _document(folder / "config.json", with_parts(config, PARTS))
     _document(folder / "tokenizer_config.json", layout.TOKENIZER)
     _document(folder / "preprocessor_config.json", layout.PREPROCESSOR)
     _document(folder / "generation_config.json", layout.GENERATION)
     for path in sorted(TEXTS.iterdir()):
         shutil.copyfile(path, folder / path.name)
+
+
+def with_parts(config: dict[str, Any], parts: Path) -> dict[str, Any]:
+    """``config`` with what the parts lay over it, block by block."""
+    laid = dict(config)
+    for path in sorted(parts.glob("*.json")):
+        for key, value in read_json(path).items():
+            laid[key] = laid.get(key, {}) | value if isinstance(value, dict) else value
+    return laid
 
 
 def _document(path: Path, content: dict[str, Any]) -> None:

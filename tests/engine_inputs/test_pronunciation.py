@@ -42,7 +42,9 @@ def wide(phones: str) -> str:
         ("TVA", "tˈivˈiˈA"),
         ("party", "pˈɑɹTi"),
         ("7 cats — 2 dogs!", "sˈɛvənkˈæts,tˈudˈɔɡz!"),
-        ("blick", "blˈɪk"),
+        ("blick blicks blake", "blˈɪkblˈɪksblˈAk"),
+        ("a naïve café", "ɐnˈAvkæfˈA"),
+        ("uncat", "ʌnkˈæt"),
         ("你好 ☃", ""),
     ],
 )
@@ -81,6 +83,7 @@ def test_known_words_and_guesses() -> None:
         ("50%", "fifty percent"),
         ("17 + 25 = 42", "seventeen plus twenty five equals forty two"),
         ("6 x 7 and 8 - 3 and -5", "six times seven and eight minus three and minus five"),
+        ("the 1990s and 20s", "the nineteen nineties and twenties"),
         ("007", "zero zero seven"),
         ("no figures", "no figures"),
     ],
