@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine.chat.prompt import samples_of
 from engine.client import INPUT_RATE
 from engine.conversation.reading import Reading, read_on, read_rest
+from engine.conversation.served import ServedModel
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Listen, Step, Transcribe
 from engine.model.audio import conv_length
@@ -18,9 +19,9 @@ from engine.processing.mel import MIN_MEL_FRAMES, mel_length
 from engine.processing.prompts import Message, Part, TypedText
 
 
-def hear_words(stream: StreamingModel, messages: Sequence[Message]) -> Step[list[Message]]:
+def hear_words(stream: ServedModel, messages: Sequence[Message]) -> Step[list[Message]]:
     """The messages with words in place of what the user says, where the model reads; else as they are."""
-    if stream.words is None:
+    if not isinstance(stream, StreamingModel) or stream.words is None:
         return list(messages)
     heard = []
     for message in messages:

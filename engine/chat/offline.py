@@ -3,9 +3,9 @@
 As a library::
 
     from engine.chat import chat
-    from engine.checkpoint.loader import load_checkpoint
+    from engine.checkpoint.loader import load_model
 
-    model = load_checkpoint("MiniCPM-o-2_6")
+    model = load_model("MiniCPM-V-2_6")
     print(chat(model, [{"role": "user", "content": [picture, "What is this?"]}]))
 
 From a shell: ``python -m engine.chat MODEL --image cat.jpg --question "What is this?"``, see ``--help``.
@@ -13,29 +13,28 @@ From a shell: ``python -m engine.chat MODEL --image cat.jpg --question "What is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from engine.chat.beam import beam_search
 from engine.chat.hearing import hear_words
 from engine.chat.media import write_sound
+from engine.chat.options import ChatAnswer, ChatOptions
+from engine.chat.pieces import BlockPieces, WordPieces
 from engine.chat.prompt import ChatPrompt, PromptMaker, messages_of
-from engine.checkpoint.loader import LoadedModel
+from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage
 from engine.client import DEFAULT_VOICE
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
+from engine.conversation.served import ServedModel
 from engine.conversation.session import SessionState
 from engine.conversation.speech import BLOCK_CODES, MAX_CODES
 from engine.conversation.streaming import StreamingModel
-from engine.conversation.text import split_complete
 from engine.conversation.work import (
     Decode,
     Decoded,
@@ -52,78 +51,14 @@ from engine.conversation.work import (
     result_of,
 )
 from engine.errors import InputError, TooLongError
-from engine.processing.prompts import TTS_EOS, Message
+from engine.processing.image import ImageSlices
+from engine.processing.prompts import TTS_EOS, Message, TypedText
 
+__all__ = ["Answering", "Chat", "ChatAnswer", "ChatOptions", "Conversation", "chat", "write_sound"]
+
+SHORTEN = "shorten the text or sound, use fewer or smaller pictures, or a lower max_inp_length"
 TEXT_BLOCK = 8
 """Tokens drawn between two looks at what they say."""
-MAX_BEAMS, MAX_SLICES = 64, 100
-"""Above what anybody searches with or cuts a picture into, below what fills the memory by a slip of the finger."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatOptions:
-    """How to ask and how to answer; names and defaults are the published ones.
-
-    Text is drawn at random, or greedily with ``do_sample=False``, or by beam search with ``sampling=False``. Raises
-    InputError for values that make no sense.
-    """
-
-    max_new_tokens: int = 2048
-    min_new_tokens: int = 0
-    sampling: bool = True
-    do_sample: bool = True
-    temperature: float = 0.7
-    top_p: float = 0.8
-    top_k: int = 100
-    repetition_penalty: float | None = None
-    """None: 1.05, and 1.2 for beam search. It counts generated tokens only."""
-    num_beams: int = 3
-    seed: int = 0
-    max_inp_length: int = 32768
-    """Tokens after which the prompt is cut off."""
-    omni_input: bool = False
-    """Join the parts of a message without line breaks, as the units of a call are."""
-    max_slice_nums: int | None = None
-    """Cells that a picture may be cut into; None takes the model's setting."""
-    use_image_id: bool | None = None
-    """Number the pictures; None takes the model's setting."""
-    chunk_input: bool | None = None
-    """Cut sound placeholders into seconds; None takes the model's setting."""
-    use_tts_template: bool = False
-    """Ask for an answer that can be spoken. Sound in the conversation and ``generate_audio`` switch it on."""
-    generate_audio: bool = False
-    speech: SpeechSampling | None = None
-    """How speech is drawn; None takes the model's setting."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("max_inp_length", 1), ("top_k", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        penalty = 1.0 if self.repetition_penalty is None else self.repetition_penalty
-        if not (0 < self.temperature < math.inf and 0 < penalty < math.inf and 0 < self.top_p <= 1):
-            raise InputError("temperature and repetition_penalty must be numbers above 0, and top_p in (0, 1]")
-        if not 2 <= self.num_beams <= MAX_BEAMS or not 1 <= (self.max_slice_nums or 1) <= MAX_SLICES:
-            raise InputError(f"num_beams must be from 2 to {MAX_BEAMS}, and max_slice_nums from 1 to {MAX_SLICES}")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChatAnswer:
-    """An answer and what led to it."""
-
-    text: str
-    finish: Literal["stop", "length"]
-    ids: tuple[int, ...]
-    """Tokens as drawn, the stop token included."""
-    embeds: Tensor
-    """What the language model read [T, hidden]."""
-    states: Tensor
-    """Its states over that [T, hidden], after the final norm."""
-    speaker: Tensor | None = None
-    """Its states at the speaker's place [1, hidden]; None for the text template."""
-    codes: Tensor | None = None
-    """Audio codes int64 [N, num_vq]."""
-    wave: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Speech, mono float32 at 24 kHz; empty without ``generate_audio``."""
 
 
 Answering = Generator[str, None, ChatAnswer]
@@ -138,14 +73,14 @@ class _Drawn:
 
 
 class Chat:
-    """Answers conversations with one loaded model. Not for several threads at once."""
+    """Answers conversations with one loaded model of the family. Not for several threads at once."""
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: LoadedVisionLanguage,
         *,
         context: int | None = None,
-        stream: StreamingModel | None = None,
+        stream: ServedModel | None = None,
         text_block: int = TEXT_BLOCK,
         feed_block: int | None = None,
     ) -> None:
@@ -156,13 +91,26 @@ class Chat:
         of a conversation fed (None: all), in one piece of work: so long do others wait.
         """
         self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
-        self.stream = stream or StreamingModel(loaded, sessions=1, context=context)
+        if stream is None:
+            made = StreamingModel if isinstance(loaded, LoadedModel) else ServedModel
+            stream = made(loaded, sessions=1, context=context)  # type: ignore[arg-type]
+        self.stream = stream
+        self.dialect = stream.builder.dialect
         self.text_block, self.feed_block = text_block, feed_block
         self.prompts = PromptMaker(loaded, self.stream.builder)
-        self.stop_ids = self.stream.builder.specials.stop
+        self.stop_ids = self.stream.builder.stop
+
+    @property
+    def voice(self) -> StreamingModel:
+        """The model as one that speaks. Raises InputError where it does not."""
+        if not isinstance(self.stream, StreamingModel):
+            raise InputError(f"{self.stream.builder.name} does not speak; ask for text only")
+        return self.stream
 
     def prepare(self, messages: Sequence[Message], options: ChatOptions) -> ChatPrompt:
         """Everything that can be done before the model is asked. Raises InputError."""
+        if options.generate_audio:
+            _ = self.voice
         prompt = self.prompts(
             messages,
             joint="" if options.omni_input else "\n",
@@ -172,22 +120,23 @@ class Chat:
             chunk_input=options.chunk_input,
         )
         # A prompt is cut where the caller asks for that, not where the model happens to end.
-        size = min(len(prompt.row), options.max_inp_length)
-        if options.max_inp_length >= self.stream.pool.context:
-            size = len(prompt.row)
-        if size >= self.stream.pool.context:
-            problem = f"the conversation takes {size} of {self.stream.pool.context} tokens"
-            raise TooLongError(
-                f"{problem}; shorten the text or sound, use fewer or smaller pictures, or a lower max_inp_length"
-            )
-        prompt = replace(prompt, row=prompt.row.cut(size))
+        context, asked, size = self.stream.pool.context, options.max_inp_length, len(prompt.row)
+        if asked is not None and asked < min(size, context):
+            prompt, size = replace(prompt, row=prompt.row.cut(asked)), asked
+        if size >= context:
+            raise TooLongError(f"the conversation takes {size} of {context} tokens; {SHORTEN}")
+        if asked is None and size > self.dialect.max_inp_length:
+            limit = f"the conversation takes {size} tokens, {self.stream.builder.name} is meant for"
+            raise TooLongError(f"{limit} {self.dialect.max_inp_length}; {SHORTEN}, or set max_inp_length to {size}")
         if options.generate_audio and not len(prompt.row.spk_bounds):
             raise InputError("the prompt was cut before the speaker's place; raise max_inp_length to hear an answer")
         return prompt
 
     def answer(self, messages: Sequence[Message], options: ChatOptions | None = None) -> ChatAnswer:
         """Answer a conversation. Raises InputError for parts that cannot be used."""
-        return result_of(self.pieces(messages, options))
+        options = options or ChatOptions()
+        skip = self.dialect.skips_id_0 if options.skip_id_0 is None else options.skip_id_0
+        return result_of(self.pieces(messages, replace(options, skip_id_0=skip)))
 
     def pieces(self, messages: Sequence[Message], options: ChatOptions | None = None) -> Answering:
         """Answer a conversation piece by piece, each as soon as it is drawn. Raises InputError before the first."""
@@ -205,7 +154,7 @@ class Chat:
         # A prompt that was cut off may have lost the places of its last pictures and sounds.
         places, seen = len(prompt.row.image_bounds), torch.empty(0)
         pictures: list[Tensor] = []
-        for image in prompt.images:
+        for image in self._together(prompt.images) if places else ():
             if sum(map(len, pictures)) < places:
                 pictures.append((yield See(image)))
         if pictures:
@@ -214,6 +163,13 @@ class Chat:
         if len(prompt.row.audio_bounds):
             sounds = yield HearClips(prompt.mels)
         return self.stream.merge(prompt.row, [seen] if pictures else [], sounds)
+
+    def _together(self, images: Sequence[ImageSlices]) -> Sequence[ImageSlices]:
+        """What is looked at at once: all pictures, where what is seen in one depends on the others."""
+        if not self.config.vision.mixes_slices:
+            return images
+        patches = tuple(patch for image in images for patch in image.patches)
+        return [ImageSlices(patches, tuple(size for image in images for size in image.sizes), None)]
 
     def feed(self, state: SessionState, embeds: Tensor) -> Step[Tensor]:
         """Feed a conversation, or its beginning [T, hidden], in blocks -> states [T, hidden]."""
@@ -233,11 +189,12 @@ class Chat:
         one pass at the end. Text beyond the reserved slots is cut off. Returns codes int64 [N, num_vq] and the wave
         float32 [N · 512] at 24 kHz.
         """
-        config, speech, tokens = self.config.tts, self.stream.pool.speech, self.stream.speech_tokens
-        sampling = sampling or self.stream.speech_sampling
+        stream = self.voice
+        config, speech, tokens = stream.config.tts, stream.pool.speech, stream.speech_tokens
+        sampling = sampling or stream.speech_sampling
         ids = tokens.encode(text)
         row, count, head, last = tokens.row(ids), tokens.count(ids), len(tokens.head), config.condition_length - 1
-        vector = self.stream.speaker(speaker, self.stream.loaded.voices.get(DEFAULT_VOICE))
+        vector = stream.speaker(speaker, stream.loaded.voices.get(DEFAULT_VOICE))
         voice = Voice(speech.allocate(), vector, torch.empty(0, config.num_vq, dtype=torch.int64))
         try:
             with torch.inference_mode():
@@ -259,18 +216,22 @@ class Chat:
         state = self.stream.open(options.seed)
         try:
             embeds = yield from self.embedding(prompt)
-            before = yield from self.feed(state, embeds[:-1])
-            limit = min(options.max_new_tokens, self.stream.pool.context - len(embeds))
+            ids, fed = prompt.row.ids, embeds
+            if options.skip_id_0 and (kept := ids.nonzero()[0]).size:
+                ids, fed = ids[kept], embeds[torch.from_numpy(kept).to(embeds.device)]
+            before = yield from self.feed(state, fed[:-1])
+            limit = min(options.max_new_tokens or self.dialect.max_new_tokens, self.stream.pool.context - len(fed))
             if options.sampling:
-                drawn = yield from self._draw(state, prompt, options, limit)
+                drawn = yield from self._draw(state, int(ids[-1]), options, limit)
             else:
-                drawn = yield from self._search(state, embeds, options, limit)
+                drawn = yield from self._search(state, fed, options, limit)
                 yield self._decode(drawn.ids).replace(TTS_EOS, "")
             text = self._decode(drawn.ids)
             answer = ChatAnswer(
                 text=text.replace(TTS_EOS, ""),
                 finish="stop" if drawn.stopped else "length",
                 ids=tuple(drawn.ids),
+                prompt=prompt,
                 embeds=embeds,
                 states=torch.cat([before, drawn.states]),
             )
@@ -284,16 +245,19 @@ class Chat:
             self.stream.pool.drop(state)
 
     def _draw(
-        self, state: SessionState, prompt: ChatPrompt, options: ChatOptions, limit: int
+        self, state: SessionState, last: int, options: ChatOptions, limit: int
     ) -> Generator[Work | str, Any, _Drawn]:
         """Draw tokens after the prompt, whose last token is not fed yet."""
         penalty = 1.05 if options.repetition_penalty is None else options.repetition_penalty
         sampling = TextSampling(
             options.temperature, options.top_p, options.top_k, penalty, greedy=not options.do_sample
         )
-        seen, given = self.stream.blank_seen(), tuple(prompt.row.ids[-1:].tolist())
+        seen = self.stream.blank_seen()
+        given: tuple[int, ...] = (last,)
         drawn = _Drawn([], False, torch.empty(0))
-        held: tuple[int, ...] = ()
+        pieces: BlockPieces | WordPieces = BlockPieces(self.tokenizer, self._decode)
+        if self.dialect.whole_words:
+            pieces = WordPieces(self.tokenizer.decode, self.dialect.stops)
         while not drawn.stopped and len(drawn.ids) < limit:
             steps = min(self.text_block, limit - len(drawn.ids))
             least = max(0, options.min_new_tokens - len(drawn.ids))
@@ -302,11 +266,10 @@ class Chat:
             state.noise, given = decoded.noise, decoded.ids[-1:]
             states = drawn.states if drawn.ids else decoded.states
             drawn = _Drawn([*drawn.ids, *decoded.ids], decoded.stopped, states)
-            ids: tuple[int, ...] = (*held, *decoded.ids)
-            if not drawn.stopped and len(drawn.ids) < limit:
-                ids, held = split_complete(ids, self.tokenizer)
-            if piece := self._decode(ids).replace(TTS_EOS, ""):
-                yield piece
+            over = drawn.stopped or len(drawn.ids) >= limit
+            for piece in pieces.add(decoded.ids, over=over):
+                if piece := piece.replace(TTS_EOS, ""):
+                    yield piece
         return drawn
 
     def _search(self, state: SessionState, embeds: Tensor, options: ChatOptions, limit: int) -> Step[_Drawn]:
@@ -339,18 +302,22 @@ class Chat:
         kept = [token for token in ids if token != 0]
         if kept and kept[-1] in self.stop_ids:
             kept.pop()
-        text: str = self.tokenizer.decode(kept)
-        return text
+        if not self.dialect.whole_words:
+            return str(self.tokenizer.decode(kept))
+        if kept and kept[0] == self.tokenizer.convert_tokens_to_ids(self.dialect.begin):
+            del kept[0]
+        return str(self.tokenizer.decode(kept)).strip()
 
 
 Conversation = Sequence[Message | Mapping[str, Any]]
 
 
 def chat(
-    model: LoadedModel | Chat,
+    model: LoadedVisionLanguage | Chat,
     msgs: Conversation | Sequence[Conversation],
     *,
     image: Image.Image | None = None,
+    system_prompt: str = "",
     stream: bool = False,
     return_dict: bool = False,
     output_audio_path: str | Path | None = None,
@@ -360,10 +327,10 @@ def chat(
 
     ``msgs``: ``{"role": "user", "content": …}`` entries, the content being one part or a list of them (text; a PIL
     picture; sound as a flat array of 16 kHz samples, float32 in [−1, 1] or int16), or a list of such conversations.
-    ``image`` goes in front of the first message. ``options`` are those of :class:`ChatOptions`. ``output_audio_path``
-    names a file for the spoken answer (WAV, FLAC or OGG, 24 kHz) and implies ``generate_audio``. With ``stream`` the
-    result is an iterator over pieces of text; else it is the text, or a :class:`ChatAnswer` with ``return_dict`` or
-    ``generate_audio``. Raises InputError.
+    ``image`` goes in front of the first message, ``system_prompt`` in front of all as the system's. ``options`` are
+    those of :class:`ChatOptions`. ``output_audio_path`` names a file for the spoken answer (WAV, FLAC or OGG, 24 kHz)
+    and implies ``generate_audio``. With ``stream`` the result is an iterator over pieces of text; else it is the text,
+    or a :class:`ChatAnswer` with ``return_dict`` or ``generate_audio``. Raises InputError.
     """
     known = {entry.name for entry in fields(ChatOptions)}
     if unknown := sorted(options.keys() - known):
@@ -376,12 +343,17 @@ def chat(
         if stream or image is not None or output_audio_path is not None:
             raise InputError("stream, image and output_audio_path are for one conversation; call chat() for each")
         return [
-            cast("str | ChatAnswer", chat(owner, cast(Conversation, each), return_dict=return_dict, **options))
+            cast(
+                "str | ChatAnswer",
+                chat(owner, cast(Conversation, each), system_prompt=system_prompt, return_dict=return_dict, **options),
+            )
             for each in msgs
         ]
     messages = messages_of(cast(Conversation, msgs))
     if image is not None and messages:
         messages[0] = replace(messages[0], content=[image, *messages[0].content])
+    if system_prompt:
+        messages.insert(0, Message("system", [TypedText(system_prompt)]))
     if stream:
         if not settings.sampling or settings.generate_audio:
             raise InputError("only drawn text can be streamed; leave out sampling=False and generate_audio")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from engine.checkpoint.loader import LoadedModel
+from engine.checkpoint.loader import LoadedVisionLanguage
+from engine.config import OmniConfig
 from engine.errors import InputError
+from engine.processing.dialects import Dialect
 from engine.processing.image import ImageProcessor, ImageSlices, open_image
 from engine.processing.mel import MelExtractor, split_clips
 from engine.processing.prompts import SPEECH_PROMPT, TTS_BOS, UNIT, Message, Part, TypedText, closed_turn
-from engine.processing.tokens import AudioSlot, ImageSlot, Piece, TokenBuilder, TokenRow
+from engine.processing.tokens import AudioSlot, ImageSlot, Piece, RowBuilder, TokenRow
 
 MARK = "\ue000"
 """Stands for a picture or typed text in a text template: a private-use character, which no template has of its own."""
@@ -38,10 +40,10 @@ class ChatPrompt:
 class PromptMaker:
     """Makes prompts for one model."""
 
-    def __init__(self, loaded: LoadedModel, build: TokenBuilder) -> None:
+    def __init__(self, loaded: LoadedVisionLanguage, build: RowBuilder) -> None:
         self.config, self.tokenizer, self.build = loaded.config, loaded.tokenizer, build
         self.images = ImageProcessor(loaded.config.image)
-        self.mel = MelExtractor(loaded.config.mel)
+        self.mel = MelExtractor(loaded.config.mel) if isinstance(loaded.config, OmniConfig) else None
         # The template of a checkpoint that only learnt from spoken answers asks for one, whatever comes before it.
         self._asks_speech = TTS_BOS in str(self.tokenizer.chat_template)
 
@@ -58,6 +60,8 @@ class PromptMaker:
         """``joint`` comes between the parts of a message; ``speech`` asks for an answer that can be spoken, as does any
         sound. Raises InputError."""
         _check(messages)
+        if self.build.dialect.one_picture:
+            messages = _picture_in_front(messages, self.build.name)
         images: list[ImageSlices] = []
         mels: list[Tensor] = []
         turns: list[tuple[str, list[Piece]]] = []
@@ -76,13 +80,24 @@ class PromptMaker:
                     sounds.append(samples_of(part))
                     pieces.append(AudioSlot(len(part)))
             if sounds:
-                mels += [self.mel(clip) for clip in split_clips(np.concatenate(sounds), self.config.mel)]
+                mels += self._clips(np.concatenate(sounds))
             turns.append((message.role, pieces))
-        spoken = (speech or mels) and not self._asks_speech
-        pieces = _speech_template(turns) if spoken else in_template(self.tokenizer, turns, ask=True)
+        pieces = self._template(turns, speech=speech or bool(mels))
         numbered = self.config.image.use_image_id if use_image_id is None else use_image_id
         row = self.build(pieces, use_image_id=numbered, chunk_input=chunk_input)
-        return ChatPrompt(row, tuple(images), tuple(mels))
+        return ChatPrompt(row.insert(0, self.build.opening), tuple(images), tuple(mels))
+
+    def _clips(self, sound: NDArray[np.float32]) -> list[Tensor]:
+        if self.mel is None:
+            raise InputError(f"{self.build.name} does not hear; leave the sound out")
+        return [self.mel(clip) for clip in split_clips(sound, self.mel.config)]
+
+    def _template(self, turns: Sequence[tuple[str, list[Piece]]], *, speech: bool) -> list[Piece]:
+        if self.build.dialect.turns:
+            return in_marks(self.build.dialect, turns)
+        if speech and isinstance(self.config, OmniConfig) and not self._asks_speech:
+            return _speech_template(turns)
+        return in_template(self.tokenizer, turns, ask=True)
 
 
 def in_template(
@@ -90,6 +105,7 @@ def in_template(
 ) -> list[Piece]:
     """Turns (role, pieces) in the tokenizer's own chat template; ``ask`` adds what an answer follows. Raises
     InputError."""
+    turns = [(role, list(_bared(pieces))) for role, pieces in turns]
     apart = [piece for _, pieces in turns for piece in pieces if not isinstance(piece, str)]
     plain = [{"role": role, "content": "".join(map(_marked, pieces))} for role, pieces in turns]
     if not tokenizer.chat_template:
@@ -104,6 +120,40 @@ def in_template(
 
 def _marked(piece: Piece) -> str:
     return piece if isinstance(piece, str) else MARK
+
+
+def _bared(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Typed texts with the spaces around them apart, where a template that strips its messages finds them."""
+    for piece in pieces:
+        if not isinstance(piece, TypedText):
+            yield piece
+            continue
+        inner = piece.text.strip()
+        before, _, after = piece.text.partition(inner) if inner else (piece.text, "", "")
+        yield from filter(None, (before, TypedText(inner) if inner else "", after))
+
+
+def in_marks(dialect: Dialect, turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:
+    """Turns (role, pieces) with nothing but a mark in front of each, and the mark of the answer. Raises InputError."""
+    pieces: list[Piece] = []
+    for role, content in turns:
+        mark = dialect.turn(role)
+        if mark is None:
+            raise InputError(f"this model knows no messages of the {role}; put it into the user's first message")
+        pieces += [mark, *content]
+    return [*pieces, dialect.turn("assistant") or ""]
+
+
+def _picture_in_front(messages: Sequence[Message], name: str) -> list[Message]:
+    """The same messages, the one picture in front of the first. Raises InputError for more of them."""
+    pictures = [part for message in messages for part in message.content if isinstance(part, Image.Image)]
+    if not pictures:
+        return list(messages)
+    first, *others = messages
+    if len(pictures) > 1 or not any(part is pictures[0] for part in first.content):
+        raise InputError(f"{name} takes one picture, with the first message; leave the others out")
+    rest = [part for part in first.content if part is not pictures[0]]
+    return [replace(first, content=[pictures[0], *rest]), *others]
 
 
 def _speech_template(turns: Sequence[tuple[str, list[Piece]]]) -> list[Piece]:

@@ -7,7 +7,7 @@ result once at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ from engine.errors import NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.model.audio import conv_length, pool, token_length
 from engine.model.kv import KVArena, KVLayout, KVReview, KVRows, whole
 from engine.model.omni import OmniModel
+from engine.model.tts import CodeTables
+from engine.model.vision_language import VisionLanguageModel
 from engine.model.vocos import Vocos
 from engine.processing.image import pad_slices
 
@@ -51,18 +53,27 @@ class Executor:
     """One model, its vocoder, and the storages of its sessions."""
 
     def __init__(
-        self, model: OmniModel, vocos: Vocos, pool: SessionPool, stop_ids: Sequence[int], *, rows: int | None = None
+        self,
+        model: VisionLanguageModel,
+        vocos: Vocos | None,
+        pool: SessionPool,
+        stop_ids: Sequence[int],
+        *,
+        rows: int | None = None,
     ) -> None:
         """With ``rows`` every step of text or speech is a pass of just so many rows, padded where fewer sessions take
         part, and all other work is done session by session, so that who shares a batch changes no bit of a result
         (where :func:`engine.conversation.rows.exact_rows` says so). None: batches are as large as they come.
+
+        A model that has no ears and no voice has no ``vocos`` either, and is asked for no sound.
         """
-        self.model, self.vocos, self.pool, self.rows = model, vocos, pool, rows
+        omni = model if isinstance(model, OmniModel) else None
+        self.model, self.vocos, self.pool, self.rows = cast(OmniModel, model), cast(Vocos, vocos), pool, rows
         self.stop_ids = frozenset(stop_ids)
         with torch.inference_mode():
             self._stops = torch.tensor(sorted(stop_ids), device=model.device)
-            self._codes = model.tts.tables()
-        self.reader = None if model.reader is None else WordReader(model)
+            self._codes = cast(CodeTables, None if omni is None else omni.tts.tables())
+        self.reader = None if omni is None or omni.reader is None else WordReader(omni)
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
             Hear: self.hear,
@@ -140,6 +151,8 @@ class Executor:
             task.close()
 
     def see(self, works: Sequence[See]) -> list[Tensor]:
+        if len(works) > 1 and self.model.config.vision.mixes_slices:
+            return [vectors for work in works for vectors in self.see([work])]
         patches, sizes = pad_slices([work.image for work in works])
         vectors = self.model.see(patches.to(self.model.device, self.model.dtype), sizes)
         return list(vectors.split([len(work.image.sizes) for work in works]))

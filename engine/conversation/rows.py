@@ -17,17 +17,20 @@ from torch import Tensor
 from engine.model.decoder import Decoder
 from engine.model.kv import KVRows
 from engine.model.omni import OmniModel
+from engine.model.vision_language import VisionLanguageModel
 
 ROWS = 4
 """Rows of a step: as cheap as one row for a single session, and what four sessions need."""
 
 
 @torch.inference_mode()
-def exact_rows(model: OmniModel) -> int:
+def exact_rows(model: VisionLanguageModel) -> int:
     """:data:`ROWS` where a row comes out the same wherever it stands and whatever stands beside it, else 1."""
-    speech = partial(torch.nn.functional.linear, weight=model.tts.tables().heads)
     independent = _rows_are_independent(model.llm.model, model.llm.logits)
-    return ROWS if independent and _rows_are_independent(model.tts.model, speech) else 1
+    if independent and isinstance(model, OmniModel):
+        speech = partial(torch.nn.functional.linear, weight=model.tts.tables().heads)
+        independent = _rows_are_independent(model.tts.model, speech)
+    return ROWS if independent else 1
 
 
 def _rows_are_independent(decoder: Decoder, head: Callable[[Tensor], Tensor]) -> bool:

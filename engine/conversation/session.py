@@ -20,6 +20,7 @@ from engine.conversation.sampling import Noise
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
 from engine.model.omni import OmniModel
+from engine.model.vision_language import VisionLanguageModel
 from engine.processing.tokens import Bounds, TokenRow
 
 Kind = Literal["prompt", "open", "text", "image", "audio", "answer", "close"]
@@ -158,11 +159,9 @@ class SessionPool:
     kept_resets = 2
     """Resets of the audio cache that marks can reach back over: a full cache's, and an answer's after it."""
 
-    def __init__(self, model: OmniModel, *, sessions: int = 1, context: int | None = None) -> None:
+    def __init__(self, model: VisionLanguageModel, *, sessions: int = 1, context: int | None = None) -> None:
         config = model.config
         context = min(context or config.llm.max_positions, config.llm.max_positions)
-        tts, audio = config.tts, config.audio
-        speech = min(tts.condition_length + MAX_SEGMENT_CODES, tts.max_positions)
         grows = model.device.type == "cpu"
         self.sessions = sessions
         self.context = context
@@ -172,6 +171,11 @@ class SessionPool:
             return {**start, "max_slots": sessions, "max_capacity": full}
 
         self.llm = model.llm.model.arena(**limits(context, 1024))
+        if not isinstance(model, OmniModel):  # of nothing, for sounds that nobody hears or speaks
+            self.speech, self.audio = (KVArena(1, 1, 1, capacity=1, max_slots=sessions) for _ in range(2))
+            return
+        tts, audio = model.config.tts, model.config.audio
+        speech = min(tts.condition_length + MAX_SEGMENT_CODES, tts.max_positions)
         self.speech = model.tts.model.arena(**limits(speech, 512))
         weight = model.apm.layer_norm.weight
         self.audio = KVArena(

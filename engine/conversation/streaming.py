@@ -6,7 +6,6 @@ nothing of a conversation lives here, it is all in its :class:`~engine.conversat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -16,12 +15,13 @@ from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel
 from engine.client import DEFAULT_VOICE
+from engine.config import OmniConfig
 from engine.conversation.answer_text import AnswerText
-from engine.conversation.executor import Executor
 from engine.conversation.message import MessageBuilder, Prepared
 from engine.conversation.reading import read_on, read_rest, rest_of
 from engine.conversation.sampling import SpeechSampling
-from engine.conversation.session import SessionPool, SessionState
+from engine.conversation.served import ServedModel
+from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.conversation.speech_exact import ExactSpeech
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
@@ -30,7 +30,7 @@ from engine.conversation.window import Dropped, KVWindow, WindowOptions
 from engine.conversation.work import FEED_TOKENS, Feed, Hear, Listen, See, Step, Task, Transcribe
 from engine.errors import InputError
 from engine.model.audio import conv_length
-from engine.processing.image import ImageProcessor
+from engine.model.omni import OmniModel
 from engine.processing.mel import MelExtractor
 from engine.processing.prompts import IM_END, Message, answer_header
 from engine.processing.tokens import TokenBuilder, TokenRow
@@ -55,8 +55,13 @@ class Fed:
     """What it has read beyond that."""
 
 
-class StreamingModel:
-    """Conversations with one loaded model."""
+class StreamingModel(ServedModel):
+    """Conversations with one loaded model that hears and speaks."""
+
+    loaded: LoadedModel
+    config: OmniConfig
+    model: OmniModel
+    builder: TokenBuilder
 
     def __init__(
         self,
@@ -67,27 +72,22 @@ class StreamingModel:
         window: WindowOptions | None = None,
         rows: int | None = None,
     ) -> None:
-        """``sessions`` and ``context`` bound the storages, see :class:`~engine.conversation.session.SessionPool`;
-        ``window`` keeps sessions below a mark: without one a session ends when its context is full; ``rows`` keeps
-        their results apart to the last bit, see :class:`~engine.conversation.executor.Executor`."""
-        self.loaded = loaded
-        self.config, self.model, self.vocos = loaded.config, loaded.model, loaded.vocos
-        self.tokenizer = loaded.tokenizer
-        self.builder = TokenBuilder(loaded.tokenizer, loaded.config)
-        self.images = ImageProcessor(loaded.config.image)
+        """As :class:`~engine.conversation.served.ServedModel`; ``window`` keeps sessions below a mark: without one a
+        session ends when its context is full."""
+        builder = TokenBuilder(loaded.tokenizer, loaded.config)
+        super().__init__(loaded, sessions=sessions, context=context, rows=rows, builder=builder)
+        self.vocos = loaded.vocos
         self.mel = MelExtractor(loaded.config.mel)
         self.words = loaded.words
         reads, sees = self.words is not None, loaded.config.sees
         self.message = MessageBuilder(self.builder, self.images, self.mel, reads=reads, sees=sees)
         self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts, loaded.pronunciation)
-        self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
         llm = loaded.config.llm
         self.window = None if window is None else KVWindow(self.pool.llm, llm.head_dim, llm.rope_theta, window)
-        self.executor = Executor(loaded.model, loaded.vocos, self.pool, self.builder.specials.stop, rows=rows)
 
     def open(self, seed: int = 0, voice: str = DEFAULT_VOICE) -> SessionState:
         """A new session. ``voice`` names one of the model's stored voices, if it has some."""
-        state = self.pool.open(seed)
+        state = super().open(seed)
         state.voice = self.loaded.voices.get(voice)
         return state
 
@@ -187,20 +187,6 @@ class StreamingModel:
         """Let the window drop what must go before ``tokens`` more come."""
         return Dropped() if self.window is None else self.window.shrink(state, tokens)
 
-    @torch.inference_mode()
-    def merge(self, row: TokenRow, pictures: Sequence[Tensor], sounds: Sequence[Tensor]) -> Tensor:
-        """Embeddings [T, hidden] of a row; pictures [S, queries, hidden] and sounds [N, hidden] fill its blanks."""
-        device = self.model.device
-        embeds = self.model.llm.embed(torch.from_numpy(row.ids.copy()).to(device))
-        if pictures:
-            places = torch.cat([torch.arange(first, last) for first, last in row.image_bounds.tolist()])
-            embeds[places.to(device)] = torch.cat(list(pictures)).flatten(0, 1).to(embeds.dtype)
-        if sounds:
-            places = torch.cat([torch.arange(first, last) for first, last in row.audio_bounds.tolist()])
-            vectors = torch.cat(list(sounds))[: len(places)]
-            embeds[places[: len(vectors)].to(device)] = vectors.to(embeds.dtype)
-        return embeds
-
     def _record(self, state: SessionState, prepared: Prepared) -> None:
         """Spans and bookkeeping of a message that was fed."""
         opens = any(kind == "open" for kind, _ in prepared.kinds)
@@ -252,10 +238,6 @@ class StreamingModel:
         begin_answer(state)
         return self.answer_prompt.insert(0, rest), len(rest)
 
-    def blank_seen(self) -> Tensor:
-        """A mask bool [V] of ids that the repetition penalty counts: none yet."""
-        return torch.zeros(self.config.llm.vocab_size, dtype=torch.bool, device=self.model.device)
-
     def speak_exact(self, state: SessionState, text: TextSource, options: AnswerOptions) -> Task[SpeechChunk]:
         """Speak text as the published code does."""
         slot = self.pool.speech.allocate()
@@ -286,11 +268,6 @@ class StreamingModel:
         if stored is not None:
             return stored
         return self.model.tts.speaker(states.to(self.model.device, self.model.dtype))[0]
-
-    @torch.inference_mode()
-    def embed(self, ids: Sequence[int]) -> Tensor:
-        """Embeddings [T, hidden] of token ids."""
-        return self.model.llm.embed(torch.tensor(list(ids), device=self.model.device))
 
     @property
     def speech_sampling(self) -> SpeechSampling:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from engine.checkpoint.loader import load_checkpoint
+from engine.chat.offline import Chat
+from engine.checkpoint.loader import LoadedModel, load_model
 from engine.conversation.streaming import StreamingModel
 from engine.errors import ModelError
+from engine.parity import pictures
 from engine.parity.chat import compare_chat
 from engine.parity.conversation import compare_stream
 from engine.parity.goldens import GoldenSet, SetError
@@ -41,8 +44,21 @@ STAGES: dict[str, Stage] = {
 def compare(folder: Path, only: str | None = None) -> list[StageRow]:
     """Compare all stages with the golden set in ``folder``, or the one named. Raises SetError, LoadError."""
     goldens = GoldenSet(folder)
-    loaded = load_checkpoint(folder, device="cpu", dtype="float32", progress=False)
-    return compare_set(goldens, StreamingModel(loaded, sessions=2), only)
+    loaded = load_model(folder, device="cpu", dtype="float32", progress=False)
+    if isinstance(loaded, LoadedModel):
+        return compare_set(goldens, StreamingModel(loaded, sessions=2), only)
+    return compare_picture_set(goldens, Chat(loaded), only)
+
+
+def compare_picture_set(goldens: GoldenSet, chat: Chat, only: str | None = None) -> list[StageRow]:
+    """Compare a MiniCPM-V model that is loaded already; ``only`` may name a case or a kind of them."""
+    rows = []
+    for name, compare_case in pictures.cases(goldens, chat):
+        if only in (None, name, name.partition(".")[0]):
+            rows.append(_compared(goldens, StageRow(name), compare_case))
+    if only is None:
+        rows += _others(goldens, [*(row.stage for row in rows), pictures.LEARNT_ELSEWHERE])
+    return rows
 
 
 def compare_set(goldens: GoldenSet, stream: StreamingModel, only: str | None = None) -> list[StageRow]:
@@ -55,17 +71,25 @@ def compare_set(goldens: GoldenSet, stream: StreamingModel, only: str | None = N
                 continue
             if only in (None, name, case):
                 rows.append(_compare(goldens, stream, StageRow(case), stage))
-    if only is None and (left := goldens.left_behind({row.stage for row in rows})):
-        rows.append(StageRow("others", problems=[f"{key} was not compared: no stage knows it" for key in left]))
-    return rows
+    return rows if only is not None else [*rows, *_others(goldens, [row.stage for row in rows])]
+
+
+def _others(goldens: GoldenSet, stages: Sequence[str]) -> list[StageRow]:
+    """A row of what no stage knows, if there is any."""
+    left = goldens.left_behind(set(stages))
+    return [StageRow("others", problems=[f"{key} was not compared: no stage knows it" for key in left])] if left else []
 
 
 def _compare(goldens: GoldenSet, stream: StreamingModel, row: StageRow, stage: Stage) -> StageRow:
     if not any(key.startswith(f"{row.stage}.") for key in goldens.expected):
         row.problems.append("the set has no expected tensors of this stage; give a complete set")
         return row
+    return _compared(goldens, row, partial(stage, goldens, stream))
+
+
+def _compared(goldens: GoldenSet, row: StageRow, stage: Callable[[StageRow], None]) -> StageRow:
     try:
-        stage(goldens, stream, row)
+        stage(row)
     except SetError as error:
         row.problems.append(str(error))
     except Exception as error:  # whatever a damaged set leads to, the other stages are still compared

@@ -86,7 +86,7 @@ def _watch_speech(chat: Chat) -> list[tuple[int, bool]]:
 
 def _messages(goldens: GoldenSet, chat: Chat, options: ChatOptions) -> list[Message]:
     """The conversation whose tokens and embeddings the set keeps."""
-    stream = chat.stream
+    stream = chat.voice
     tokens = goldens.expected["chat.input_ids"].flatten().tolist()
     starts = [at for at, token in enumerate(tokens) if token == stream.builder.specials.im_start]
     turns = []

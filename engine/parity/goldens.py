@@ -22,7 +22,9 @@ from torch import Tensor
 
 from engine.media.picture import open_picture
 
-FILES = ("config.json", "manifest.json", "expected.safetensors", "inputs.safetensors", "weights.safetensors")
+FILES = ("config.json", "manifest.json", "expected.safetensors", "weights.safetensors")
+SOUNDS = "inputs.safetensors"
+"""Of a model that hears."""
 R = TypeVar("R")
 
 
@@ -35,11 +37,16 @@ class GoldenSet:
         """Raises :class:`SetError` for a folder that is no golden set."""
         if not folder.is_dir():
             raise SetError(f"{folder} is not a directory; give the folder of a golden set")
-        for name in FILES:
-            if not (folder / name).is_file():
-                raise SetError(f"{folder / name} is missing; give the folder of a complete golden set")
         self.folder = folder
         self._taken: set[str] = set()
+        for name in FILES if not self._hears else (*FILES, SOUNDS):
+            if not (folder / name).is_file():
+                raise SetError(f"{folder / name} is missing; give the folder of a complete golden set")
+
+    @property
+    def _hears(self) -> bool:
+        path = self.folder / "config.json"
+        return not path.is_file() or "MiniCPMV" not in path.read_text(encoding="utf-8", errors="replace")
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -57,7 +64,7 @@ class GoldenSet:
     @cached_property
     def sounds(self) -> dict[str, NDArray[np.float32]]:
         """Inputs by name: mono at 16 kHz, float in [-1, 1)."""
-        path = self.folder / "inputs.safetensors"
+        path = self.folder / SOUNDS
         return {name: samples.float().numpy() / 32768 for name, samples in _read(path, lambda: load_file(path)).items()}
 
     @cached_property

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import STATES, StageRow, Tolerance
 
-PART = r"(?:_(?:every\d+(?:st|nd|rd|th)|first\d*|last\d+|head\d*|tail\d*|rows?|sub|sampled)(?:_[a-z]+)?)?"
+PART = r"(?:_(?:every\d+(?:st|nd|rd|th)?|first\d*|last\d+|head\d*|tail\d*|rows?|sub|sampled)(?:_[a-z]+)?)?"
 """Endings of a key that holds a part of a tensor; no ending at all is one of them."""
 MAX_CHOICES = 64
 

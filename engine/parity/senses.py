@@ -18,7 +18,7 @@ from engine.processing.image import pad_slices
 from engine.processing.mel import split_clips
 from engine.processing.tokens import AudioSlot, ImageSlot
 
-EVERY = r"every(\d+)(?:st|nd|rd|th)"
+EVERY = r"every(\d+)(?:st|nd|rd|th)?"
 
 
 @torch.inference_mode()

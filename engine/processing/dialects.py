@@ -16,6 +16,8 @@ class Dialect:
 
     stops: tuple[str, ...]
     """Tokens that end an answer."""
+    begin: str = "<|im_start|>"
+    """The token that begins a text: an answer that repeats it is shown without."""
     cells_apart: bool = True
     """Every cell of a picture that is cut is a ``<slice>`` of its own; else all are pictures within one ``<slice>``."""
     turns: tuple[tuple[str, str], ...] = ()
@@ -28,6 +30,8 @@ class Dialect:
     skips_id_0: bool = False
     """Tokens of the id 0 in a prompt (Qwen's ``!``) are not looked at, and take no position. That is a slip of the
     published code, with which its answers were measured; a streamed answer does without."""
+    whole_words: bool = True
+    """An answer has no spaces around it; one that comes in pieces, comes in whole words."""
     max_new_tokens: int = 1024
     """Of an answer, unless asked otherwise."""
     max_inp_length: int = 2048
@@ -40,8 +44,10 @@ class Dialect:
 
 CHATML_STOPS = ("<|im_end|>", "<|endoftext|>")
 DIALECTS: dict[Generation, Dialect] = {
-    "o-2.6": Dialect(CHATML_STOPS, follows_post_processor=False, max_new_tokens=2048, max_inp_length=32768),
+    "o-2.6": Dialect(
+        CHATML_STOPS, follows_post_processor=False, whole_words=False, max_new_tokens=2048, max_inp_length=32768
+    ),
     "v-2.6": Dialect(CHATML_STOPS, skips_id_0=True, max_new_tokens=2048, max_inp_length=8192),
-    "v-2.5": Dialect(("<|end_of_text|>", "<|eot_id|>"), cells_apart=False),
+    "v-2.5": Dialect(("<|end_of_text|>", "<|eot_id|>"), "<|begin_of_text|>", cells_apart=False),
     "v-2.0": Dialect(("</s>",), cells_apart=False, turns=(("user", "<用户>"), ("assistant", "<AI>")), one_picture=True),
 }

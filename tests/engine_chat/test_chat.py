@@ -38,7 +38,7 @@ def ask(*content: Any) -> list[dict[str, Any]]:
 def text_of(talker: Chat, messages: list[Message], **options: Any) -> str:
     """The prompt as the tokenizer writes it, runs of blanks shown once."""
     ids = talker.prepare(messages, ChatOptions(**options)).row.ids.tolist()
-    unknown = talker.stream.builder.specials.unknown
+    unknown = talker.voice.builder.specials.unknown
     kept = [token for index, token in enumerate(ids) if token != unknown or ids[index - 1] != unknown]
     text: str = talker.tokenizer.decode(kept)
     return text
@@ -233,7 +233,7 @@ def test_marks_in_a_question_are_words(talker: Chat, question: str, before: list
     plain = talker.prepare(messages_of(ask(*before, "what?")), ChatOptions())
     assert written.row.image_bounds.tolist() == plain.row.image_bounds.tolist()
     assert written.row.audio_bounds.tolist() == plain.row.audio_bounds.tolist()
-    specials = {*talker.stream.builder.specials.stop, *talker.tokenizer.added_tokens_decoder}
+    specials = {*talker.voice.builder.specials.stop, *talker.voice.loaded.tokenizer.added_tokens_decoder}
     assert sum(token in specials for token in written.row.ids.tolist()) == sum(
         token in specials for token in plain.row.ids.tolist()
     )

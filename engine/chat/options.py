@@ -1,0 +1,89 @@
+"""How to ask a model, and what it answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.chat.prompt import ChatPrompt
+from engine.conversation.sampling import SpeechSampling
+from engine.errors import InputError
+
+MAX_BEAMS, MAX_SLICES = 64, 100
+"""Above what anybody searches with or cuts a picture into, below what fills the memory by a slip of the finger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """How to ask and how to answer; names and defaults are the published ones. None takes the model's.
+
+    Text is drawn at random, or greedily with ``do_sample=False``, or by beam search with ``sampling=False``. Raises
+    InputError for values that make no sense.
+    """
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    sampling: bool = True
+    do_sample: bool = True
+    temperature: float = 0.7
+    top_p: float = 0.8
+    top_k: int = 100
+    repetition_penalty: float | None = None
+    """None: 1.05, and 1.2 for beam search. It counts generated tokens only."""
+    num_beams: int = 3
+    seed: int = 0
+    max_inp_length: int | None = None
+    """Tokens after which the prompt is cut off. None: one that is longer than the model's limit is refused instead."""
+    omni_input: bool = False
+    """Join the parts of a message without line breaks, as the units of a call are."""
+    max_slice_nums: int | None = None
+    """Cells that a picture may be cut into."""
+    use_image_id: bool | None = None
+    """Number the pictures."""
+    chunk_input: bool | None = None
+    """Cut sound placeholders into seconds."""
+    use_tts_template: bool = False
+    """Ask for an answer that can be spoken. Sound in the conversation and ``generate_audio`` switch it on."""
+    generate_audio: bool = False
+    speech: SpeechSampling | None = None
+    """How speech is drawn."""
+    skip_id_0: bool | None = None
+    """Leave tokens of the id 0 out of the prompt, see :attr:`engine.processing.dialects.Dialect.skips_id_0`. None: so
+    for an answer that comes as a whole, if the model does; not for one that comes in pieces."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("max_inp_length", 1), ("top_k", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        penalty = 1.0 if self.repetition_penalty is None else self.repetition_penalty
+        if not (0 < self.temperature < math.inf and 0 < penalty < math.inf and 0 < self.top_p <= 1):
+            raise InputError("temperature and repetition_penalty must be numbers above 0, and top_p in (0, 1]")
+        if not 2 <= self.num_beams <= MAX_BEAMS or not 1 <= (self.max_slice_nums or 1) <= MAX_SLICES:
+            raise InputError(f"num_beams must be from 2 to {MAX_BEAMS}, and max_slice_nums from 1 to {MAX_SLICES}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChatAnswer:
+    """An answer and what led to it."""
+
+    text: str
+    finish: Literal["stop", "length"]
+    ids: tuple[int, ...]
+    """Tokens as drawn, the stop token included."""
+    prompt: ChatPrompt
+    embeds: Tensor
+    """What the prompt's tokens and pictures are to the language model [T, hidden]."""
+    states: Tensor
+    """Its states over what it read of that [T, hidden], after the final norm."""
+    speaker: Tensor | None = None
+    """Its states at the speaker's place [1, hidden]; None for the text template."""
+    codes: Tensor | None = None
+    """Audio codes int64 [N, num_vq]."""
+    wave: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Speech, mono float32 at 24 kHz; empty without ``generate_audio``."""

@@ -1,0 +1,203 @@
+"""The golden sets of the MiniCPM-V models: stages ``image.*``, ``chat.*``, ``stream``, ``tokenizer`` and ``vpm``.
+
+What was asked and how is in the manifest, what came of it there and in the expected tensors. Which cases there are, and
+how much is kept of a tensor, is read from the set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from engine.chat.offline import Chat, ChatAnswer
+from engine.chat.offline import chat as ask
+from engine.media.picture import open_picture
+from engine.model.timm_vision import TimmVisionTower
+from engine.parity.goldens import GoldenSet, SetError
+from engine.parity.ledger import EXACT, StageRow
+from engine.parity.sampled import kept_close, kept_same
+from engine.processing.image import ImageSlices, pad_slices
+from engine.processing.tokens import ImageSlot
+
+GREEDY_PENALTY = 1.05
+"""Of the goldens' greedy answers, unless a case says otherwise; a beam search has its own."""
+LEARNT_ELSEWHERE = "train"
+"""The stages of fine-tuning, which this command does not compare; their tests are in ``tests/``."""
+
+Compare = Callable[[StageRow], None]
+
+
+def cases(goldens: GoldenSet, chat: Chat) -> Iterator[tuple[str, Compare]]:
+    """Every stage of the set, by name."""
+    for name in goldens.section("image"):
+        yield f"image.{name}", partial(compare_picture, goldens, chat, name)
+    for name in goldens.section("chat"):
+        yield f"chat.{name}", partial(compare_answer, goldens, chat, name)
+    if "stream" in goldens.manifest:
+        yield "stream", partial(compare_pieces, goldens, chat)
+    if "tokenizer_probe" in goldens.manifest:
+        yield "tokenizer", partial(compare_tokenizer, goldens, chat)
+    if goldens.keys(r"vpm\.pos_embed_.*"):
+        yield "vpm", partial(compare_positions, goldens, chat)
+
+
+@torch.inference_mode()
+def compare_picture(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> None:
+    case, stream, key = goldens.section("image")[name], chat.stream, f"image.{name}"
+    slices = stream.images(_picture_of(goldens, name, case), case.get("max_slice_nums"))
+    row.same(f"{key}.n_slices", len(slices.sizes), case["n_slices"])
+    patch = stream.config.vision.patch_size
+    if "tgt_sizes" in case:
+        row.same(f"{key}.tgt_sizes", [list(size) for size in slices.sizes], case["tgt_sizes"])
+    if "sizes_wh" in case:
+        row.same(f"{key}.sizes_wh", [[c * patch, r * patch] for r, c in slices.sizes], case["sizes_wh"])
+    plain = chat.dialect.one_picture
+    pixels = [(_picture if plain else _strip)(slices, index) for index in range(len(slices.sizes))]
+    for index, wanted in enumerate(case.get("pixel_values_sha256", [])):
+        found = hashlib.sha256(pixels[index].contiguous().numpy().tobytes()).hexdigest()
+        row.same(f"{key}.slice{index}.pixel_values_sha256", found, wanted)
+    tokens = stream.builder([ImageSlot(slices.grid)], use_image_id=stream.config.image.use_image_id)
+    if "placeholder" in case:
+        wanted = stream.builder.text(case["placeholder"])
+        row.same(f"{key}.placeholder", tokens.ids, wanted)
+    patches, sizes = pad_slices([slices])
+    if "vpm_padded_length" in case:
+        row.same(f"{key}.vpm_padded_length", patches.shape[1], case["vpm_padded_length"])
+    features = stream.model.vpm(patches.to(stream.model.dtype), sizes)
+    for index, (rows, columns) in enumerate(sizes):
+        for wanted, found_key in goldens.keys(rf"{re.escape(key)}\.slice{index}\.pixel_values_(.*)"):
+            row.close(
+                wanted, _kept_pixels(pixels[index], found_key[1], goldens.expected[wanted]), goldens.take(wanted), EXACT
+            )
+        kept_close(goldens, row, f"{key}.slice{index}.vpm", features[index, : rows * columns])
+    kept_close(goldens, row, f"{key}.resampler", stream.model.resampler(features, sizes))
+
+
+def _picture_of(goldens: GoldenSet, name: str, case: dict[str, Any]) -> Any:
+    """The input whose name the case's begins with, the longest there is; or the one that the case names."""
+    named = case.get("image")
+    if isinstance(named, str):
+        return goldens.picture(Path(named).stem)
+    fitting = [stem for stem in goldens.pictures if name == stem or name.startswith(f"{stem}_")]
+    if not fitting:
+        raise SetError(f"images/ holds no picture for the case image.{name}; restore the folder")
+    return goldens.pictures[max(fitting, key=len)]
+
+
+def _strip(slices: ImageSlices, index: int) -> Tensor:
+    """A slice's patches side by side, as the published preprocessor gives them: [3, patch, patch · N]."""
+    patches = slices.patches[index]
+    side = int((patches.shape[1] // 3) ** 0.5)
+    return patches.view(-1, 3, side, side).permute(1, 2, 0, 3).reshape(3, side, -1)
+
+
+def _picture(slices: ImageSlices, index: int) -> Tensor:
+    """A slice as a picture: [3, H, W]."""
+    patches, (rows, columns) = slices.patches[index], slices.sizes[index]
+    side = int((patches.shape[1] // 3) ** 0.5)
+    cells = patches.view(rows, columns, 3, side, side).permute(2, 0, 3, 1, 4)
+    return cells.reshape(3, rows * side, columns * side)
+
+
+def _kept_pixels(pixels: Tensor, how: str, expected: Tensor) -> Tensor:
+    """The corner, or the first patches: either way what lies at the beginning of every axis."""
+    if not how.startswith(("first", "corner")):
+        return pixels
+    return pixels[tuple(slice(size) for size in expected.shape)]
+
+
+@torch.inference_mode()
+def compare_answer(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> None:
+    case, key = goldens.section("chat")[name], f"chat.{name}"
+    answers = _answers(goldens, chat, case)
+    texts = case["text"] if isinstance(case["text"], list) else [case["text"]]
+    drawn = [torch.tensor(answer.ids) for answer in answers]
+    row.same(f"{key}.text", [answer.text for answer in answers], texts)
+    row.same(f"{key}.generated_ids", [ids.tolist() for ids in drawn], case["generated_ids"])
+    prompts = [answer.prompt for answer in answers]
+    longest = max(len(prompt.row) for prompt in prompts)
+    pads = [longest - len(prompt.row) for prompt in prompts]
+    ids = [[0] * pad + prompt.row.ids.tolist() for pad, prompt in zip(pads, prompts, strict=True)]
+    kept_same(goldens, row, f"{key}.input_ids", ids)
+    bounds = [(prompt.row.image_bounds + pad).tolist() for pad, prompt in zip(pads, prompts, strict=True)]
+    row.same(f"{key}.image_bound", bounds, case["image_bound"])
+    if "tgt_sizes" in case:
+        sizes = [[list(size) for image in prompt.images for size in image.sizes] for prompt in prompts]
+        row.same(f"{key}.tgt_sizes", sizes, case["tgt_sizes"])
+    row.same(f"{key}.n_slices", [sum(len(i.sizes) for i in prompt.images) for prompt in prompts], case["n_slices"])
+    if case.get("attention_mask_zeros") is not None:
+        unseen = [row_ids.count(0) if chat.dialect.skips_id_0 else pad for pad, row_ids in zip(pads, ids, strict=True)]
+        row.same(f"{key}.attention_mask_zeros", unseen, case["attention_mask_zeros"])
+    if len(answers) == 1:
+        kept_close(goldens, row, f"{key}.embeds", answers[0].embeds)
+    logits = torch.stack([chat.model.llm.logits(answer.states[-1]) for answer in answers])
+    kept_close(goldens, row, f"{key}.logits_last", logits)
+
+
+def _answers(goldens: GoldenSet, chat: Chat, case: dict[str, Any]) -> list[ChatAnswer]:
+    settings = _settings(goldens, case["kwargs"])
+    answer = ask(chat, _with_pictures(goldens, case["msgs"]), return_dict=True, **settings)
+    return cast("list[ChatAnswer]", answer if isinstance(answer, list) else [answer])
+
+
+def _settings(goldens: GoldenSet, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A case's settings; what is None is as good as left out."""
+    settings = {name: _with_pictures(goldens, value) for name, value in kwargs.items() if value is not None}
+    if settings.get("sampling", True):
+        settings.setdefault("repetition_penalty", GREEDY_PENALTY)
+    return settings
+
+
+def _with_pictures(goldens: GoldenSet, value: Any) -> Any:
+    """The same with the pictures in place of ``{"image": path}``."""
+    if isinstance(value, list):
+        return [_with_pictures(goldens, item) for item in value]
+    if isinstance(value, dict):
+        if value.keys() == {"image"}:
+            return open_picture(goldens.folder / value["image"])
+        return {name: _with_pictures(goldens, item) for name, item in value.items()}
+    return value
+
+
+def compare_pieces(goldens: GoldenSet, chat: Chat, row: StageRow) -> None:
+    """The pieces of a streamed answer, of which the set has empty ones, too."""
+    section = goldens.section("stream")
+    found = re.match(r"chat\.(\w+)", str(section.get("same_as", "")))
+    if found is None or found[1] not in goldens.section("chat"):
+        raise SetError("manifest.json: stream.same_as names no case of chat; restore the file")
+    case = goldens.section("chat")[found[1]]
+    pieces = ask(chat, _with_pictures(goldens, case["msgs"]), stream=True, **_settings(goldens, case["kwargs"]))
+    told = list(cast("Iterator[str]", pieces))
+    row.same("stream.pieces", told, [piece for piece in section["pieces"] if piece])
+    row.same("stream.joined", "".join(told), section["joined"])
+
+
+def compare_tokenizer(goldens: GoldenSet, chat: Chat, row: StageRow) -> None:
+    builder = chat.stream.builder
+    for index, probe in enumerate(goldens.section("tokenizer_probe")):
+        ids = [*builder.opening, *builder.text(probe["text"])]
+        row.same(f"tokenizer_probe.{index}", ids, probe["ids"])
+
+
+@torch.inference_mode()
+def compare_positions(goldens: GoldenSet, chat: Chat, row: StageRow) -> None:
+    tower = chat.model.vpm
+    if not isinstance(tower, TimmVisionTower):
+        raise SetError("the set keeps a stretched table of positions, which this model does not have")
+    for key, found in goldens.keys(r"vpm\.pos_embed_(\d+)x(\d+)(.*)"):
+        size = int(found[1]), int(found[2])
+        expected = goldens.take(key)
+        row.close(key, _every(tower.positions(size), expected), expected)
+
+
+def _every(own: Tensor, expected: Tensor) -> Tensor:
+    """Every n-th row, with the n that leaves as many as expected."""
+    step = max(1, -(-len(own) // len(expected)))
+    return own[::step]
