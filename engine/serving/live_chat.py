@@ -183,7 +183,7 @@ class LiveChats:
             assert prompt.row.ids[-len(tail) :].tolist() == tail.ids.tolist()
             yield from self._chat.feed(state, embeds[: -len(tail)])
             state.book, state.reading = replace(state.book, first=False), Reading(begun=True)
-            limit = min(options.max_new_tokens, stream.pool.context - len(embeds))
+            limit = min(options.max_new_tokens or request.max_new_tokens, stream.pool.context - len(embeds))
             penalty = options.repetition_penalty
             sampling = TextSampling(
                 options.temperature, options.top_p, options.top_k, 1.0 if penalty is None else penalty,
