@@ -6,14 +6,19 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from tqdm import tqdm
+
 from engine.chat.media import check_writable, load_frames, load_sound, load_units, write_sound
 from engine.chat.offline import Chat, ChatAnswer, ChatOptions
-from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
+from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_untrained, has_weights, load_model
 from engine.client import OUTPUT_RATE, EngineError
-from engine.errors import ModelError, OutOfMemoryError, is_out_of_memory, reason
+from engine.config_language import NAMES
+from engine.errors import InputError, ModelError, OutOfMemoryError, is_out_of_memory, reason
 from engine.processing.image import open_image
 from engine.processing.prompts import READ_PROMPT, TASK_PROMPTS, UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.live_engine import MINI, read_sampling
@@ -22,6 +27,10 @@ from engine.spec import QUANTIZATIONS
 VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
 """Modes that begin with a system prompt, and its name there."""
 MODES = ("chat", *VOICED, *TASK_PROMPTS)
+WHOLE_FRAMES = 16
+"""A video of more frames than these is not cut into slices, as in the published demo: its tokens would not fit."""
+FEED_BLOCK = 512
+"""Tokens of a conversation that are read between two movements of the bar."""
 
 EPILOG = """\
 modes
@@ -39,13 +48,15 @@ modes
 examples
   python -m engine.chat MODEL --image a.jpg --image b.jpg --question "What changed?"
   python -m engine.chat MODEL --example cat.jpg "What is it?" "A cat." --image x.jpg --question "What is it?"
+  python -m engine.chat MODEL --image cat.jpg --turn "What is it?" "A cat." --question "Which colour has it?"
   python -m engine.chat MODEL --video walk.mp4 --question "Where does it lead?" --max-frames 32
   python -m engine.chat MODEL --mode omni --video talk.mp4 --voice anna.wav --speak answer.wav
   python -m engine.chat MODEL --mode cloning --voice anna.wav --question "Good morning." --speak anna-says.wav
   python -m engine.chat MODEL --mode transcribe --audio note.m4a --language en --greedy
 
-MODEL is a MiniCPM-o 2.6 directory; without it the mini that ships with the project answers. A model whose
-generation_config.json says do_sample: false answers greedily unless --temperature or --beams is given."""
+MODEL is a directory of MiniCPM-o 2.6, or of MiniCPM-V 2.6, MiniCPM-Llama3-V 2.5 or MiniCPM-V 2.0, which answer in mode
+chat, without sound; without it the mini that ships with the project answers. A model whose generation_config.json says
+do_sample: false answers greedily unless --temperature or --beams is given."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,6 +85,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("PICTURE", "QUESTION", "ANSWER"),
         help="a solved example in front of the question; may be repeated",
     )
+    ask.add_argument(
+        "--turn",
+        action="append",
+        nargs=2,
+        default=[],
+        metavar=("QUESTION", "ANSWER"),
+        help="a turn before the question, which the pictures and sounds then belong to; may be repeated",
+    )
     answer = parser.add_argument_group("how to answer")
     answer.add_argument("--speak", metavar="FILE", help="speak the answer into a .wav, .flac or .ogg file (24 kHz)")
     answer.add_argument("--stream", action="store_true", help="print the answer while it is made")
@@ -84,11 +103,14 @@ def build_parser() -> argparse.ArgumentParser:
         default = getattr(defaults, name)
         note = "1.05, with beams 1.2" if default is None else default
         answer.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"default: {note}")
-    answer.add_argument("--max-new-tokens", type=int, metavar="N", help=f"default: {defaults.max_new_tokens}")
+    answer.add_argument("--max-new-tokens", type=int, metavar="N", help="default: the model's")
     answer.add_argument("--min-new-tokens", type=int, metavar="N", help=f"default: {defaults.min_new_tokens}")
     answer.add_argument("--seed", type=int, metavar="N", help="of the random draws (default: 0)")
     answer.add_argument(
         "--max-slices", dest="max_slice_nums", type=int, metavar="N", help="cells that a picture may be cut into"
+    )
+    answer.add_argument(
+        "--max-inp-length", type=int, metavar="N", help="cut the conversation after N tokens (default: it must fit)"
     )
     run = parser.add_argument_group("how to run")
     run.add_argument("--device", default="auto", help="auto, cpu, mps, cuda, cuda:N or cuda:0,cuda:1 (default: auto)")
@@ -108,7 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.speak:
             check_writable(options.speak)
         messages, settings = conversation(options)
-        answer = _ask(Chat(_load(options)), messages, settings, stream=options.stream)
+        loaded = _load(options)
+        if not isinstance(loaded, LoadedModel):
+            settings = _without_sound(options, loaded, messages, settings)
+        answer = _ask(_chat(loaded), messages, settings, stream=options.stream)
         if options.speak:
             write_sound(options.speak, answer.wave)
             print(f"{options.speak}: {len(answer.wave) / OUTPUT_RATE:.1f} s of speech", file=sys.stderr)
@@ -162,24 +187,29 @@ def conversation(options: argparse.Namespace) -> tuple[list[Message], ChatOption
     for picture, question, solution in options.example:
         messages.append(Message("user", [open_image(Path(picture)), TypedText(question)]))
         messages.append(Message("assistant", [TypedText(solution)]))
-    messages.append(Message("user", _question(options)))
+    shown = _shown(options)
+    for question, solution in options.turn:
+        messages.append(Message("user", [*shown, TypedText(question)]))
+        messages.append(Message("assistant", [TypedText(solution)]))
+        shown = []
+    messages.append(Message("user", [*shown, *([TypedText(options.question)] if options.question else [])]))
     return messages, _settings(options)
 
 
-def _question(options: argparse.Namespace) -> list[Part]:
+def _shown(options: argparse.Namespace) -> list[Part]:
+    """What comes before the words of the first question."""
     images: list[Part] = [open_image(Path(name)) for name in options.image]
     sounds: list[Part] = [load_sound(name) for name in options.audio]
-    words: list[Part] = [TypedText(options.question)] if options.question else []
     if options.mode == "cloning":
-        return [READ_PROMPT[options.language], *words]
+        return [READ_PROMPT[options.language]]
     if options.mode in TASK_PROMPTS:
-        return [TASK_PROMPTS[options.mode][options.language] + "\n", *sounds, *words]
+        return [TASK_PROMPTS[options.mode][options.language] + "\n", *sounds]
     if options.mode == "omni":
         units = load_units(options.video, limit=options.max_frames) if options.video else []
         still: list[Part] = [UNIT, *images, *sounds] if images or sounds else []
-        return [*units, *still, *words]
+        return [*units, *still]
     frames: list[Part] = [*load_frames(options.video, limit=options.max_frames)] if options.video else []
-    return [*images, *frames, *sounds, *words]
+    return [*images, *frames, *sounds]
 
 
 def _settings(options: argparse.Namespace) -> ChatOptions:
@@ -196,15 +226,28 @@ def _settings(options: argparse.Namespace) -> ChatOptions:
     if options.beams is not None:
         settings |= {"sampling": False, "num_beams": options.beams}
     names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "min_new_tokens", "seed")
-    given = {name: getattr(options, name) for name in (*names, "max_slice_nums")}
+    given = {name: getattr(options, name) for name in (*names, "max_slice_nums", "max_inp_length")}
     return ChatOptions(**settings | {name: value for name, value in given.items() if value is not None})
 
 
-def _load(options: argparse.Namespace) -> LoadedModel:
+def _without_sound(
+    options: argparse.Namespace, loaded: LoadedVisionLanguage, messages: Sequence[Message], settings: ChatOptions
+) -> ChatOptions:
+    """Settings for a model that only sees and writes. Raises InputError for what asks for more."""
+    if options.mode != "chat":
+        raise InputError(
+            f"{NAMES[loaded.config.generation]} has no mode {options.mode}, for it neither hears nor speaks"
+        )
+    frames = sum(isinstance(part, Image.Image) for message in messages for part in message.content)
+    long = options.video and options.max_slice_nums is None and frames > WHOLE_FRAMES
+    return replace(settings, max_slice_nums=1) if long else settings
+
+
+def _load(options: argparse.Namespace) -> LoadedVisionLanguage:
     if options.model == MINI and not has_weights(MINI):
         print("the mini has no weights yet: the answer of an untrained model follows", file=sys.stderr)
         return build_untrained(options.model, device=options.device, dtype=options.dtype)
-    return load_checkpoint(
+    return load_model(
         options.model,
         device=options.device,
         dtype=options.dtype,
@@ -214,14 +257,37 @@ def _load(options: argparse.Namespace) -> LoadedModel:
     )
 
 
+def _chat(loaded: LoadedVisionLanguage) -> Chat:
+    """With a bar for what takes long, on a terminal."""
+    return Chat(loaded, feed_block=FEED_BLOCK, progress=Bars()) if sys.stderr.isatty() else Chat(loaded)
+
+
+class Bars:
+    """One bar for each kind of thing that is worked through."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, tqdm[object]] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._bars:
+            self._bars[what] = tqdm(total=total, unit=f" {what}", desc="Reading", leave=False)
+        bar = self._bars[what]
+        bar.update(done - bar.n)
+        bar.refresh()
+        if done >= total:
+            self._bars.pop(what).close()
+
+
 def _ask(chat: Chat, messages: list[Message], settings: ChatOptions, *, stream: bool) -> ChatAnswer:
+    if not stream:
+        answer = chat.answer(messages, settings)
+        print(answer.text, flush=True)
+        return answer
     pieces = chat.pieces(messages, settings)
     while True:
         try:
-            piece = next(pieces)
+            print(next(pieces), end="", flush=True)
         except StopIteration as end:
-            answer: ChatAnswer = end.value
-            print("" if stream else answer.text, flush=True)
-            return answer
-        if stream:
-            print(piece, end="", flush=True)
+            print(flush=True)
+            streamed: ChatAnswer = end.value
+            return streamed

@@ -26,16 +26,28 @@ def load_sound(path: str | Path) -> NDArray[np.float32]:
 def load_frames(path: str | Path, *, per_second: float = 1.0, limit: int = 64) -> list[Image.Image]:
     """Pictures of a video, ``per_second`` of them, or ``limit`` evenly spaced ones where that would be more.
 
-    Raises InputError.
+    As published: of a video with so many frames a second on average, every n-th, and of those that are too many the
+    middle one of every equal part. Raises InputError.
     """
-    frames = _every(path, per_second, None)
-    if len(frames) > limit:
-        frames = [frames[index] for index in np.linspace(0, len(frames) - 1, limit).round().astype(int)]
+    with Video(path) as video:
+        wanted = range(0, video.check(), max(1, round(video.frames_per_second / per_second)))
+    if len(wanted) > limit:
+        part = len(wanted) / limit
+        chosen = {wanted[int(index * part + part / 2)] for index in range(limit)}
+    else:
+        chosen = set(wanted)
+    frames: list[Image.Image] = []
+    with Video(path) as video:
+        for index, (_, frame) in enumerate(video.frames()):
+            if index in chosen:
+                frames.append(video.upright(frame))
+            if len(frames) == len(chosen):
+                break
     return frames
 
 
-def _every(path: str | Path, per_second: float, limit: int | None) -> list[Image.Image]:
-    """The first frame of a video and the first one in every further ``1 / per_second`` seconds, ``limit`` at most."""
+def _every_second(path: str | Path, limit: int) -> list[Image.Image]:
+    """The first frame of a video and the first one in every further second, ``limit`` at most."""
     frames: list[Image.Image] = []
     with Video(path) as video:
         video.check()
@@ -44,7 +56,7 @@ def _every(path: str | Path, per_second: float, limit: int | None) -> list[Image
         for time_s, frame in video.frames():
             begin = time_s if begin is None else begin
             # A frame may be shown a little before the whole second that it stands for.
-            if (time_s - begin) * per_second >= len(frames) - 1e-3:
+            if time_s - begin >= len(frames) - 1e-3:
                 frames.append(video.upright(frame))
             if len(frames) == limit:
                 break
@@ -56,7 +68,7 @@ def load_units(path: str | Path, *, limit: int = 64) -> list[Part]:
 
     It ends after ``limit`` seconds. Raises InputError.
     """
-    frames, sound = _every(path, 1.0, limit), load_sound(path)
+    frames, sound = _every_second(path, limit), load_sound(path)
     parts: list[Part] = []
     for second, frame in enumerate(frames):
         piece = sound[second * INPUT_RATE : (second + 1) * INPUT_RATE]

@@ -13,7 +13,7 @@ From a shell: ``python -m engine.chat MODEL --image cat.jpg --question "What is 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -65,6 +65,13 @@ Answering = Generator[str, None, ChatAnswer]
 """Gives text piece by piece and returns the whole answer."""
 
 
+Progress = Callable[[str, int, int], None]
+"""Is told of what is worked through how much is done, and how much there is: ``("tokens", 512, 4096)``."""
+
+
+def _nobody(what: str, done: int, total: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drawn:
     ids: list[int]
@@ -83,12 +90,14 @@ class Chat:
         stream: ServedModel | None = None,
         text_block: int = TEXT_BLOCK,
         feed_block: int | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """``context`` bounds the tokens of a conversation, its answer included; None is the model's own limit.
 
         A server gives the ``stream`` that its calls have, whose executor only its scheduler runs: it takes
         :meth:`prepare`, :meth:`task` and the parts of that. ``text_block`` tokens are drawn, and ``feed_block`` tokens
         of a conversation fed (None: all), in one piece of work: so long do others wait.
+        ``progress`` is told how far the pictures and the tokens of a conversation are.
         """
         self.config, self.model, self.tokenizer = loaded.config, loaded.model, loaded.tokenizer
         if stream is None:
@@ -97,6 +106,7 @@ class Chat:
         self.stream = stream
         self.dialect = stream.builder.dialect
         self.text_block, self.feed_block = text_block, feed_block
+        self._told = progress or _nobody
         self.prompts = PromptMaker(loaded, self.stream.builder)
         self.stop_ids = self.stream.builder.stop
 
@@ -157,6 +167,7 @@ class Chat:
         for image in self._together(prompt.images) if places else ():
             if sum(map(len, pictures)) < places:
                 pictures.append((yield See(image)))
+                self._told("pictures", sum(map(len, pictures)), places)
         if pictures:
             seen = torch.cat(pictures)[:places]
         sounds: list[Tensor] = []
@@ -173,11 +184,13 @@ class Chat:
 
     def feed(self, state: SessionState, embeds: Tensor) -> Step[Tensor]:
         """Feed a conversation, or its beginning [T, hidden], in blocks -> states [T, hidden]."""
-        blocks = [embeds[:0]]
+        blocks, fed = [embeds[:0]], 0
         for block in embeds.split(self.feed_block or max(1, len(embeds))):
             if len(block):
                 blocks.append((yield Feed(state, block)))
                 state.note("prompt", len(block))
+                fed += len(block)
+                self._told("tokens", fed, len(embeds))
         return torch.cat(blocks)
 
     def speak(

@@ -51,21 +51,23 @@ class Video:
         self._container.close()
         self._file.close()
 
-    def check(self) -> None:
+    def check(self) -> int:
         """Read through all packets, without decoding more than one picture: the file is whole as far as they tell.
+        Returns how many pictures it says to have.
 
         The video is read to its end by this: open it again for its frames.
         """
         container, stream = self._container, self._stream
         stream.thread_type = "AUTO"
         times: list[float] = []
-        decoded, shown_s = False, 0.0
+        pictures, decoded, shown_s = 0, False, 0.0
         try:
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise MediaError(self.path, f"is cut off or damaged after {max(times, default=0):.1f} s", COPY)
                 if not decoded and container.format.name == "yuv4mpegpipe" and self._y4m_lacks_data(packet.size):
                     raise MediaError(self.path, "is cut off in the middle of a picture", COPY)
+                pictures += packet.size > 0
                 if packet.pts is not None:
                     times.append(float(packet.pts * packet.time_base) - self._begin_s)
                     shown_s = max(shown_s, float((packet.duration or 0) * packet.time_base))
@@ -82,6 +84,7 @@ class Video:
         if declared_s > end_s + lost_s:
             fault = f"is cut off: it ends after {end_s:.1f} s and its header tells {declared_s:.1f} s"
             raise MediaError(self.path, fault, COPY)
+        return pictures
 
     def frames(self) -> Iterator[tuple[float, Any]]:
         """Times in seconds from the beginning of the file, as players show them, and decoded frames (``av``)."""
@@ -103,6 +106,11 @@ class Video:
             raise MediaError(self.path, f"cannot be decoded after {time_s:.1f} s ({reason(error)})", COPY) from None
         if not seen:
             raise MediaError(self.path, "holds no picture that can be decoded", COPY)
+
+    @property
+    def frames_per_second(self) -> float:
+        """On average, as the file tells; 1 where it does not."""
+        return float(self._stream.average_rate or self._stream.guessed_rate or 1)
 
     def upright(self, frame: Any, fit: Fit | None = None) -> Image.Image:
         """A frame as a person sees it (see :func:`~engine.media.upright.upright_frame`)."""
