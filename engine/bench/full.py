@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engine.checkpoint.loader import LoadedModel, build_untrained, count
+from engine.checkpoint.loader import LoadedModel, build_untrained, count, store_for_steps
 from engine.config import OmniConfig
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
@@ -31,6 +31,7 @@ def random_model(device: torch.device, config: OmniConfig | None = None) -> Load
         for module in (model, vocos):
             for name, weight in module.named_parameters():
                 weight.fill_(1.0) if "norm" in name and name.endswith("weight") else weight.normal_(0, 0.02)
+    store_for_steps(model)
     model, vocos = model.requires_grad_(False).eval(), vocos.requires_grad_(False).eval()
     return LoadedModel(
         model, small.tokenizer, config, False, count(model, vocos), vocos=vocos, tts_tokenizer=small.tts_tokenizer

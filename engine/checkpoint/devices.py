@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.errors import LoadError
 from engine.model.kv import KVBatch, KVLayout, KVRows
+from engine.model.kv_steps import KVSteps
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CGROUP = Path("/sys/fs/cgroup")
@@ -138,7 +139,7 @@ def _move(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
         return tuple(_move(item, device) for item in value)
-    if isinstance(value, KVBatch | KVRows) and value.arena.device != device:
+    if isinstance(value, KVBatch | KVRows | KVSteps) and value.arena.device != device:
         return DistantCache(value)
     return value
 

@@ -228,7 +228,7 @@ class _Weights:
         _fill_optional(model, device_map.home, self.dtype)
         if device_map.is_spread:
             connect(model.llm.model.layers, model.llm.model.norm, device_map)
-        _store_for_steps(model)
+        store_for_steps(model)
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -254,7 +254,7 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
     model = model.to(home, resolve_dtype(dtype, home))
-    _store_for_steps(model)
+    store_for_steps(model)
     vocos, parameters = _freeze(vocos.to(home)), count(model, vocos)
     words = load_words(directory, config)
     return LoadedModel(_freeze(model), tokenizer, config, False, parameters, vocos, tts_tokenizer, words=words)
@@ -266,8 +266,14 @@ def count(model: nn.Module, vocos: Vocos | None = None) -> int:
     return sum(weight.numel() for weight in [*read, *([] if vocos is None else vocos.parameters())])
 
 
-def _store_for_steps(model: VisionLanguageModel) -> None:
-    """On a CPU, store what every step of text or speech is multiplied with as a product of few rows reads it best."""
+def store_for_steps(model: VisionLanguageModel) -> None:
+    """Store what every step of text or speech is multiplied with as its device reads it best: on a CPU, a product of
+    few rows; elsewhere, few products. To be called once, when the weights are there to stay."""
+    if model.device.type != "cpu":
+        model.llm.model.join()
+        if isinstance(model, OmniModel):
+            model.tts.model.join()
+        return
     heads: list[nn.Module] = [] if model.llm.tied else [model.llm.lm_head]
     speech = model.tts.model.layers.modules() if isinstance(model, OmniModel) else ()
     for module in [*model.llm.model.layers.modules(), *speech, *heads]:

@@ -11,12 +11,15 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from engine.conversation.blocks import SpeechBlocks, TextBlocks
+from engine.conversation.captured import Recorder
+from engine.conversation.exact_blocks import ExactBlocks
 from engine.conversation.reading import Transcribed
-from engine.conversation.sampling import pick, speech_probabilities, text_token
 from engine.conversation.session import Hearing, SessionPool
+from engine.conversation.text_steps import read_text
+from engine.conversation.waves import WaveBlocks
 from engine.conversation.word_reader import WordReader
 from engine.conversation.work import (
     STEP_WORK,
@@ -39,8 +42,9 @@ from engine.conversation.work import (
 )
 from engine.errors import NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.model.audio import conv_length, pool, token_length
-from engine.model.kv import KVArena, KVLayout, KVReview, KVRows, whole
+from engine.model.kv import KVArena, KVReview, whole
 from engine.model.omni import OmniModel
+from engine.model.transfer import download, upload
 from engine.model.tts import CodeTables
 from engine.model.vision_language import VisionLanguageModel
 from engine.model.vocos import Vocos
@@ -60,19 +64,35 @@ class Executor:
         stop_ids: Sequence[int],
         *,
         rows: int | None = None,
+        paged: bool | None = None,
     ) -> None:
         """With ``rows`` every step of text or speech is a pass of just so many rows, padded where fewer sessions take
         part, and all other work is done session by session, so that who shares a batch changes no bit of a result
         (where :func:`engine.conversation.rows.exact_rows` says so). None: batches are as large as they come.
+        ``paged`` is for the tests, see :class:`~engine.conversation.blocks.TextBlocks`.
 
         A model that has no ears and no voice has no ``vocos`` either, and is asked for no sound.
         """
         omni = model if isinstance(model, OmniModel) else None
         self.model, self.vocos, self.pool, self.rows = cast(OmniModel, model), cast(Vocos, vocos), pool, rows
         self.stop_ids = frozenset(stop_ids)
+        self.recorders: tuple[Recorder, ...] = ()
+        """What makes recordings of steps, where they are made: :func:`~.captured.record_in_background` does it."""
         with torch.inference_mode():
-            self._stops = torch.tensor(sorted(stop_ids), device=model.device)
-            self._codes = cast(CodeTables, None if omni is None else omni.tts.tables())
+            stops = torch.tensor(sorted(stop_ids), device=model.device)
+            tables = cast(CodeTables, None if omni is None else omni.tts.tables())
+        self._exact: ExactBlocks | None = None
+        self._waves: WaveBlocks | None = None
+        if rows is not None:
+            self._exact = ExactBlocks(self.model, pool.llm, pool.speech, stops, tables, rows)
+        else:
+            text, speech, wave = (Recorder(model.device, enabled=not model.is_spread) for _ in range(3))
+            self.recorders = (text, speech, wave)
+            self._text = TextBlocks(model, pool.llm, stops, text, paged=paged)
+            if omni is not None and vocos is not None:
+                self._speech = SpeechBlocks(omni, pool.speech, tables, speech)
+                if model.device.type != "cpu":  # which gains nothing by it
+                    self._waves = WaveBlocks(omni, vocos, wave, pool.sessions)
         self.reader = None if omni is None or omni.reader is None else WordReader(omni)
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
@@ -120,13 +140,16 @@ class Executor:
                     results[index] = result
         return results
 
-    def _check(self, rows: Sequence[Tensor], arena: KVArena, slots: Sequence[int], starts: Sequence[int]) -> None:
-        """Raise NotFiniteError unless all that was computed for each session is finite.
+    def _check_all(self, rows: Sequence[Tensor], arena: KVArena, slots: Sequence[int], starts: Sequence[int]) -> None:
+        """:meth:`_check` of whether all that was computed for each session is finite."""
+        self._check(download(torch.stack([row.isfinite().all() for row in rows])).tolist(), arena, slots, starts)
 
-        What such a session wrote into ``arena`` from ``starts`` on is wiped: attention multiplies by what it masks out,
+    def _check(self, sound: Sequence[bool], arena: KVArena, slots: Sequence[int], starts: Sequence[int]) -> None:
+        """Raise NotFiniteError unless every session is ``sound``.
+
+        What another wrote into ``arena`` from ``starts`` on is wiped: attention multiplies by what it masks out,
         so that a NaN would go on in its slot, whoever has it next.
         """
-        sound: list[bool] = torch.stack([row.isfinite().all() for row in rows]).tolist()
         for is_sound, slot, start in zip(sound, slots, starts, strict=True):
             if not is_sound:
                 arena.clear(slot, start, arena.capacity)
@@ -154,7 +177,7 @@ class Executor:
         if len(works) > 1 and self.model.config.vision.mixes_slices:
             return [vectors for work in works for vectors in self.see([work])]
         patches, sizes = pad_slices([work.image for work in works])
-        vectors = self.model.see(patches.to(self.model.device, self.model.dtype), sizes)
+        vectors = self.model.see(upload(patches.to(self.model.dtype), self.model.device), sizes)
         return list(vectors.split([len(work.image.sizes) for work in works]))
 
     def hear(self, works: Sequence[Hear]) -> list[Tensor]:
@@ -170,7 +193,7 @@ class Executor:
         model, step = self.model, self.model.config.audio.pool_step
         lengths = [mel.shape[1] for mel in mels]
         mel = pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
-        heard = model.apm(mel.to(model.device, model.dtype), lengths)
+        heard = model.apm(upload(mel.to(model.dtype), model.device), lengths)
         vectors = pool(model.audio_projection_layer(heard), step)
         return [row[: token_length(length, step)] for row, length in zip(vectors, lengths, strict=True)]
 
@@ -190,12 +213,13 @@ class Executor:
         for work, count in zip(works, frames, strict=True):
             if work.state.hearing.length + count >= limit:
                 self.pool.reset_hearing(work.state)
+            self.pool.keep_hearing(work.state)
         mel = pad_sequence([work.mel.T for work in works], batch_first=True).transpose(1, 2)
         slots, starts = [work.state.audio_slot for work in works], [work.state.hearing.length for work in works]
         cache = self.pool.audio.place(slots, starts, frames, sight=whole)
-        heard = model.apm.stream(mel.to(model.device, model.dtype), lengths, cache)
+        heard = model.apm.stream(upload(mel.to(model.dtype), model.device), lengths, cache)
         rows = [row[:count] for row, count in zip(heard, frames, strict=True)]
-        self._check(rows, self.pool.audio, slots, starts)
+        self._check_all(rows, self.pool.audio, slots, starts)
         for work, count in zip(works, frames, strict=True):
             work.state.hearing = Hearing(work.state.hearing.resets, work.state.hearing.length + count)
         return rows
@@ -206,171 +230,118 @@ class Executor:
         cache = self.pool.llm.place(slots, starts, lengths)
         states = self.model.llm(pad_sequence([work.embeds for work in works], batch_first=True), cache=cache)
         rows = [row[:length] for row, length in zip(states, lengths, strict=True)]
-        self._check(rows, self.pool.llm, slots, starts)
+        self._check_all(rows, self.pool.llm, slots, starts)
         return rows
 
     def decode(self, works: Sequence[Decode]) -> list[Decoded]:
-        llm, steps, sampling = self.model.llm, works[0].steps, works[0].sampling
+        arena = self.pool.llm
         slots, starts = [work.state.slot for work in works], [work.state.length for work in works]
-        device = self.model.device
-        prompts = [torch.tensor(work.ids, device=device) for work in works]
-        seen = torch.stack([work.seen for work in works])
-        uniform, noises = _draw([work.noise for work in works], steps, None if sampling.greedy else (steps,), device)
-        least = torch.tensor([work.min_new for work in works], device=device)
-        banned = int(max(work.min_new for work in works))
-        first, cache = self._prompt(prompts, slots, starts, steps)
-        last = self._pad(torch.stack([states[-1] for states in first]))
-        drawn: list[Tensor] = []
-        likely: list[Tensor] = []
-        for step in range(steps):
-            if step:
-                cache = cache.advance()
-                last = llm(llm.embed(self._pad(drawn[-1]))[:, None], cache=cache)[:, 0]
-            scores = llm.logits(last)[: len(works)]
-            likely.append(scores.amax(-1))  # NaN if any score is
-            if step < banned:
-                scores[:, self._stops] = scores[:, self._stops].masked_fill((step < least)[:, None], float("-inf"))
-            ids = text_token(scores, seen, sampling, None if uniform is None else uniform[:, step])
-            seen.scatter_(1, ids[:, None], True)
-            drawn.append(ids)
-            if device.type == "cpu" and all(self.stop_ids.intersection(row) for row in torch.stack(drawn, 1).tolist()):
-                break
-        self._check(torch.stack(likely, 1).unbind(), self.pool.llm, slots, starts)
-        results = []
-        for work, ids, states, noise in zip(works, torch.stack(drawn, 1).tolist(), first, noises, strict=True):
-            end = next((i + 1 for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
-            work.seen[torch.tensor(ids[:end], device=device)] = True
-            stopped = ids[end - 1] in self.stop_ids
-            results.append(Decoded(tuple(ids[:end]), stopped, states, noise))
-        return results
+        if self._exact is not None:
+            results, first = self._exact.text(works, starts)
+        else:
+            before = self._feed_all_but_last(works)
+            ends = [start + len(states) for start, states in zip(starts, before, strict=True)]
+            with self._text.recorder.lock:
+                results, last = self._text.run(works, ends)
+            first = [torch.cat((states, end[None])) for states, end in zip(before, last, strict=True)]
+        self._check([bool(row[0]) for row in results], arena, slots, starts)
+        drawn = read_text(results, [work.steps for work in works], self.stop_ids)
+        return [
+            Decoded(ids, ids[-1] in self.stop_ids, states, work.noise if work.sampling.greedy else work.noise.after())
+            for work, ids, states in zip(works, drawn, first, strict=True)
+        ]
 
-    def _prompt(
-        self, prompts: Sequence[Tensor], slots: Sequence[int], starts: Sequence[int], steps: int
-    ) -> tuple[list[Tensor], KVLayout]:
-        """Append ids int64 [T] of each -> their states [T, hidden] and the layout that ``steps`` steps go on from."""
-        llm, arena, lengths = self.model.llm, self.pool.llm, [len(prompt) for prompt in prompts]
-        if self.rows is None:
-            cache = arena.place(slots, starts, lengths, steps=steps)
-            states = llm(llm.embed(pad_sequence(list(prompts), batch_first=True)), cache=cache)
-            return [row[:length] for row, length in zip(states, lengths, strict=True)], cache
-        places = zip(slots, starts, lengths, strict=True)
-        alone = [arena.place([slot], [start], [length], steps=steps) for slot, start, length in places]
-        rows = [llm(llm.embed(prompt[None]), cache=cache)[0] for prompt, cache in zip(prompts, alone, strict=True)]
-        return rows, KVRows(tuple(alone), self.rows)
-
-    def _pad(self, rows: Tensor) -> Tensor:
-        """Rows [B, ...] with as many rows of zeros behind them as a step needs."""
-        missing = 0 if self.rows is None else self.rows - len(rows)
-        return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
+    def _feed_all_but_last(self, works: Sequence[Decode]) -> list[Tensor]:
+        """Append all ids but the last of each -> their states [T, hidden]."""
+        llm = self.model.llm
+        states = [torch.empty(0, self.model.config.llm.hidden_size, device=llm.model.norm.weight.device)] * len(works)
+        longer = [index for index, work in enumerate(works) if len(work.ids) > 1]
+        if longer:
+            ids = [torch.tensor(works[index].ids[:-1]) for index in longer]
+            lengths = [len(row) for row in ids]
+            slots, starts = zip(
+                *((works[index].state.slot, works[index].state.length) for index in longer), strict=True
+            )
+            cache = self.pool.llm.place(slots, starts, lengths)
+            rows = llm(llm.embed(upload(pad_sequence(ids, batch_first=True), self.model.device)), cache=cache)
+            for index, row, length in zip(longer, rows, lengths, strict=True):
+                states[index] = row[:length]
+        return states
 
     def read(self, works: Sequence[Read]) -> list[Tensor]:
         tts, device = self.model.tts, self.model.device
         lengths = [len(work.ids) for work in works]
         slots, starts = [work.voice.slot for work in works], [work.start for work in works]
         cache = self.pool.speech.place(slots, starts, lengths)
-        ids = pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True).to(device)
+        ids = upload(pad_sequence([torch.tensor(work.ids) for work in works], batch_first=True), device)
         speakers = torch.stack([work.voice.speaker for work in works])
         states = tts(tts.embed_text(ids, speakers), cache=cache)
         rows = [row[:length] for row, length in zip(states, lengths, strict=True)]
-        self._check(rows, self.pool.speech, slots, starts)
+        self._check_all(rows, self.pool.speech, slots, starts)
         return rows
 
     def recall(self, works: Sequence[Recall]) -> list[Tensor]:
         tts, device = self.model.tts, self.model.device
-        codes = torch.stack([work.voice.codes[:-1] for work in works]).to(device)
+        codes = upload(torch.stack([work.voice.codes[:-1] for work in works]), device)
         begin = torch.full_like(codes[:, :1], -1)
         slots, starts = [work.voice.slot for work in works], [tts.config.condition_length - 1] * len(works)
-        sight = tts.sight(torch.tensor([work.text_length for work in works], device=device))
+        sight = tts.sight(upload(torch.tensor([work.text_length for work in works]), device))
         cache = self.pool.speech.place(slots, starts, [1 + codes.shape[1]] * len(works), sight=sight)
         rows = list(tts(tts.embed_codes(torch.cat([begin, codes], 1)), cache=cache))
-        self._check(rows, self.pool.speech, slots, starts)
+        self._check_all(rows, self.pool.speech, slots, starts)
         return rows
 
     def speak(self, works: Sequence[Speak]) -> list[Spoken]:
-        tts, device = self.model.tts, self.model.device
-        steps, sampling, config = works[0].steps, works[0].sampling, tts.config
-        before = [len(work.voice.codes) for work in works]
-        slots, starts = [work.voice.slot for work in works], [config.condition_length - 1 + count for count in before]
-        cache = self._speaking(works, slots, starts)
-        past = [_recent(work.voice.codes, max(1, sampling.window)) for work in works]
-        history = torch.stack(past).to(device).transpose(1, 2)
-        shape = None if sampling.greedy else (steps, config.num_vq)
-        uniform, noises = _draw([work.noise for work in works], steps, shape, device)
-        guard = torch.tensor([work.guard for work in works], device=device)
-        begun = torch.tensor([count > 0 for count in before], device=device)
-        ended = torch.zeros_like(begun)
-        drawn: list[Tensor] = []
-        likely: list[Tensor] = []
-        for step in range(steps):
-            if step:
-                cache = cache.advance()
-                embeds = self._codes.embed(self._pad(drawn[-1])[:, None])
-            else:
-                embeds = tts.embed_codes(self._pad(history)[:, None, :, -1])
-            logits = tts.step(embeds, cache, self._codes)[: len(works)]
-            likely.append(logits.amax(-1))
-            chances = speech_probabilities(logits, history, sampling, warp=begun, allow_end=guard <= step)
-            codes = pick(chances, None if uniform is None else uniform[:, step])
-            history = torch.cat([history[:, :, 1:], codes[:, :, None]], 2)
-            drawn.append(codes)
-            begun.fill_(True)
-            if device.type == "cpu":
-                ended |= (codes == config.audio_eos_id).any(1)
-                if ended.all():
-                    break
-        self._check(torch.stack(likely, 1).unbind(), self.pool.speech, slots, starts)
-        results = []
-        for work, codes, noise in zip(works, torch.stack(drawn, 1).cpu(), noises, strict=True):
+        config = self.model.tts.config
+        begin = config.condition_length - 1
+        slots, starts = [work.voice.slot for work in works], [begin + len(work.voice.codes) for work in works]
+        window = max(1, works[0].sampling.window)
+        history = torch.stack([_recent(work.voice.codes, window) for work in works])
+        if self._exact is not None:
+            results = self._exact.codes(works, history)
+        else:
+            with self._speech.recorder.lock:
+                results = self._speech.run(works, history)
+        self._check([bool(row[0]) for row in results], self.pool.speech, slots, starts)
+        spoken = []
+        for work, row in zip(works, results, strict=True):
+            codes = row[1:].view(-1, config.num_vq)[: work.steps]
             ends = (codes == config.audio_eos_id).any(1).nonzero()
             finished = len(ends) > 0
             work.voice.codes = torch.cat([work.voice.codes, codes[: int(ends[0])] if finished else codes])
-            results.append(Spoken(finished, noise))
-        return results
-
-    def _speaking(self, works: Sequence[Speak], slots: Sequence[int], starts: Sequence[int]) -> KVLayout:
-        """The layout of the next code of each, with room for the steps after it."""
-        tts, arena, steps = self.model.tts, self.pool.speech, works[0].steps
-        known = torch.tensor([work.text_length for work in works], device=self.model.device)
-        if self.rows is None:
-            return arena.place(slots, starts, [1] * len(works), sight=tts.sight(known), steps=steps)
-        alone = [
-            arena.place([slot], [start], [1], sight=tts.sight(text), steps=steps)
-            for slot, start, text in zip(slots, starts, known[:, None], strict=True)
-        ]
-        return KVRows(tuple(alone), self.rows)
+            spoken.append(Spoken(finished, work.noise if work.sampling.greedy else work.noise.after()))
+        return spoken
 
     def look_back(self, works: Sequence[LookBack]) -> list[Tensor]:
         tts, device, count = self.model.tts, self.model.device, works[0].codes
         first_text = 1 + tts.config.num_spk_embs
-        sight = tts.sight(torch.tensor([work.text_length for work in works], device=device))
+        sight = tts.sight(upload(torch.tensor([work.text_length for work in works]), device))
         starts = [tts.config.condition_length - 1 + len(work.voice.codes) - count for work in works]
         slots = [work.voice.slot for work in works]
         cache = self.pool.speech.place(slots, starts, [count] * len(works), sight=sight.each)
         review = KVReview.of(cache, (first_text, first_text + 1 + max(work.text_length for work in works)))
         # What was fed when the codes were drawn: each code's predecessor, or [Ptts] in front of the first.
-        codes = torch.stack([_recent(work.voice.codes[:-1], count) for work in works]).to(device)
+        codes = upload(torch.stack([_recent(work.voice.codes[:-1], count) for work in works]), device)
         tts(tts.embed_codes(codes), cache=review)
-        return [row[:, : work.text_length + 1] for row, work in zip(review.mean().cpu(), works, strict=True)]
+        return [row[:, : work.text_length + 1] for row, work in zip(download(review.mean()), works, strict=True)]
 
     def render(self, works: Sequence[Render]) -> list[Tensor]:
-        codes = torch.stack([work.codes for work in works]).to(self.model.device)
-        waves = self.vocos(self.model.tts.dvae.decode(codes.transpose(1, 2))).cpu()
-        if not waves.isfinite().all():
+        if self._waves is None:
+            made: dict[int, Tensor] = {}
+            for length in {len(work.codes) for work in works}:
+                same = [index for index, work in enumerate(works) if len(work.codes) == length]
+                codes = torch.stack([works[index].codes for index in same])
+                made.update(zip(same, self.vocos(self.model.tts.dvae.decode(codes.transpose(1, 2))), strict=True))
+            waves = [made[index] for index in range(len(works))]
+        else:
+            with self._waves.recorder.lock:
+                waves = self._waves.run([work.codes for work in works])
+        if not all(wave.isfinite().all() for wave in waves):
             raise NotFiniteError
-        return list(waves)
+        return waves
 
 
 def _recent(codes: Tensor, window: int) -> Tensor:
     """The last ``window`` codes [window, num_vq], filled up in front with -1: no code."""
     recent = codes[-window:]
     return torch.cat([recent.new_full((window - len(recent), codes.shape[1]), -1), recent])
-
-
-def _draw(
-    noises: Sequence[Any], steps: int, shape: tuple[int, ...] | None, device: torch.device
-) -> tuple[Tensor | None, list[Any]]:
-    """Uniform numbers [B, *shape] on the device and the streams after them; none for greedy choices."""
-    if shape is None:
-        return None, list(noises)
-    pairs = [noise.draw(*shape) for noise in noises]
-    return torch.stack([numbers for numbers, _ in pairs]).to(device), [noise for _, noise in pairs]

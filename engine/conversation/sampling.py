@@ -7,7 +7,7 @@ who shares the batch changes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -54,7 +54,11 @@ class Noise:
     def draw(self, *shape: int) -> tuple[Tensor, Noise]:
         """Uniform numbers in [0, 1), float32 [*shape] on the CPU, and the stream that follows them."""
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.drawn) % (1 << 63))
-        return torch.rand(*shape, generator=generator), replace(self, drawn=self.drawn + 1)
+        return torch.rand(*shape, generator=generator), self.after()
+
+    def after(self) -> Noise:
+        """The stream behind the next draw, whatever its shape."""
+        return replace(self, drawn=self.drawn + 1)
 
 
 def penalize_seen(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -82,7 +86,7 @@ def top_p(scores: Tensor, mass: float, min_keep: int = 1) -> Tensor:
     """Keep the smallest set of ids whose probability exceeds ``mass`` (nucleus sampling, arXiv 1904.09751)."""
     ordered, order = scores.sort(dim=-1)
     outside = ordered.softmax(-1).cumsum(-1) <= 1 - mass
-    outside[..., -min_keep:] = False
+    outside[..., -min_keep:].fill_(False)
     return scores.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
 
 
@@ -96,7 +100,7 @@ def top_p_k(scores: Tensor, mass: float, count: int, min_keep: int = 1) -> Tenso
     """:func:`top_k` of :func:`top_p`, with one sort for both."""
     ordered, order = scores.sort(dim=-1)
     outside = ordered.softmax(-1).cumsum(-1) <= 1 - mass
-    outside[..., -min_keep:] = False
+    outside[..., -min_keep:].fill_(False)
     least = ordered[..., -min(max(count, min_keep), scores.shape[-1]), None]
     return scores.masked_fill(outside.scatter(-1, order, outside | (ordered < least)), float("-inf"))
 
@@ -121,7 +125,7 @@ def text_token(scores: Tensor, seen: Tensor, sampling: TextSampling, uniform: Te
     return ids.gather(-1, choice[:, None])[:, 0]
 
 
-@lru_cache(maxsize=16)
+@cache  # a recorded step goes on using them
 def _temperatures(values: tuple[float, ...], device: torch.device) -> Tensor:
     """[num_vq, 1] on the device, where it stays: copying it there for every step would make the host wait."""
     return torch.tensor(values, device=device)[:, None]

@@ -10,6 +10,7 @@ from torch import Tensor
 from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage
 from engine.conversation.executor import Executor
 from engine.conversation.session import SessionPool, SessionState
+from engine.model.transfer import upload
 from engine.processing.image import ImageProcessor
 from engine.processing.tokens import RowBuilder, TokenRow
 
@@ -49,20 +50,20 @@ class ServedModel:
     def merge(self, row: TokenRow, pictures: Sequence[Tensor], sounds: Sequence[Tensor]) -> Tensor:
         """Embeddings [T, hidden] of a row; pictures [S, queries, hidden] and sounds [N, hidden] fill its blanks."""
         device = self.model.device
-        embeds = self.model.llm.embed(torch.from_numpy(row.ids.copy()).to(device))
+        embeds = self.model.llm.embed(upload(torch.from_numpy(row.ids.copy()), device))
         if pictures:
             places = torch.cat([torch.arange(first, last) for first, last in row.image_bounds.tolist()])
-            embeds[places.to(device)] = torch.cat(list(pictures)).flatten(0, 1).to(embeds.dtype)
+            embeds[upload(places, device)] = torch.cat(list(pictures)).flatten(0, 1).to(embeds.dtype)
         if sounds:
             places = torch.cat([torch.arange(first, last) for first, last in row.audio_bounds.tolist()])
             vectors = torch.cat(list(sounds))[: len(places)]
-            embeds[places[: len(vectors)].to(device)] = vectors.to(embeds.dtype)
+            embeds[upload(places[: len(vectors)], device)] = vectors.to(embeds.dtype)
         return embeds
 
     @torch.inference_mode()
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Embeddings [T, hidden] of token ids."""
-        return self.model.llm.embed(torch.tensor(list(ids), device=self.model.device))
+        return self.model.llm.embed(upload(torch.tensor(list(ids)), self.model.device))
 
     def blank_seen(self) -> Tensor:
         """A mask bool [V] of ids that the repetition penalty counts: none yet."""

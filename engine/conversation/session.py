@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.conversation.pace import Pace
 from engine.conversation.reading import Reading
 from engine.conversation.sampling import Noise
+from engine.conversation.storage import HEARINGS, Capacities, whole_pages
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
 from engine.model.omni import OmniModel
@@ -102,6 +103,8 @@ class SessionState:
     resets: int = 0
     past_hearing: dict[int, list[Tensor]] = field(default_factory=dict)
     """Caches of the audio encoder from before its latest resets, for marks that lie there."""
+    left_hearing: Hearing | None = None
+    """The latest of them while its frames still lie in the slot, and need no copy: until something new is heard."""
 
     @property
     def position(self) -> int:
@@ -156,7 +159,7 @@ class SessionPool:
     the storages start small and grow; elsewhere they are made at full size, as growing takes room for both sizes.
     """
 
-    kept_resets = 2
+    kept_resets = HEARINGS
     """Resets of the audio cache that marks can reach back over: a full cache's, and an answer's after it."""
 
     def __init__(self, model: VisionLanguageModel, *, sessions: int = 1, context: int | None = None) -> None:
@@ -170,13 +173,12 @@ class SessionPool:
             start = {"slots": 1, "capacity": min(small, full)} if grows else {"slots": sessions, "capacity": full}
             return {**start, "max_slots": sessions, "max_capacity": full}
 
-        self.llm = model.llm.model.arena(**limits(context, 1024))
+        self.llm = model.llm.model.arena(**limits(context if grows else whole_pages(context), 1024))
         if not isinstance(model, OmniModel):  # of nothing, for sounds that nobody hears or speaks
             self.speech, self.audio = (KVArena(1, 1, 1, capacity=1, max_slots=sessions) for _ in range(2))
             return
-        tts, audio = model.config.tts, model.config.audio
-        speech = min(tts.condition_length + MAX_SEGMENT_CODES, tts.max_positions)
-        self.speech = model.tts.model.arena(**limits(speech, 512))
+        audio, room = model.config.audio, Capacities.of(model.config, context)
+        self.speech = model.tts.model.arena(**limits(room.speech, 512))
         weight = model.apm.layer_norm.weight
         self.audio = KVArena(
             audio.num_layers,
@@ -184,7 +186,7 @@ class SessionPool:
             audio.head_dim,
             device=weight.device,
             dtype=weight.dtype,
-            **limits(audio.max_positions, 256),
+            **limits(room.audio, 256),
         )
 
     def open(self, seed: int = 0) -> SessionState:
@@ -207,6 +209,7 @@ class SessionPool:
     @torch.inference_mode()
     def fork(self, state: SessionState) -> SessionState:
         """A second session with the same memory, independent from here on."""
+        self.keep_hearing(state)
         twin = self.open()
         self.llm.copy(state.slot, twin.slot, state.length)
         self.audio.copy(state.audio_slot, twin.audio_slot, state.hearing.length)
@@ -230,9 +233,14 @@ class SessionPool:
             raise SessionError(f"the mark is at token {mark.position}, the session has only {state.position}")
         heard = mark.hearing
         if heard.length and heard.resets != state.hearing.resets:
-            if heard.resets not in state.past_hearing:
+            if state.left_hearing is not None and state.left_hearing.resets == heard.resets:
+                state.left_hearing = None
+            elif heard.resets in state.past_hearing:
+                self.keep_hearing(state)
+                saved = state.past_hearing[heard.resets]
+                self.audio.restore(state.audio_slot, [part[:, : heard.length] for part in saved])
+            else:
                 raise SessionError("the mark is older than the audio cache that is kept; cut at a later one")
-            self.audio.restore(state.audio_slot, [part[:, : heard.length] for part in state.past_hearing[heard.resets]])
         length = state.place(mark.position)
         state.spans = _cut(state.spans, mark.position)
         state.dropped = mark.position - length
@@ -245,12 +253,17 @@ class SessionPool:
         state.reading = state.reading.deaf()
         if not state.hearing.length:
             return
-        state.past_hearing[state.hearing.resets] = self.audio.save(state.audio_slot, state.hearing.length)
-        while len(state.past_hearing) > self.kept_resets:
+        self.keep_hearing(state)
+        state.left_hearing = state.hearing
+        while len(state.past_hearing) >= self.kept_resets:
             del state.past_hearing[next(iter(state.past_hearing))]
         state.resets += 1
         state.hearing = Hearing(state.resets)
 
-
-MAX_SEGMENT_CODES = 2048 + 50 + 2 * 25
-"""Audio codes that one stretch of speech can have: the limit, the context of the stretch before, and a last block."""
+    @torch.inference_mode()
+    def keep_hearing(self, state: SessionState) -> None:
+        """Copy what the slot holds from before the last reset, for marks that lie there: to be called before frames are
+        written over it. An answer, which resets the encoder, does not wait for a copy of 147 MB this way."""
+        if (past := state.left_hearing) is not None:
+            state.past_hearing[past.resets] = self.audio.save(state.audio_slot, past.length)
+            state.left_hearing = None

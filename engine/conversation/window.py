@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.conversation.session import SessionState, Span
 from engine.model.decoder import rotary, rotate
 from engine.model.kv import KVArena
+from engine.model.transfer import upload
 
 HIGH, LOW = 8_000, 6_000
 """Marks in tokens; training went up to 8,192."""
@@ -112,7 +113,7 @@ class KVWindow:
         first = next((place for place, row in enumerate(rows) if place != row), len(rows))
         if first == len(rows):
             return
-        old = torch.tensor(rows[first:], device=self.arena.device)
+        old = upload(torch.tensor(rows[first:]), self.arena.device)
         new = torch.arange(first, len(rows), device=self.arena.device)
         cos, sin = rotary(new - old, self.head_dim, self.rope_theta)
         for keys, values in zip(self.arena.keys, self.arena.values, strict=True):

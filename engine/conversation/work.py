@@ -199,12 +199,10 @@ def batch_key(work: Work) -> object:
     """Work with equal keys can share a batch: of one kind, with as many steps and as long where that must agree."""
     match work:
         case Decode() | Speak():
-            return type(work), work.steps, work.sampling
+            return type(work), work.sampling
         case Recall():
             return Recall, len(work.voice.codes)
         case LookBack():
             return LookBack, work.codes
-        case Render():
-            return Render, len(work.codes)
         case _:
             return type(work)

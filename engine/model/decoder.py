@@ -2,18 +2,23 @@
 
 Pre-norm, rotary positions, grouped-query attention, SwiGLU. They differ in sizes, in the q/k/v biases, in the rotary
 base, and in what MiniCPM's layers scale down.
+
+:meth:`Decoder.join` makes fewer and larger products of the same weights, for a device on which every launch costs. A
+CPU gains nothing by it, and rounds a wider product otherwise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.model.kv import KVArena, KVLayout
+from engine.model.kv_steps import KVSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +40,18 @@ class DecoderSizes:
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, float32 [..., head_dim], of rotary positions [...] (RoFormer, arXiv 2104.09864)."""
+    """Cosines and sines, float32 [..., head_dim], of rotary positions [...] (RoFormer, arXiv 2104.09864).
+
+    The first half of the sines is negative, as :func:`rotate` needs it.
+    """
     # In float32 whatever the model's dtype: bfloat16 has no odd numbers above 256.
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions[..., None].float() * (1.0 / theta**exponents)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
-@lru_cache(maxsize=32)
+@cache  # a recorded step goes on using them, and there are few: their lengths are powers of two
 @torch.inference_mode(False)
 def rotary_table(length: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """:func:`rotary` of the positions 0..length-1, made once: [2, length, head_dim]."""
@@ -53,7 +61,45 @@ def rotary_table(length: int, head_dim: int, theta: float, device: torch.device,
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + head_dim/2) of ``x`` [..., head_dim] by their angles."""
     low, high = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-high, low), dim=-1) * sin
+    return x * cos + torch.cat((high, low), dim=-1) * sin
+
+
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """:func:`rotate` in place, in three launches."""
+    low, high = x.chunk(2, dim=-1)
+    swapped = torch.cat((high, low), dim=-1)
+    return x.mul_(cos).addcmul_(swapped, sin)
+
+
+def join_linears(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None] | None:
+    """The weights of products of one input as a single matrix [all outputs, inputs], with their bias if they have one.
+
+    The weights of ``linears`` become parts of that matrix, so that nothing is kept twice and every name stays. None
+    where one of them is no plain matrix (it was quantised).
+    """
+    if not all(map(_is_plain, linears)):
+        return None
+    weight = torch.cat([linear.weight.data for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
+    start = 0
+    for linear in linears:
+        part = slice(start, start + linear.out_features)
+        linear.weight.data = weight[part]
+        if bias is not None:
+            linear.bias.data = bias[part]
+        start = part.stop
+    return weight, bias
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """Whether a layer's weight is a matrix of numbers: quantised ones are tensors or layers of other classes."""
+    return type(linear) is nn.Linear and type(linear.weight.data) is Tensor
+
+
+def add_product_(x: Tensor, linear: nn.Linear, y: Tensor, scale: float) -> Tensor:
+    """Add to ``x`` [..., outputs] the product of ``y`` [..., inputs] with a matrix and ``scale``, in one launch."""
+    x.flatten(0, -2).addmm_(y.flatten(0, -2), linear.weight.t(), alpha=scale)
+    return x
 
 
 def store_by_input(weight: Tensor) -> Tensor:
@@ -68,7 +114,9 @@ def store_by_input(weight: Tensor) -> Tensor:
 class Attention(nn.Module):
     def __init__(self, sizes: DecoderSizes) -> None:
         super().__init__()
-        self.head_dim = sizes.head_dim
+        self.head_dim, self.heads, self.kv_heads = sizes.head_dim, sizes.num_attention_heads, sizes.num_key_value_heads
+        self.joined: tuple[Tensor, Tensor | None] | None = None
+        """The weights of q, k and v as one matrix, and their bias, see :meth:`Decoder.join`."""
         width, bias = sizes.hidden_size, sizes.qkv_bias
         self.q_proj = nn.Linear(width, sizes.num_attention_heads * sizes.head_dim, bias=bias)
         self.k_proj = nn.Linear(width, sizes.num_key_value_heads * sizes.head_dim, bias=bias)
@@ -79,32 +127,62 @@ class Attention(nn.Module):
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVLayout | None, mask: Tensor | None
     ) -> Tensor:
         # x [B, T, hidden] -> the same; query [B, heads, T, head_dim], key and value [B, kv_heads, T, head_dim]
-        query, key, value = (
-            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        query, key = rotate(query, *turn), rotate(key, *turn)
+        out: Tensor = self.o_proj(self.mix(x, turn, layer, cache, mask))
+        return out
+
+    def mix(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVLayout | None, mask: Tensor | None
+    ) -> Tensor:
+        # x [B, T, hidden] -> what the heads attend to [B, T, heads * head_dim]
+        if self.joined is None:
+            query, key, value = (
+                projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+                for projection in (self.q_proj, self.k_proj, self.v_proj)
+            )
+            query, key = rotate(query, *turn), rotate(key, *turn)
+        else:
+            both = F.linear(x, *self.joined).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            rotate_(both[:, : self.heads + self.kv_heads], *turn)
+            if isinstance(cache, KVSteps):
+                return cache.attend_joined(layer, both[:, :, 0], self.heads)[:, None]
+            query, key, value = both.split((self.heads, self.kv_heads, self.kv_heads), 1)
         if cache is not None:
             mixed = cache.attend(layer, query, key, value)
         else:
             mixed = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=query.shape[1] != key.shape[1]
             )
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(-2))
-        return out
+        return mixed.transpose(1, 2).flatten(-2)
+
+    def join(self) -> None:
+        self.joined = join_linears((self.q_proj, self.k_proj, self.v_proj))
 
 
 class MLP(nn.Module):
     def __init__(self, sizes: DecoderSizes) -> None:
         super().__init__()
+        self.joined: tuple[Tensor, Tensor | None] | None = None
+        """The weights of gate and up as one matrix."""
         self.gate_proj = nn.Linear(sizes.hidden_size, sizes.intermediate_size, bias=False)
         self.up_proj = nn.Linear(sizes.hidden_size, sizes.intermediate_size, bias=False)
         self.down_proj = nn.Linear(sizes.intermediate_size, sizes.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         # [B, T, hidden] -> the same, through [B, T, intermediate]
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        out: Tensor = self.down_proj(self.mix(x))
         return out
+
+    def mix(self, x: Tensor) -> Tensor:
+        # [B, T, hidden] -> [B, T, intermediate]
+        if self.joined is None:
+            apart: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
+            return apart
+        gate, up = F.linear(x, *self.joined).chunk(2, -1)
+        mixed: Tensor = F.silu(gate).mul_(up)
+        return mixed
+
+    def join(self) -> None:
+        self.joined = join_linears((self.gate_proj, self.up_proj))
 
 
 class DecoderLayer(nn.Module):
@@ -115,11 +193,18 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
         self.scale = sizes.residual_scale
+        self.adds_in_place = False
+        """The stream of states that it is given is its own to change."""
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVLayout | None, mask: Tensor | None
     ) -> Tensor:
         # x [B, T, hidden] -> the same; turn: cosines and sines, see rotary
+        if self.adds_in_place:
+            mixed = self.self_attn.mix(self.input_layernorm(x), turn, layer, cache, mask)
+            x = add_product_(x, self.self_attn.o_proj, mixed, self.scale)
+            mixed = self.mlp.mix(self.post_attention_layernorm(x))
+            return add_product_(x, self.mlp.down_proj, mixed, self.scale)
         x = x + self._scaled(self.self_attn(self.input_layernorm(x), turn, layer, cache, mask))
         out: Tensor = x + self._scaled(self.mlp(self.post_attention_layernorm(x)))
         return out
@@ -137,6 +222,20 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.num_hidden_layers))
         self.norm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
+        self.joined = False
+
+    def join(self) -> None:
+        """Keep what is multiplied with the same input as one matrix, and add to the states in place.
+
+        To be called once, when the weights are there to stay: not for training. The names in the state dict stay, and
+        quantised layers are left as they are.
+        """
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            layer.self_attn.join()
+            layer.mlp.join()
+            layer.adds_in_place = _is_plain(layer.self_attn.o_proj) and _is_plain(layer.mlp.down_proj)
+            self.joined = self.joined or layer.adds_in_place
 
     def forward(
         self,
@@ -159,6 +258,8 @@ class Decoder(nn.Module):
                 raise ValueError("a cache brings its own mask; leave attention_mask out")
             mask = attention_mask if attention_mask.dim() == 4 else causal_mask(attention_mask)
         turn = self._turn(embeds, cache, positions)
+        if self.joined:
+            embeds = embeds.clone()  # which the layers add to
         for index, layer in enumerate(self.layers):
             embeds = layer(embeds, turn, index, cache, mask)
         out: Tensor = self.norm(embeds)

@@ -7,6 +7,7 @@ quantisation is arXiv 2309.15505; groups x residuals as in vector_quantize_pytor
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import cast
 
 import torch
@@ -14,6 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import DVAEConfig
+
+
+def cut(x: Tensor, keep: Tensor | None) -> Tensor:
+    """``x`` [B, channels, T] with zeros where ``keep`` [B, 1, T] is 0: behind the end of a row that is padded. A
+    convolution then sees there what it sees behind the end of a row of its own. None keeps everything."""
+    return x if keep is None else x * keep
+
+
+@cache
+@torch.inference_mode(False)
+def _constant(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """A tensor that stays on the device: a new copy every time would make the host wait."""
+    return torch.tensor(values, device=device)
 
 
 class DVAEBlock(nn.Module):
@@ -27,9 +41,9 @@ class DVAEBlock(nn.Module):
         self.pwconv2 = nn.Linear(4 * width, width)
         self.coef = nn.Parameter(torch.full((width,), 1e-6))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         # [B, channels, T] -> the same; norm and the pointwise layers work on [B, T, channels]
-        y = self.norm(self.dwconv(x).transpose(1, 2))
+        y = self.norm(self.dwconv(cut(x, keep)).transpose(1, 2))
         out: Tensor = x + (self.coef * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
         return out
 
@@ -47,11 +61,12 @@ class ConvStack(nn.Module):
         self.decoder_block = nn.ModuleList(DVAEBlock(config.hidden) for _ in range(config.n_layer))
         self.conv_out = nn.Conv1d(config.hidden, channels_out, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         # [B, channels_in, T] -> [B, channels_out, T]
-        x = self.conv_in(x)
+        for layer in self.conv_in:
+            x = layer(cut(x, keep))
         for block in self.decoder_block:
-            x = block(x)
+            x = block(x, keep)
         out: Tensor = self.conv_out(x)
         return out
 
@@ -67,13 +82,12 @@ class ResidualFSQ(nn.Module):
 
     def _tables(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Levels and place values [len(levels)], the least significant digit first."""
-        levels = torch.tensor(self.levels, device=like.device)
-        places = torch.tensor([math.prod(self.levels[:i]) for i in range(len(self.levels))], device=like.device)
-        return levels, places
+        places = tuple(math.prod(self.levels[:i]) for i in range(len(self.levels)))
+        return _constant(self.levels, like.device), _constant(places, like.device)
 
     def _scale(self, residual: int, like: Tensor) -> Tensor:
         """Step of quantiser ``residual``: (levels - 1) to the power of -residual."""
-        return (torch.tensor(self.levels, device=like.device, dtype=like.dtype) - 1) ** -residual
+        return (_constant(self.levels, like.device).to(like.dtype) - 1) ** -residual
 
     def values(self, codes: Tensor) -> Tensor:
         """Codes int64 [B, residuals, T] -> summed quantised values [B, T, len(levels)] of this module's dtype."""
@@ -110,7 +124,7 @@ class ResidualFSQ(nn.Module):
 
     def _bound(self, z: Tensor, eps: float = 1e-3) -> Tensor:
         """Squash into the open range of the levels (odd levels have no offset)."""
-        levels = torch.tensor(self.levels, device=z.device, dtype=z.dtype)
+        levels = _constant(self.levels, z.device).to(z.dtype)
         # A little wider than the levels, so that the outermost ones are reached although tanh never gets to its ends.
         half = (levels - 1) * (1 + eps) / 2
         # An even number of levels has none at zero: all move down by a half, and zero stays at zero.
@@ -172,15 +186,18 @@ class DVAE(nn.Module):
         """Codes int64 [B, num_vq, T] -> quantised features [B, vq_dim, T]."""
         return self.vq_layer.quantizer.decode(codes)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, num_vq, T] -> log-mel [B, mel bins, 2T]."""
-        return self.decode_features(self.features(codes))
+    def decode(self, codes: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Codes int64 [B, num_vq, T] -> log-mel [B, mel bins, 2T].
 
-    def decode_features(self, features: Tensor) -> Tensor:
+        ``keep`` float [B, 1, 2T] is 0 behind the end of rows that are padded; what comes out there means nothing.
+        """
+        return self.decode_features(self.features(codes), keep)
+
+    def decode_features(self, features: Tensor, keep: Tensor | None = None) -> Tensor:
         """Quantised features [B, vq_dim, T] -> log-mel [B, mel bins, 2T]: each half of the channels is one frame."""
         size, width, length = features.shape
         frames = features.view(size, 2, width // 2, length).permute(0, 2, 3, 1).flatten(2)
-        out: Tensor = self.out_conv(self.decoder(frames)) * self.coef
+        out: Tensor = self.out_conv(cut(self.decoder(frames, keep), keep)) * self.coef
         return out
 
     def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine.model.transfer import upload
 
 Sight = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What a query may see: (query positions int64 [B, T], key positions int64 [S], ends int64 [B]) -> bool [B, T or 1, S].
@@ -35,7 +38,8 @@ def whole(queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
 
 
 class KVArena:
-    """Keys and values of up to ``max_slots`` sequences: per layer one tensor [slots, kv_heads, capacity + 1, head_dim].
+    """Keys and values of up to ``max_slots`` sequences: per layer one tensor [slots, 2 * kv_heads, capacity + 1,
+    head_dim], of which the first half of the heads are keys, and the second values.
 
     Both the slots and the capacity grow by doubling up to their limits; a storage built at its limits never moves. One
     row more than the capacity is kept: padded tokens of a ragged batch go there.
@@ -57,31 +61,42 @@ class KVArena:
         self.max_slots = slots if max_slots is None else max_slots
         self.max_capacity = capacity if max_capacity is None else max_capacity
         slots, capacity = min(slots, self.max_slots), min(capacity, self.max_capacity)
-        shape = (slots, kv_heads, capacity + 1, head_dim)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        shape = (slots, 2 * kv_heads, capacity + 1, head_dim)
+        self.both = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(layers)]
+        self.keys: list[Tensor] = []
+        """The keys of each layer [slots, kv_heads, capacity + 1, head_dim], a view."""
+        self.values: list[Tensor] = []
+        self._split()
         self._free = list(range(slots - 1, -1, -1))
+
+    def _split(self) -> None:
+        halves = [tensor.chunk(2, 1) for tensor in self.both]
+        self.keys, self.values = [half[0] for half in halves], [half[1] for half in halves]
 
     @property
     def layers(self) -> int:
-        return len(self.keys)
+        return len(self.both)
 
     @property
     def slots(self) -> int:
-        return self.keys[0].shape[0]
+        return self.both[0].shape[0]
 
     @property
     def capacity(self) -> int:
         """Tokens that each slot can hold without growing."""
-        return self.keys[0].shape[2] - 1
+        return self.both[0].shape[2] - 1
 
     @property
     def device(self) -> torch.device:
-        return self.keys[0].device
+        return self.both[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.both[0].dtype
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        return sum(tensor.nbytes for tensor in self.both)
 
     def allocate(self) -> int:
         """A free slot, the lowest first so that sessions stay contiguous. Raises :class:`KVFullError` without one."""
@@ -112,33 +127,33 @@ class KVArena:
         have grown shrink again: the storage is then as it was."""
         before = self.slots, self.capacity
         try:
-            for tensors in (self.keys, self.values):
-                for layer, old in enumerate(tensors):
-                    new = old.new_zeros(slots, old.shape[1], capacity + 1, old.shape[3])
-                    new[: old.shape[0], :, : old.shape[2] - 1] = old[:, :, :-1]
-                    tensors[layer] = new
+            for layer, old in enumerate(self.both):
+                new = old.new_zeros(slots, old.shape[1], capacity + 1, old.shape[3])
+                new[: old.shape[0], :, : old.shape[2] - 1] = old[:, :, :-1]
+                self.both[layer] = new
         except (MemoryError, RuntimeError):
-            for tensors in (self.keys, self.values):
-                tensors[:] = [tensor[: before[0], :, : before[1] + 1] for tensor in tensors]
+            self.both[:] = [tensor[: before[0], :, : before[1] + 1] for tensor in self.both]
             raise
+        finally:
+            self._split()
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` tokens of one slot into another: the fork of a sequence."""
-        for tensor in (*self.keys, *self.values):
+        for tensor in self.both:
             tensor[target, :, :length] = tensor[source, :, :length]
 
     def save(self, slot: int, length: int) -> list[Tensor]:
         """A copy of a sequence outside the storage, for :meth:`restore`."""
-        return [tensor[slot, :, :length].clone() for tensor in (*self.keys, *self.values)]
+        return [tensor[slot, :, :length].clone() for tensor in self.both]
 
     def restore(self, slot: int, saved: Sequence[Tensor]) -> None:
-        for tensor, part in zip((*self.keys, *self.values), saved, strict=True):
+        for tensor, part in zip(self.both, saved, strict=True):
             tensor[slot, :, : part.shape[1]] = part
 
     def clear(self, slot: int, start: int, end: int) -> None:
         """Set tokens start..end-1 of a slot to zero."""
         self.reserve(end)
-        for tensor in (*self.keys, *self.values):
+        for tensor in self.both:
             tensor[slot, :, start:end] = 0
 
     def place(
@@ -162,7 +177,7 @@ class KVArena:
         longest = max(lengths)
         span = max(start + length for start, length in zip(starts, lengths, strict=True))
         self.reserve(span + steps - 1)
-        numbers = torch.tensor([list(slots), list(starts), list(lengths)], dtype=torch.int64).to(self.device)
+        numbers = upload(torch.tensor([list(slots), list(starts), list(lengths)], dtype=torch.int64), self.device)
         rows, first, count = numbers[0], numbers[1], numbers[2]
         steps_ahead = torch.arange(longest, device=self.device)
         positions = first[:, None] + steps_ahead
@@ -332,5 +347,22 @@ class KVRows:
         return query
 
 
-KVLayout = KVBatch | KVRows
-"""Where the new tokens of one forward pass go, and what they see."""
+class KVLayout(Protocol):
+    """Where the new tokens of one forward pass go, and what they see."""
+
+    @property
+    def arena(self) -> KVArena: ...
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [B, T], the rotary positions."""
+        ...
+
+    @property
+    def span(self) -> int:
+        """Keys that are read, at most."""
+        ...
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store the new keys and values of ``layer`` and attend, see :meth:`KVBatch.attend`."""
+        ...

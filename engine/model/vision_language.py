@@ -40,6 +40,11 @@ class VisionLanguageModel(nn.Module):
         return self.llm.model.norm.weight.device
 
     @property
+    def is_spread(self) -> bool:
+        """Whether layers of the language model are on other devices."""
+        return any(weight.device != self.device for weight in self.llm.parameters())
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.llm.model.norm.weight.dtype
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import VocosConfig
+from engine.model.dvae import cut
+
+LEAST_WEIGHT = 1e-6
 
 
 class VocosBlock(nn.Module):
@@ -23,9 +26,9 @@ class VocosBlock(nn.Module):
         self.pwconv2 = nn.Linear(inner, width)
         self.gamma = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         # [B, dim, T] -> the same; norm and the pointwise layers work on [B, T, dim]
-        y = self.norm(self.dwconv(x).transpose(1, 2))
+        y = self.norm(self.dwconv(cut(x, keep)).transpose(1, 2))
         out: Tensor = x + (self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))).transpose(1, 2)
         return out
 
@@ -38,11 +41,11 @@ class Backbone(nn.Module):
         self.convnext = nn.ModuleList(VocosBlock(config.dim, config.intermediate_dim) for _ in range(config.num_layers))
         self.final_layer_norm = nn.LayerNorm(config.dim, eps=1e-6)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, keep: Tensor | None = None) -> Tensor:
         # mel [B, mel bins, T] -> [B, T, dim]
-        x = self.norm(self.embed(mel).transpose(1, 2)).transpose(1, 2)
+        x = self.norm(self.embed(cut(mel, keep)).transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
-            x = block(x)
+            x = block(x, keep)
         out: Tensor = self.final_layer_norm(x.transpose(1, 2))
         return out
 
@@ -74,13 +77,21 @@ class ISTFT(nn.Module):
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
 
-    def forward(self, spectrum: Tensor) -> Tensor:
+    def forward(self, spectrum: Tensor, keep: Tensor | None = None) -> Tensor:
         """Complex [B, T, n_fft / 2 + 1] -> [B, T * hop]: (n_fft - hop) / 2 samples are cut off at each end."""
         window = torch.hann_window(self.n_fft, device=spectrum.device)
-        summed = overlap_add(torch.fft.irfft(spectrum, self.n_fft) * window, self.hop_length)
+        frames = torch.fft.irfft(spectrum, self.n_fft) * window
+        if keep is None:
+            weight = envelope(self.n_fft, self.hop_length, spectrum.shape[1], spectrum.device)
+        else:
+            held = keep.transpose(1, 2)
+            frames = frames * held
+            # Not zero behind the end either, where the samples mean nothing.
+            weight = overlap_add(window.square() * held, self.hop_length).clamp(min=LEAST_WEIGHT)
+        summed = overlap_add(frames, self.hop_length)
         trim = (self.n_fft - self.hop_length) // 2
         inside = slice(trim, summed.shape[1] - trim)
-        return summed[:, inside] / envelope(self.n_fft, self.hop_length, spectrum.shape[1], spectrum.device)[:, inside]
+        return summed[:, inside] / weight[:, inside]
 
 
 class Head(nn.Module):
@@ -89,11 +100,11 @@ class Head(nn.Module):
         self.out = nn.Linear(config.dim, config.n_fft + 2)
         self.istft = ISTFT(config.n_fft, config.hop_length)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         # x [B, T, dim] -> wave [B, T · hop]
         magnitude, phase = self.out(x).chunk(2, dim=-1)
         # Log-magnitudes: one that is far off would drown the whole wave, hence the published bound.
-        out: Tensor = self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase))
+        out: Tensor = self.istft(torch.polar(magnitude.exp().clamp(max=100.0), phase), keep)
         return out
 
 
@@ -106,10 +117,13 @@ class Vocos(nn.Module):
         self.backbone = Backbone(config)
         self.head = Head(config)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """Log-mel [B, mel bins, T] -> wave float32 [B, T * hop], 24 kHz."""
+    def forward(self, mel: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Log-mel [B, mel bins, T] -> wave float32 [B, T * hop], 24 kHz.
+
+        ``keep`` float32 [B, 1, T] is 0 behind the end of rows that are padded; what comes out there means nothing.
+        """
         # In float32 whatever the model's dtype: the phases of a wave are heard, bfloat16 has three digits.
-        out: Tensor = self.head(self.backbone(mel.float()))
+        out: Tensor = self.head(self.backbone(mel.float(), keep), keep)
         return out
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.checkpoint.devices import free_memory
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.client import (
     DEFAULT_VOICE,
@@ -30,8 +32,10 @@ from engine.client import (
     SessionOptions,
 )
 from engine.config_reader import Reader, read_json
+from engine.conversation.captured import record_in_background
 from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
+from engine.conversation.storage import sessions_that_fit
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
@@ -67,6 +71,7 @@ class LiveEngine:
         self._told = ""
         self._runtime: Runtime | None = None
         self._chats: LiveChats | None = None
+        self._stopped = threading.Event()
 
     async def start(self) -> EngineInfo:
         if self._info is not None:
@@ -78,6 +83,9 @@ class LiveEngine:
         devices = {weight.device for weight in loaded.model.parameters()}
         scheduler = Scheduler(tracks_on(stream.executor, devices), ByDeadline(limits))
         scheduler.start()
+        if any(recorder.enabled for recorder in stream.executor.recorders):
+            recording = (stream.executor.recorders, self._stopped)
+            threading.Thread(target=record_in_background, args=recording, name="record", daemon=True).start()
         directory = _directory(self._spec)
         threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         self._runtime = Runtime(stream, scheduler, threads, read_sampling(directory))
@@ -91,7 +99,7 @@ class LiveEngine:
             device=str(loaded.model.device),
             parameters=loaded.parameters,
             context_limit=stream.pool.context,
-            max_sessions=self._spec.max_sessions,
+            max_sessions=stream.pool.sessions - MAX_CHATS,
             voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *loaded.voices])),
             sees=loaded.config.sees,
             note=read_text(directory / "notice.txt", 500) if loaded.trained else UNTRAINED,
@@ -135,6 +143,7 @@ class LiveEngine:
 
     async def stop(self) -> None:
         self._info = None
+        self._stopped.set()
         for session in list(self._sessions):
             await session.close()
         if self._chats is not None:
@@ -163,14 +172,14 @@ class LiveEngine:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
         context = min(self._spec.context, loaded.config.llm.max_positions)
         window = WindowOptions(high=context, low=context * 3 // 4)
-        sessions, rows = self._spec.max_sessions + MAX_CHATS, shared_rows(self._spec, loaded)
-        stream = StreamingModel(loaded, sessions=sessions, context=context, window=window, rows=rows)
+        sessions, rows = room_for(self._spec.max_sessions, loaded, context), shared_rows(self._spec, loaded)
+        stream = StreamingModel(loaded, sessions=sessions + MAX_CHATS, context=context, window=window, rows=rows)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
         seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if loaded.config.sees else []
         _finish(stream, stream.prefill(state, get_sys_prompt(mode="omni", language="en")))
         _finish(stream, stream.prefill(state, Message("user", [*seen, silence])))
-        options = AnswerOptions(max_new_tokens=64, min_new_tokens=64)
+        options = AnswerOptions(max_new_tokens=64, min_new_tokens=64, text=read_sampling(_directory(self._spec)))
         _finish(stream, stream.generate(state, options).task(), outputs=2)
         stream.pool.drop(state)
         return stream
@@ -236,6 +245,22 @@ def read_voice(path: Path) -> NDArray[np.float32]:
     if rate != INPUT_RATE:
         raise EngineError("bad_options", f"The voice {path} has {rate} Hz; convert it to {INPUT_RATE} Hz.")
     return np.ascontiguousarray(samples.mean(axis=1))
+
+
+def room_for(sessions: int, loaded: LoadedModel, context: int) -> int:
+    """So many of ``sessions`` calls of ``context`` tokens as fit beside weights and chats on a card, whose storages are
+    made once and never move; the operator is told. Raises EngineError ``load_failed`` where not one fits."""
+    device, free = loaded.model.device, free_memory(loaded.model.device)
+    if device.type == "cpu" or free is None:
+        return sessions
+    fits = sessions_that_fit(loaded.config, context, loaded.model.dtype, free) - MAX_CHATS
+    log.info("%s has room for %d calls of %d tokens", device, fits, context)
+    if fits < 1:
+        remedy = "use a smaller context, quantize=int8 or int4, or a larger card"
+        raise EngineError("load_failed", f"{device} has no room for a call of {context} tokens; {remedy}.")
+    if fits < sessions:
+        log.warning("serving %d calls at once instead of %d, or give them a smaller context", fits, sessions)
+    return min(fits, sessions)
 
 
 def shared_rows(spec: EngineSpec, loaded: LoadedModel) -> int | None:

@@ -209,3 +209,24 @@ def test_noise_goes_on_from_where_a_mark_was_set(stream: StreamingModel) -> None
     other = begin(stream, seed=6)
     feed(stream, other, unit(1))
     assert ids(other) != first
+
+
+def test_an_answer_copies_no_audio_cache(loaded: LoadedModel) -> None:
+    """It resets the encoder, whose frames stay where they are until something new is heard."""
+    stream = StreamingModel(loaded, sessions=2)
+    state, fresh = begin(stream), begin(stream)
+    for each in (state, fresh):
+        feed(stream, each, unit(1))
+    mark, heard = state.mark(), state.hearing
+    assert heard.length
+    for hears_again in (False, True):
+        act(stream, state, ANSWER)
+        assert state.left_hearing == heard
+        assert heard.resets not in state.past_hearing
+        if hears_again:
+            feed(stream, state, unit(3))
+            assert state.left_hearing is None
+            assert heard.resets in state.past_hearing
+        stream.pool.truncate(state, mark)
+        assert state.hearing == heard
+    assert_equal(stream, state, fresh)
