@@ -60,9 +60,8 @@ class VadConfig:
     onset_ms: int = _number(80, 20, 2_000)
     """Voiced time within ``onset_window_ms`` at which speech has begun."""
     onset_window_ms: int = _number(160, 20, 2_000)
-    lull_ms: int = _number(80, 20, 2_000)
-    """Silence after which it is asked whether the person is done, and an answer is prepared. Mini understands less of
-    what ends with less of it."""
+    lull_ms: int = _number(60, 20, 2_000)
+    """Silence after which it is asked whether the person is done, and an answer is prepared."""
     end_silence_ms: int = _number(480, 100, 5_000)
     """Silence after which speech is over, and with it the turn unless somebody has said whether the person is done."""
     end_voiced_share: float = _number(0.1, 0.0, 0.9)

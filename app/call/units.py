@@ -75,8 +75,15 @@ class UnitCutter:
         return units
 
     def tail(self, last_voiced: int) -> list[NDArray[np.int16]]:
-        """What :meth:`close` would give now; the turn goes on."""
-        return copy(self).close(last_voiced)  # arrays are replaced, never changed
+        """What :meth:`close` would give once the hangover is over; the turn goes on. What there is not yet of the
+        hangover is taken from the silence so far, mirrored: a model that was trained with some silence after a message
+        understands less of what ends without it, and need not be kept waiting for it."""
+        trial = copy(self)  # arrays are replaced, never changed
+        missing, silent = last_voiced + self.hangover - self.end, self.end - last_voiced
+        if missing > 0 and 0 < silent <= len(self._line):
+            mirrored = np.pad(self._line[-silent:], (0, missing), mode="symmetric")[silent:]
+            trial._line = np.concatenate([self._line, mirrored])
+        return trial.close(last_voiced)
 
     def drop(self) -> None:
         """Forget the turn."""

@@ -152,6 +152,25 @@ def test_silence_at_the_end_is_trimmed(voiced: int, silence: int, hangover: int)
     assert sum(map(len, units[:-1])) < voiced + hangover
 
 
+@given(voiced=st.integers(1, 40_000), silence=st.integers(1, 3_000), hangover=st.integers(0, 4_000))
+def test_a_tail_that_is_tried_has_its_whole_hangover(voiced: int, silence: int, hangover: int) -> None:
+    """What is not there yet is the silence so far, mirrored; the turn itself is not changed by it."""
+    cutter = UnitCutter(0, hangover)
+    cutter.open(0)
+    cutter.push(wave(voiced))
+    cutter.push(-wave(silence))
+    missing = max(0, hangover - silence)
+    quiet = np.concatenate([-wave(silence), np.pad(-wave(silence), (0, missing), mode="symmetric")[silence:]])
+    expected = np.concatenate([wave(voiced), quiet[:hangover]])
+    tried = np.concatenate(cutter.tail(voiced))
+    known = min(len(tried), len(expected))  # no unit is made of the hangover alone
+    assert known >= voiced
+    assert np.array_equal(tried[:known], expected[:known])
+    cutter.push(wave(4_000))
+    said = np.concatenate([wave(voiced), -wave(silence), wave(4_000)])
+    assert np.array_equal(np.concatenate(cutter.close(None))[: len(said)], said)
+
+
 def test_turns_do_not_overlap() -> None:
     cutter = UnitCutter(8_000, 0)
     cutter.push(wave(20_000))

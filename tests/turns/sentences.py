@@ -19,10 +19,11 @@ from engine.mini.sound.voices import espeak
 from engine.mini.world import grammar
 from engine.mini.world.halves import half
 from tests.ears.corpus import Recording, Wave
-from tests.turns.scenes import PAUSES_S, Piece, Scene, ends, levelled, silence
+from tests.turns.scenes import NOISES_DB, PAUSES_S, Piece, Scene, ends, levelled, silence
 
 TUNING_VOICES = ("gmw/en-US+f3", "gmw/en-US+Michael", "gmw/en-US+aunty")
 REPORT_VOICES = ("gmw/en-US+m3", "gmw/en-US+belinda", "gmw/en-GB-x-rp+zac")
+NOISY_PAUSE_S = 0.7
 HESITATION_GAP_S = 0.12
 """Between the last word and the "um"."""
 
@@ -37,19 +38,28 @@ class Sentence:
 
 
 def sentence_scenes(people: Sequence[Recording], each: int, *, tuning: bool) -> Iterator[Scene]:
-    """``each`` sentences as they are, and with every pause in their middle, plain and after an "um"."""
+    """``each`` sentences as they are, and with every pause in their middle, plain and after an "um"; as they are and
+    with one of the pauses in noise, too."""
     rng = random.Random(1 if tuning else 2)
     for number, made in zip(range(each), sentences(rng, tuning=tuning), strict=False):
         room, short = rng.choice(people), silence(HESITATION_GAP_S).wave
 
-        def scene(name: str, *parts: Wave, room: Recording = room, number: int = number) -> Scene:
-            return Scene(f"{name}-{number:03d}", room, (Piece("turn", np.concatenate(parts)),))
+        def scene(
+            name: str, *parts: Wave, snr_db: float | None = None, room: Recording = room, number: int = number
+        ) -> Scene:
+            return Scene(f"{name}-{number:03d}", room, (Piece("turn", np.concatenate(parts)),), snr_db=snr_db)
 
         yield scene("sentence", made.first, made.second)
         for pause_s in PAUSES_S:
             pause, name = silence(pause_s).wave, f"{1000 * pause_s:.0f}"
             yield scene(f"unfinished{name}", made.first, pause, made.second)
             yield scene(f"um{name}", made.first, short, made.hesitation, pause, made.second)
+        thought = silence(NOISY_PAUSE_S).wave
+        for snr_db in NOISES_DB:
+            yield scene(f"sentence-{snr_db}dB", made.first, made.second, snr_db=snr_db)
+            yield scene(
+                f"unfinished{1000 * NOISY_PAUSE_S:.0f}-{snr_db}dB", made.first, thought, made.second, snr_db=snr_db
+            )
 
 
 def sentences(rng: random.Random, *, tuning: bool) -> Iterator[Sentence]:
