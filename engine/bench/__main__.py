@@ -34,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         spec = EngineSpec(
             model=options.model, untrained=options.untrained, device=options.device, threads=options.threads
         )
-        loaded = load(spec)
+        model = load(spec)
+        if not isinstance(model, LoadedModel):
+            raise SystemExit(f"{options.model} takes no calls; the benchmark is of calls")
+        loaded = model
     machine = _machine(loaded, options)
     print(machine["line"])
     rows: list[Timing] = []

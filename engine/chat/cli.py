@@ -13,7 +13,15 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from engine.chat.media import check_writable, load_frames, load_sound, load_units, write_sound
+from engine.chat.media import (
+    VIDEO_SLICES,
+    check_writable,
+    fits_in_slices,
+    load_frames,
+    load_sound,
+    load_units,
+    write_sound,
+)
 from engine.chat.offline import Chat, ChatAnswer, ChatOptions
 from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_untrained, has_weights, load_model
 from engine.client import OUTPUT_RATE, EngineError
@@ -27,8 +35,6 @@ from engine.spec import QUANTIZATIONS
 VOICED = {"omni": "omni", "assistant": "audio_assistant", "roleplay": "audio_roleplay", "cloning": "voice_cloning"}
 """Modes that begin with a system prompt, and its name there."""
 MODES = ("chat", *VOICED, *TASK_PROMPTS)
-WHOLE_FRAMES = 16
-"""A video of more frames than these is not cut into slices, as in the published demo: its tokens would not fit."""
 FEED_BLOCK = 512
 """Tokens of a conversation that are read between two movements of the bar."""
 
@@ -222,7 +228,7 @@ def _settings(options: argparse.Namespace) -> ChatOptions:
     if options.mode == "omni":
         settings |= {"omni_input": True, "max_slice_nums": 1, "use_image_id": False, "use_tts_template": True}
     elif options.video:
-        settings |= {"max_slice_nums": 2, "use_image_id": False}
+        settings |= {"max_slice_nums": VIDEO_SLICES, "use_image_id": False}
     if options.beams is not None:
         settings |= {"sampling": False, "num_beams": options.beams}
     names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "min_new_tokens", "seed")
@@ -239,8 +245,8 @@ def _without_sound(
             f"{NAMES[loaded.config.generation]} has no mode {options.mode}, for it neither hears nor speaks"
         )
     frames = sum(isinstance(part, Image.Image) for message in messages for part in message.content)
-    long = options.video and options.max_slice_nums is None and frames > WHOLE_FRAMES
-    return replace(settings, max_slice_nums=1) if long else settings
+    whole = options.video and options.max_slice_nums is None and not fits_in_slices(loaded.config, frames)
+    return replace(settings, max_slice_nums=1) if whole else settings
 
 
 def _load(options: argparse.Namespace) -> LoadedVisionLanguage:

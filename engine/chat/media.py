@@ -10,12 +10,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.client import INPUT_RATE, OUTPUT_RATE
+from engine.config import OmniConfig, VisionLanguageConfig
 from engine.errors import InputError, reason
 from engine.media.sound import read_sound
 from engine.media.video import Video
 from engine.processing.prompts import UNIT, Part
 
 NAME_ANOTHER = "name a writable .wav, .flac or .ogg file"
+VIDEO_SLICES = 2
+"""Cells that a frame of a video may be cut into: as published."""
+WHOLE_FRAMES = 16
+"""In the published demo of the MiniCPM-V models, frames of a video that has more are not cut: they would not fit."""
+
+
+def fits_in_slices(config: VisionLanguageConfig, frames: int) -> bool:
+    """Whether the frames of a video may be cut."""
+    return isinstance(config, OmniConfig) or frames <= WHOLE_FRAMES
 
 
 def load_sound(path: str | Path) -> NDArray[np.float32]:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from PIL import Image
+
 from engine.chat.hearing import hear_words
+from engine.chat.media import VIDEO_SLICES, fits_in_slices
 from engine.chat.offline import Chat, ChatOptions
 from engine.chat.prompt import ChatPrompt
 from engine.chat.stops import StopTexts
@@ -30,7 +33,7 @@ from engine.serving.answer import AnswerPipe, AnswerStream, refused
 from engine.serving.chat_media import ReadChat, read_chat
 from engine.serving.chat_queue import ChatQueue
 from engine.serving.live_answer import to_pcm
-from engine.serving.live_session import PACE, Runtime, pace_on, refusal
+from engine.serving.live_session import PACE, ChatRuntime, pace_on, refusal
 from engine.serving.policy import BACKGROUND_DUE_S
 from engine.serving.scheduler import Cancelled, Job
 
@@ -50,7 +53,7 @@ class _ServedChat:
 class LiveChats:
     """The chats of one engine."""
 
-    def __init__(self, runtime: Runtime, prompt_of: Callable[[SessionOptions], Message], told: str) -> None:
+    def __init__(self, runtime: ChatRuntime, prompt_of: Callable[[SessionOptions], Message], told: str) -> None:
         """``prompt_of`` gives the first message of a conversation that is spoken, ``told`` what the checkpoint wants to
         be told in one that is written."""
         self._runtime, self._stream = runtime, runtime.stream
@@ -148,10 +151,16 @@ class LiveChats:
             top_k=chosen("top_k"),
             repetition_penalty=chosen("repetition_penalty"),
             seed=request.seed,
-            max_slice_nums=request.max_slices or (VIDEO_SLICES if read.has_video else None),
+            max_slice_nums=request.max_slices or self._cells(read),
             use_image_id=False if read.has_video else None,
             generate_audio=request.speak,
         )
+
+    def _cells(self, read: ReadChat) -> int | None:
+        if not read.has_video:
+            return None
+        frames = sum(isinstance(part, Image.Image) for message in read.messages for part in message.content)
+        return VIDEO_SLICES if fits_in_slices(self._chat.config, frames) else 1
 
     def _write(self, prompt: ChatPrompt, options: ChatOptions, request: ChatRequest) -> Generator[Any, Any, None]:
         stops, said = StopTexts(request.stop), ""
@@ -176,7 +185,8 @@ class LiveChats:
 
     def _speak(self, prompt: ChatPrompt, options: ChatOptions, request: ChatRequest) -> Generator[Any, Any, None]:
         """Text and speech side by side, as in a call, from the end of the last message on."""
-        stream, tail = self._stream, self._stream.answer_prompt
+        stream = self._chat.voice
+        tail = stream.answer_prompt
         state = stream.open(request.seed, request.voice)
         try:
             embeds = yield from self._chat.embedding(prompt)
@@ -196,10 +206,6 @@ class LiveChats:
             yield ChatPiece(tokens=drawn, finish=live.finish)
         finally:
             stream.pool.drop(state)
-
-
-VIDEO_SLICES = 2
-"""Cells that a frame of a video may be cut into: as published."""
 
 
 def _pieces(live: LiveAnswer) -> Generator[Any, Any, None]:

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.chat.offline import Chat, ChatOptions
 from engine.checkpoint.devices import free_memory
-from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
+from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_untrained, has_weights, load_model
 from engine.client import (
     DEFAULT_VOICE,
     INPUT_RATE,
@@ -35,6 +36,7 @@ from engine.config_reader import Reader, read_json
 from engine.conversation.captured import record_in_background
 from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
+from engine.conversation.served import ServedModel
 from engine.conversation.storage import sessions_that_fit
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
@@ -46,7 +48,7 @@ from engine.serving.answer import refused
 from engine.serving.chat_queue import MAX_CHATS
 from engine.serving.checks import MAX_PROMPT_CHARS, check_chat, check_options
 from engine.serving.live_chat import LiveChats
-from engine.serving.live_session import LiveSession, Runtime, room_of
+from engine.serving.live_session import ChatRuntime, LiveSession, Runtime, room_of
 from engine.serving.policy import ByDeadline, Limits
 from engine.serving.scheduler import Scheduler
 from engine.serving.tracks import tracks_on
@@ -69,7 +71,7 @@ class LiveEngine:
         self._sessions: set[LiveSession] = set()
         self._voices: dict[str, Path] = {}
         self._told = ""
-        self._runtime: Runtime | None = None
+        self._runtime: ChatRuntime | None = None
         self._chats: LiveChats | None = None
         self._stopped = threading.Event()
 
@@ -88,8 +90,13 @@ class LiveEngine:
             threading.Thread(target=record_in_background, args=recording, name="record", daemon=True).start()
         directory = _directory(self._spec)
         threads = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
-        self._runtime = Runtime(stream, scheduler, threads, read_sampling(directory))
-        if not loaded.voices:
+        sampling, called = read_sampling(directory), isinstance(stream, StreamingModel)
+        if isinstance(stream, StreamingModel):
+            self._runtime = Runtime(stream, scheduler, threads, sampling)
+        else:
+            self._runtime = ChatRuntime(stream, scheduler, threads, sampling)
+        stored = loaded.voices if isinstance(loaded, LoadedModel) else {}
+        if called and not stored:
             self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
         self._told = read_text(directory / "prompt.txt", MAX_PROMPT_CHARS)
         self._chats = LiveChats(self._runtime, self._prompt, self._told)
@@ -100,8 +107,10 @@ class LiveEngine:
             parameters=loaded.parameters,
             context_limit=stream.pool.context,
             max_sessions=stream.pool.sessions - MAX_CHATS,
-            voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *loaded.voices])),
+            voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *stored])),
+            hears=called,
             sees=loaded.config.sees,
+            speaks=called,
             note=read_text(directory / "notice.txt", 500) if loaded.trained else UNTRAINED,
             examples=read_examples(directory) if loaded.trained else (),
         )
@@ -118,6 +127,9 @@ class LiveEngine:
     async def open(self, options: SessionOptions) -> LiveSession:
         if self._info is None or self._runtime is None:
             raise EngineError("not_started", "The engine is not running; start it first.")
+        if not isinstance(self._runtime, Runtime):
+            message = f"{self._info.name} neither hears nor speaks; ask it in the chat, or call MiniCPM-o 2.6."
+            raise EngineError("bad_options", message)
         check_options(options, self._info)
         prompt = self._prompt(options)
         room = room_of(self._runtime, options, prompt)
@@ -168,9 +180,15 @@ class LiveEngine:
         return Message(role, [TypedText(told), *(part for part in message.content if not isinstance(part, str))])
 
     @torch.inference_mode()
-    def _warm(self, loaded: LoadedModel) -> StreamingModel:
+    def _warm(self, loaded: LoadedVisionLanguage) -> ServedModel:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
         context = min(self._spec.context, loaded.config.llm.max_positions)
+        if not isinstance(loaded, LoadedModel):
+            rows = shared_rows(self._spec, loaded)
+            served = ServedModel(loaded, sessions=1 + MAX_CHATS, context=context, rows=rows)
+            question = Message("user", [Image.new("RGB", (448, 448)), TypedText("What is it?")])
+            Chat(loaded, stream=served).answer([question], ChatOptions(max_new_tokens=8))
+            return served
         window = WindowOptions(high=context, low=context * 3 // 4)
         sessions, rows = room_for(self._spec.max_sessions, loaded, context), shared_rows(self._spec, loaded)
         stream = StreamingModel(loaded, sessions=sessions + MAX_CHATS, context=context, window=window, rows=rows)
@@ -185,7 +203,7 @@ class LiveEngine:
         return stream
 
 
-def load(spec: EngineSpec) -> LoadedModel:
+def load(spec: EngineSpec) -> LoadedVisionLanguage:
     """The weights that ``spec`` names. The shipped mini runs untrained while it has none, any other directory must
     have them. Raises EngineError ``load_failed``."""
     torch.set_num_threads(spec.threads or max(1, (os.cpu_count() or 2) - 1))
@@ -196,9 +214,7 @@ def load(spec: EngineSpec) -> LoadedModel:
             log.warning("the mini has no weights yet: running it untrained")
         if missing or spec.untrained:
             return build_untrained(directory, device=spec.device, dtype=spec.dtype)
-        return load_checkpoint(
-            directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize, adapter=spec.adapter
-        )
+        return load_model(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize, adapter=spec.adapter)
     except LoadError as error:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
 
@@ -263,7 +279,7 @@ def room_for(sessions: int, loaded: LoadedModel, context: int) -> int:
     return min(fits, sessions)
 
 
-def shared_rows(spec: EngineSpec, loaded: LoadedModel) -> int | None:
+def shared_rows(spec: EngineSpec, loaded: LoadedVisionLanguage) -> int | None:
     """Rows of every step of text or speech; None where sessions share whatever they can."""
     on_cpu = loaded.model.device.type == "cpu"
     if not (on_cpu if spec.batch_invariant is None else spec.batch_invariant):

@@ -27,6 +27,7 @@ from engine.config import OmniConfig
 from engine.conversation.message import Prepared
 from engine.conversation.pace import usual_s
 from engine.conversation.sampling import Noise, TextSampling
+from engine.conversation.served import ServedModel
 from engine.conversation.session import Mark, SessionState
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.speech_live import LiveOptions
@@ -55,14 +56,21 @@ for some 160 that are left out; the rest lasts until the next block is there, wh
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
-    """What all sessions share."""
+class ChatRuntime:
+    """What all chats share."""
 
-    stream: StreamingModel
+    stream: ServedModel
     scheduler: Scheduler
     threads: ThreadPoolExecutor
     """Prepare pictures and sound."""
     sampling: TextSampling
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime(ChatRuntime):
+    """What all sessions share: a model that can be called."""
+
+    stream: StreamingModel
 
 
 def pace_on(device: torch.device) -> LiveOptions:
