@@ -194,7 +194,7 @@ def read_tensors(
     with tqdm(total=size, unit="B", unit_scale=True, desc="Loading weights", disable=not progress) as bar:
         for shard, keys in wanted:
             try:
-                for key, stored in _tensors(shard, keys):
+                for key, stored in tensors_of(shard, keys):
                     target = place(key)
                     assert target is not None
                     # The source is a view of the mapped file: converting or copying it is the only copy made.
@@ -208,7 +208,7 @@ def read_tensors(
                 raise CheckpointError(shard.path, f"cannot be read ({error})", AGAIN) from error
 
 
-def _tensors(shard: Shard, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(shard: Shard, keys: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a file in the order in which they lie there."""
     ordered = sorted(keys, key=lambda key: shard.tensors[key].start)
     if shard.path.suffix == ".bin":

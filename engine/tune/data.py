@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from engine.checkpoint.loader import LoadedModel
+from engine.checkpoint.loader import LoadedVisionLanguage
 from engine.errors import InputError, reason
 from engine.model.vision import GridSize
 from engine.processing.image import ImageProcessor, ImageSlices, open_image, pad_slices
@@ -77,7 +77,7 @@ class Conversations(Dataset[Sample]):
     """The samples of one file for one model."""
 
     def __init__(
-        self, path: Path, loaded: LoadedModel, *, max_length: int = 2048, max_slices: int | None = None
+        self, path: Path, loaded: LoadedVisionLanguage, *, max_length: int = 2048, max_slices: int | None = None
     ) -> None:
         """``max_length`` is where a conversation is cut off, in tokens; ``max_slices`` None takes the model's setting.
 

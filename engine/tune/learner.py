@@ -14,12 +14,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from engine.errors import InputError
-from engine.model.omni import OmniModel
+from engine.model.vision_language import VisionLanguageModel
 from engine.tune.data import Batch
 from engine.tune.markup import IGNORED
 
 TARGETS = r"llm\..*layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|o_proj)"
 """Linear layers that get an adapter: those of the published script."""
+POSITIONS = "resampler.pos_embed"
+"""Sines that MiniCPM-V 2.0 keeps among its weights. As published they are trained in an adapter's copy only."""
 COPIED = ("llm.model.embed_tokens", "resampler")
 """Modules that an adapter holds whole."""
 
@@ -42,14 +44,16 @@ class LoraOptions:
 class Learner(nn.Module):
     """A model with what is trained of it; its forward pass is the loss of a batch."""
 
-    def __init__(self, tuned: PeftModel | OmniModel) -> None:
+    def __init__(self, tuned: PeftModel | VisionLanguageModel) -> None:
         super().__init__()
         self.tuned = tuned
 
     @property
-    def model(self) -> OmniModel:
+    def model(self) -> VisionLanguageModel:
         """The model inside of the adapter, if there is one."""
-        return cast(OmniModel, self.tuned.get_base_model()) if isinstance(self.tuned, PeftModel) else self.tuned
+        return (
+            cast(VisionLanguageModel, self.tuned.get_base_model()) if isinstance(self.tuned, PeftModel) else self.tuned
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean cross-entropy of all labelled tokens of the batch: float32 []."""
@@ -67,7 +71,7 @@ class Learner(nn.Module):
         return {name: weight for name, weight in self.tuned.named_parameters() if weight.requires_grad}
 
 
-def with_adapter(model: OmniModel, options: LoraOptions, *, vision: bool) -> Learner:
+def with_adapter(model: VisionLanguageModel, options: LoraOptions, *, vision: bool) -> Learner:
     """An untrained adapter on a frozen model. The token table and the resampler are trained whole, as published, and
     so is the vision tower with ``vision``. Raises InputError for targets that the model does not have."""
     copied = [name for name in (*COPIED, *(["vpm"] if vision else [])) if _has(model, name)]
@@ -88,16 +92,18 @@ def with_adapter(model: OmniModel, options: LoraOptions, *, vision: bool) -> Lea
     return _in_float32(learner)
 
 
-def with_all(model: OmniModel, *, vision: bool) -> Learner:
+def with_all(model: VisionLanguageModel, *, vision: bool) -> Learner:
     """The language model, the resampler and, with ``vision``, the vision tower, to be trained themselves. Ears and
     voice stay as they are: the data holds no sound."""
     for name in ("llm", "resampler", *(["vpm"] if vision else [])):
         if _has(model, name):
             model.get_submodule(name).requires_grad_(True)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad and name != POSITIONS)
     return _in_float32(Learner(model))
 
 
-def _has(model: OmniModel, name: str) -> bool:
+def _has(model: VisionLanguageModel, name: str) -> bool:
     return any(known == name for known, _ in model.named_modules())
 
 

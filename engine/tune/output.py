@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peft import PeftModel
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from engine.checkpoint.adapter import Adapter
-from engine.checkpoint.weights import FLOATS, find_shards
+from engine.checkpoint.weights import INDEX_FILE, PICKLED_INDEX, find_shards, tensors_of
 from engine.errors import InputError
 from engine.tune.learner import Learner
 from engine.tune.training import CURVE
@@ -44,22 +43,25 @@ def merge(source: Path, adapter_folder: Path, target: Path) -> None:
 
 
 def write_checkpoint(source: Path, target: Path, change: Callable[[str, Tensor], Tensor]) -> None:
-    """Copy a model directory shard by shard, each tensor as ``change`` (key, tensor) gives it, in the dtype that it had
-    there. Memory holds one shard."""
+    """Copy a model directory shard by shard into safetensors, each tensor as ``change`` (key, tensor) gives it, in the
+    dtype that it had there. Memory holds one shard."""
     shards = find_shards(source)
-    names = {shard.path.name for shard in shards}
+    names = {shard.path.name for shard in shards} | {INDEX_FILE, PICKLED_INDEX}
     for path in sorted(source.iterdir()):
         if path.is_dir():
             shutil.copytree(path, target / path.name, dirs_exist_ok=True)
         elif path.name not in names:
             shutil.copyfile(path, target / path.name)
+    index, size = dict[str, str](), 0
     for shard in tqdm(shards, desc="Writing weights", unit="file"):
-        with safe_open(shard.path, framework="pt") as file:
-            tensors = {
-                key: change(key, file.get_tensor(key)).to(FLOATS[header.dtype]).contiguous()
-                for key, header in shard.tensors.items()
-            }
-            save_file(tensors, target / shard.path.name, metadata=file.metadata())
+        tensors = {
+            key: change(key, stored).to(stored.dtype).contiguous() for key, stored in tensors_of(shard, shard.tensors)
+        }
+        save_file(tensors, target / f"{shard.path.stem}.safetensors", metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, f"{shard.path.stem}.safetensors")
+        size += sum(tensor.nbytes for tensor in tensors.values())
+    document = {"metadata": {"total_size": size}, "weight_map": index}
+    (target / INDEX_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 def plot(folder: Path) -> None:
