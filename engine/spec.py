@@ -25,7 +25,7 @@ class EngineSpec:
 
     kind: Literal["model", "scripted"] = "model"
     model: str | None = None
-    """A MiniCPM-o 2.6 directory in the Hugging Face layout; None is the mini that ships with the project."""
+    """A directory of a model of the family in the Hugging Face layout; None is the mini that ships with the project."""
     untrained: bool = False
     """Take seeded random weights of the model's sizes instead of its own: for tests and benchmarks."""
     device: str = "auto"
@@ -66,7 +66,7 @@ class EngineSpec:
         if self.max_sessions < 1 or self.threads < 0 or self.context < 256:
             raise _bad("max_sessions must be at least 1, threads not negative, and context at least 256")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
-            raise _bad(f"the model directory {self.model} does not exist; give the path of a MiniCPM-o 2.6 directory")
+            raise _bad(f"the model directory {self.model} does not exist; give the path of a checkpoint")
         if self.adapter is not None and not Path(self.adapter).is_dir():
             raise _bad(f"the adapter directory {self.adapter} does not exist; give what python -m engine.tune wrote")
 
