@@ -137,8 +137,10 @@ class TextBlocks:
         first = self.states[: chosen.count].clone()
         launch(self.recorder, key, step, steps - 1, rows.alive)
         results = download(rows.results()).tolist()
-        torch._foreach_copy_([work.seen for work in works], own)
-        return [results[place] for place in chosen.places], [first[place] for place in chosen.places]
+        results = [results[place] for place in chosen.places]
+        if all(row[0] for row in results):  # else all of it is done again
+            torch._foreach_copy_([work.seen for work in works], own)
+        return results, [first[place] for place in chosen.places]
 
     def _step(self, count: int, span: int, sampling: TextSampling) -> tuple[Key, Callable[[], None]]:
         rows, cache, states = self.rows.narrowed(count), self.steps.cache(count, span), self.states[:count]

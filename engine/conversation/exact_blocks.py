@@ -59,8 +59,9 @@ class ExactBlocks:
 
         draw(self._pad(torch.stack([states[-1] for states in first])))
         self._go_on(alone, works, rows.alive, step)
-        for work, seen in zip(works, rows.seen, strict=True):
-            work.seen.copy_(seen)
+        if rows.sound.all():  # else all of it is done again
+            for work, seen in zip(works, rows.seen, strict=True):
+                work.seen.copy_(seen)
         return _in_order(order, rows.results().tolist()), _in_order(order, first)
 
     def codes(self, works: Sequence[Speak], history: Tensor) -> list[Tensor]:
