@@ -67,7 +67,7 @@ class UnitResults:
         unit, prefilled = result.unit, result.prefilled
         if result.frame_error is not None:
             self._outbox.warn("bad_frame", result.frame_error.message)
-        if unit.frame is not None:
+        if unit.frame is not None and prefilled.picture_tokens:  # a model without eyes uses none
             used: dict[str, Any] = {"unit": result.index, "hd": unit.hd}
             if self._config.media.thumbnails and len(unit.frame) <= MAX_THUMBNAIL_BYTES:
                 used["thumbnail"] = base64.b64encode(unit.frame).decode()

@@ -323,6 +323,18 @@ async def test_a_recorded_order_of_results_gives_the_identical_events() -> None:
     assert again.log.events == live.log.events
 
 
+async def test_a_picture_that_a_model_without_eyes_did_not_see_was_not_used() -> None:
+    talk = Talk(FailingSession("overloaded"), CallConfig())
+    await talk.hear(0.2)
+    talk.call.push_frame(_jpeg())
+    await talk.send("input.text", text="look")
+    await talk.hear(0.5)
+    assert sum(item[0] == "frame" for item in talk.log.inputs) == 1
+    assert talk.of("context")
+    assert not talk.of("frame.used")
+    await talk.call.close("done")
+
+
 class FailingSession:
     """A session whose requests go wrong in a given way."""
 
