@@ -177,6 +177,9 @@ class OmniConfig(VisionLanguageConfig):
     """Whether the language model was trained to say, by the probability of ``<|im_end|>``, that a message is over
     (``tells_end_of_turn``, no key of the official model). Where it was not, the probability means nothing: Qwen2.5 0.5B
     gives complete statements 0.02."""
+    typed_as_heard: bool
+    """Whether what a person types is put to the model as its ears put what they say: in lower case, with a space in
+    front (``typed_as_heard``, no key of the official model)."""
     reader: ReaderConfig | None
     """Of a model that understands by reading words; None for the official one."""
 
@@ -210,6 +213,7 @@ class OmniConfig(VisionLanguageConfig):
             chunk_input=root.get("chunk_input", True),
             sees=root.get("init_vision", True),
             tells_end_of_turn=root.get("tells_end_of_turn", False),
+            typed_as_heard=root.get("typed_as_heard", False),
             quantization=root.block("quantization_config").data or None,
             reader=read_words_config(root.block("reader_config")),
         )

@@ -71,7 +71,9 @@ class PromptMaker:
             for part in message.content:
                 if pieces and joint:
                     pieces.append(joint)
-                if isinstance(part, str | TypedText):
+                if isinstance(part, TypedText):
+                    pieces.append(self.build.as_heard(part) if message.role == "user" else part)
+                elif isinstance(part, str):
                     pieces.append(part)
                 elif isinstance(part, Image.Image):
                     images.append(self.images(part, max_slices))

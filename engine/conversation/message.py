@@ -71,7 +71,9 @@ class MessageBuilder:
             elif isinstance(part, np.ndarray):
                 mels.append(self._mel(part))
                 pieces += [] if reads else [AudioSlot(len(part))]
-            elif isinstance(part, str | TypedText):
+            elif isinstance(part, TypedText):
+                pieces.append(self._build.as_heard(part) if message.role == "user" and not book.first else part)
+            elif isinstance(part, str):
                 pieces.append(part)
             else:
                 raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of samples")

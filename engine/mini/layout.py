@@ -40,7 +40,7 @@ def config(tts_ids: dict[str, int], tts_vocab: int) -> dict[str, Any]:
         },
         "audio_pool_step": 5, "audio_chunk_length": 1.0, "chunk_input": True, "stream_input": False,
         "init_vision": True, "init_audio": True, "init_tts": True, "listen_speak_type": "asr",
-        "tells_end_of_turn": True,
+        "tells_end_of_turn": True, "typed_as_heard": True,
         "tts_config": {
             "model_type": "conditional_chattts", "llm_dim": 320, "hidden_size": 256, "intermediate_size": 704,
             "num_attention_heads": 4, "num_hidden_layers": 4, "max_position_embeddings": 4096, "num_audio_tokens": 626,

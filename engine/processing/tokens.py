@@ -245,6 +245,10 @@ class RowBuilder:
         """A text in which even the string of an added token is only text."""
         return self._typed([TypedText(text)])
 
+    def as_heard(self, text: TypedText) -> TypedText:
+        """What a person typed, as the model wants it."""
+        return text
+
     def image(self, grid: Grid | None, image_id: int | None) -> list[int]:
         """Placeholders of one picture: the whole, then the cells of its grid, rows separated by a line break."""
         marks, blank = self.marks, [self.marks.unknown] * self._queries
@@ -324,6 +328,12 @@ class TokenBuilder(RowBuilder):
         self._pool_step = config.audio.pool_step
         self._group = int(config.audio.chunk_length * MEL_FRAMES_PER_SECOND)
         self._chunk_input = config.chunk_input
+        self._typed_as_heard = config.typed_as_heard
+
+    def as_heard(self, text: TypedText) -> TypedText:
+        """What a person typed, as the model wants it: as its ears would put it, where it was taught to read nothing
+        else. Mini knows "Anna" with a capital as what it says itself."""
+        return TypedText(f" {text.text.strip().lower()}") if self._typed_as_heard and text.text.strip() else text
 
     def audio(self, tokens: int, *, chunk_input: bool | None = None) -> list[int]:
         """Placeholders of a sound, cut into groups of one second where the model was trained so, or as asked."""
