@@ -7,12 +7,14 @@ reading begins with them. The last reading is the draft of the next, which only 
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from engine.model.audio import FRAMES_PER_SECOND
 from engine.processing.words import WordTokens
 
 INVENTED = frozenset(["you"])
@@ -26,6 +28,10 @@ MOST_COMPRESSION = 2.4
 
 LOOP_WORDS = 2
 """How often a piece may be repeated at the end of a reading that goes round in circles."""
+
+WORDS_PER_SECOND, WORDS_MORE = 5.0, 1
+"""Nobody says more words than this: a reading that has more was invented, mostly by going round in circles over a sound
+too short for what :data:`MOST_COMPRESSION` needs. A digit is a word, but for zeros, of which a million has six."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class Reading:
 
 def read_on(reading: Reading, new: Transcribed, words: WordTokens) -> tuple[Reading, str]:
     """The reading after a new one of its sound, and the text that is certain now and was not before."""
-    ids = believable(new, reading.certain, words)
+    ids = believable(new, reading.certain, reading.frames / FRAMES_PER_SECOND, words)
     return _advance(replace(reading, ids=ids), agreed(reading.ids, ids, reading.certain, words), words)
 
 
@@ -101,28 +107,43 @@ def agreed(before: Sequence[int], after: Sequence[int], certain: int, words: Wor
     return max(same, certain)
 
 
-def believable(new: Transcribed, certain: int, words: WordTokens) -> tuple[int, ...]:
-    """The tokens of a reading without what was invented behind the certain ones."""
-    ids = without_loop(new.ids, certain, words)
+def believable(new: Transcribed, certain: int, sound_s: float, words: WordTokens) -> tuple[int, ...]:
+    """The tokens of a reading of so many seconds of sound, without what was invented behind the certain ones."""
+    ids = new.ids
+    if not_said(ids, sound_s, words):
+        ids = without_loop(ids, certain, words)
     text = words.text(ids)
     only = "".join(filter(str.isalnum, text.lower()))
     if certain == 0 and (only in INVENTED or not only):
         return ()
-    return ids[:certain] if new.log_probability < LEAST_LOG_PROBABILITY else ids
+    return ids[:certain] if new.log_probability < LEAST_LOG_PROBABILITY or _hasty(text, sound_s) else ids
+
+
+def not_said(ids: Sequence[int], sound_s: float, words: WordTokens) -> bool:
+    """Whether a reading of so many seconds goes round in circles, or has more words than can be said in them."""
+    text = words.text(ids)
+    data = text.encode()
+    return len(data) / max(1, len(zlib.compress(data))) > MOST_COMPRESSION or _hasty(text, sound_s)
 
 
 def without_loop(ids: Sequence[int], certain: int, words: WordTokens) -> tuple[int, ...]:
-    """A reading that ends in circles is cut where they begin to repeat."""
-    text = words.text(ids).encode()
-    if len(text) / max(1, len(zlib.compress(text))) <= MOST_COMPRESSION:
-        return tuple(ids)
+    """A reading that ends in circles is cut where they begin to repeat; one that does not keeps what is certain.
+
+    The first round may be written a little differently: it has no space in front, or a capital.
+    """
+    pieces = [words.text([token]).strip().lower() for token in ids]
     for size in range(1, len(ids) // 3 + 1):
         end = len(ids)
-        while end - 2 * size >= certain and ids[end - size : end] == ids[end - 2 * size : end - size]:
+        while end - 2 * size >= certain and pieces[end - size : end] == pieces[end - 2 * size : end - size]:
             end -= size
         if len(ids) - end >= LOOP_WORDS * size:
             return tuple(ids[:end])
     return tuple(ids[:certain])
+
+
+def _hasty(text: str, sound_s: float) -> bool:
+    said = re.findall(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[1-9]", text)
+    return len(said) > WORDS_PER_SECOND * sound_s + WORDS_MORE
 
 
 def _advance(reading: Reading, certain: int, words: WordTokens) -> tuple[Reading, str]:

@@ -91,12 +91,30 @@ def test_what_is_certain_never_changes(readings: list[tuple[str, float]]) -> Non
 
 def test_what_was_not_said_is_not_believed() -> None:
     guess = Transcribed(spelled(" a b"), LEAST_LOG_PROBABILITY - 0.1)
-    assert believable(guess, 0, WORDS) == ()
-    assert believable(guess, 1, WORDS) == guess.ids[:1]
-    assert believable(sure(" . ."), 0, WORDS) == ()
+    assert believable(guess, 0, 9.0, WORDS) == ()
+    assert believable(guess, 1, 9.0, WORDS) == guess.ids[:1]
+    assert believable(sure(" . ."), 0, 9.0, WORDS) == ()
     said = sure(" a" + " b c d" * 20)
-    assert WORDS.text(believable(said, 0, WORDS)) == " a b c d"
-    assert believable(sure(" a b c a b d"), 0, WORDS) == spelled(" a b c a b d")
+    assert WORDS.text(believable(said, 0, 99.0, WORDS)) == " a b c d"
+    assert believable(sure(" a b c a b d"), 0, 9.0, WORDS) == spelled(" a b c a b d")
+
+
+@pytest.mark.parametrize(
+    ("read", "seconds", "believed"),
+    [
+        (" a, a, a, a, a, a, a, a, a, a,", 1.0, " a,"),  # a short sound, of which the decoder saw no end
+        (" a b, a b, a b, a b, a b,", 1.0, " a b,"),
+        (" a b c d e f g h", 1.0, ""),  # no circle, and more than can be said
+        (" a b c d e f", 1.0, " a b c d e f"),
+        (" a a a a", 1.5, " a a a a"),  # said four times, slowly enough
+        (" a b c d e f g h", 1.5, " a b c d e f g h"),
+    ],
+)
+def test_nobody_says_more_words_than_there_is_time_for(read: str, seconds: float, believed: str) -> None:
+    ids = believable(sure(read), 0, seconds, WORDS)
+    assert WORDS.text(ids) == believed
+    kept = spelled(read)[:2]
+    assert believable(sure(read), 2, seconds, WORDS)[:2] == kept  # what is certain stays
 
 
 # -------------------------------------------------------------------------------------------------------- sessions
