@@ -82,6 +82,8 @@ class Recorder:
                 self._graphs[wanted] = self._record(step, idle, wanted[1])
             except RuntimeError as error:  # of memory, or of a kernel that cannot be recorded
                 log.warning("the step %s stays unrecorded: %s", wanted[0], error)
+            if not self._wanted:
+                log.info("%d recordings of steps hold %.0f MB", len(self._graphs), self.nbytes / 1e6)
         return True
 
     def _record(self, step: Callable[[], None], idle: Callable[[], None], count: int) -> Any:
