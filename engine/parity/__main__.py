@@ -15,7 +15,7 @@ from engine.chat.offline import Chat
 from engine.checkpoint.loader import LoadedModel, load_model
 from engine.conversation.streaming import StreamingModel
 from engine.errors import ModelError
-from engine.parity import pictures
+from engine.parity import pictures, tuning
 from engine.parity.chat import compare_chat
 from engine.parity.conversation import compare_stream
 from engine.parity.goldens import GoldenSet, SetError
@@ -53,11 +53,11 @@ def compare(folder: Path, only: str | None = None) -> list[StageRow]:
 def compare_picture_set(goldens: GoldenSet, chat: Chat, only: str | None = None) -> list[StageRow]:
     """Compare a MiniCPM-V model that is loaded already; ``only`` may name a case or a kind of them."""
     rows = []
-    for name, compare_case in pictures.cases(goldens, chat):
+    for name, compare_case in (*pictures.cases(goldens, chat), *tuning.cases(goldens)):
         if only in (None, name, name.partition(".")[0]):
             rows.append(_compared(goldens, StageRow(name), compare_case))
     if only is None:
-        rows += _others(goldens, [*(row.stage for row in rows), pictures.LEARNT_ELSEWHERE])
+        rows += _others(goldens, [row.stage for row in rows])
     return rows
 
 

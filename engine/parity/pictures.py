@@ -28,9 +28,6 @@ from engine.processing.tokens import ImageSlot
 
 GREEDY_PENALTY = 1.05
 """Of the goldens' greedy answers, unless a case says otherwise; a beam search has its own."""
-LEARNT_ELSEWHERE = "train"
-"""The stages of fine-tuning, which this command does not compare; their tests are in ``tests/``."""
-
 Compare = Callable[[StageRow], None]
 
 

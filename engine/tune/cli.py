@@ -92,7 +92,8 @@ def _run(options: argparse.Namespace) -> None:
         merge(options.model, options.merge, options.out)
         return
     from engine.tune.data import Conversations
-    from engine.tune.learner import TARGETS, LoraOptions, recompute, with_adapter, with_all
+    from engine.tune.learner import recompute, with_all
+    from engine.tune.lora import TARGETS, LoraOptions, with_adapter
     from engine.tune.training import STATE, Trainer, TrainingOptions
 
     if options.resume is False and (options.out / STATE).exists():

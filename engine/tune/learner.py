@@ -3,57 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from engine.errors import InputError
 from engine.model.vision_language import VisionLanguageModel
 from engine.tune.data import Batch
 from engine.tune.markup import IGNORED
 
-TARGETS = r"llm\..*layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|o_proj)"
-"""Linear layers that get an adapter: those of the published script."""
 POSITIONS = "resampler.pos_embed"
 """Sines that MiniCPM-V 2.0 keeps among its weights. As published they are trained in an adapter's copy only."""
-COPIED = ("llm.model.embed_tokens", "resampler")
-"""Modules that an adapter holds whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoraOptions:
-    """An adapter (LoRA, arXiv 2106.09685); the defaults are the published ones."""
-
-    rank: int = 64
-    alpha: int = 64
-    dropout: float = 0.05
-    targets: str = TARGETS
-    """Regular expression over module names."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
-            raise InputError("rank and alpha must be at least 1, and dropout in [0, 1)")
 
 
 class Learner(nn.Module):
     """A model with what is trained of it; its forward pass is the loss of a batch."""
 
-    def __init__(self, tuned: PeftModel | VisionLanguageModel) -> None:
+    def __init__(self, tuned: nn.Module) -> None:
+        """``tuned`` is a :class:`VisionLanguageModel`, or one inside of peft's adapter."""
         super().__init__()
         self.tuned = tuned
 
     @property
     def model(self) -> VisionLanguageModel:
         """The model inside of the adapter, if there is one."""
-        return (
-            cast(VisionLanguageModel, self.tuned.get_base_model()) if isinstance(self.tuned, PeftModel) else self.tuned
-        )
+        bare = self.tuned.get_base_model() if self.is_adapter else self.tuned  # type: ignore[operator]
+        return cast(VisionLanguageModel, bare)
+
+    @property
+    def is_adapter(self) -> bool:
+        return hasattr(self.tuned, "get_base_model")
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean cross-entropy of all labelled tokens of the batch: float32 []."""
@@ -71,43 +53,23 @@ class Learner(nn.Module):
         return {name: weight for name, weight in self.tuned.named_parameters() if weight.requires_grad}
 
 
-def with_adapter(model: VisionLanguageModel, options: LoraOptions, *, vision: bool) -> Learner:
-    """An untrained adapter on a frozen model. The token table and the resampler are trained whole, as published, and
-    so is the vision tower with ``vision``. Raises InputError for targets that the model does not have."""
-    copied = [name for name in (*COPIED, *(["vpm"] if vision else [])) if _has(model, name)]
-    config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha,
-        lora_dropout=options.dropout,
-        target_modules=options.targets,
-        modules_to_save=copied,
-        bias="none",
-    )
-    try:
-        learner = Learner(PeftModel(model, config))
-    except ValueError as error:
-        raise InputError(
-            f"--targets {options.targets!r} fits no linear layer of the model; see docs/tuning.md"
-        ) from error
-    return _in_float32(learner)
-
-
 def with_all(model: VisionLanguageModel, *, vision: bool) -> Learner:
     """The language model, the resampler and, with ``vision``, the vision tower, to be trained themselves. Ears and
     voice stay as they are: the data holds no sound."""
     for name in ("llm", "resampler", *(["vpm"] if vision else [])):
-        if _has(model, name):
+        if has(model, name):
             model.get_submodule(name).requires_grad_(True)
     for name, weight in model.named_parameters():
         weight.requires_grad_(weight.requires_grad and name != POSITIONS)
-    return _in_float32(Learner(model))
+    return in_float32(Learner(model))
 
 
-def _has(model: VisionLanguageModel, name: str) -> bool:
+def has(model: VisionLanguageModel, name: str) -> bool:
+    """Whether a model has a part, such as eyes."""
     return any(known == name for known, _ in model.named_modules())
 
 
-def _in_float32(learner: Learner) -> Learner:
+def in_float32(learner: Learner) -> Learner:
     """Small steps are lost on weights of 8 bits of precision."""
     for weight in learner.trainable().values():
         weight.data = weight.data.float()

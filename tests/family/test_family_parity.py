@@ -18,7 +18,7 @@ from tests.family.conftest import GENERATIONS, SETS, copy_set, loaded_model, man
 CASES = [
     (generation, f"{stage}.{name}")
     for generation in GENERATIONS
-    for stage in ("image", "chat")
+    for stage in ("image", "chat", "train")
     for name in manifest(generation)[stage]
 ]
 SINGLE = [("v-2.6", "stream"), ("v-2.5", "stream"), ("v-2.0", "tokenizer"), ("v-2.0", "vpm")]
@@ -39,7 +39,8 @@ def test_the_command_says_that_a_whole_set_holds(
     assert main() == 0
     printed = capsys.readouterr().out
     assert "FAILS" not in printed
-    assert printed.count("holds") == len(manifest("v-2.0")["image"]) + len(manifest("v-2.0")["chat"]) + 2
+    cases = sum(len(manifest("v-2.0")[stage]) for stage in ("image", "chat", "train"))
+    assert printed.count("holds") == cases + len(("tokenizer", "vpm"))
 
 
 def test_a_set_may_keep_every_nth_row_or_only_some_cases(tmp_path: Path) -> None:
