@@ -27,9 +27,9 @@ COOKIE_S = 30 * 24 * 3600
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """Of a key that is made here: none that looks like another one when it is typed from a screen."""
 
-OPEN = ("/", "/health", "/help", "/ca.pem", "/ca.crt", "/api/key", "/static/{name}")
-"""Routes that need no key: the sign of life, how to trust the certificate, and the way in (``/`` is the key page then).
-The files of ``/static/`` hold nothing of a call, and the open pages need them."""
+OPEN = ("/", "/chat", "/health", "/help", "/ca.pem", "/ca.crt", "/api/key", "/static/{name}")
+"""Routes that need no key: the sign of life, how to trust the certificate, and the way in (``/`` and ``/chat`` are the
+key page then). The files of ``/static/`` hold nothing of a call, and the open pages need them."""
 
 
 PROGRAMS = "/v1/"

@@ -1,4 +1,4 @@
-"""The pages (call, key and help), their static files, and the certificate that a device can be made to trust."""
+"""The pages (call, chat, key and help), their static files, and the certificate that a device can be made to trust."""
 
 from __future__ import annotations
 
@@ -52,15 +52,26 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers.setdefault("Cache-Control", "no-cache" if request.path.startswith("/static/") else "no-store")
 
 
-def add_pages(app: web.Application, ca: Path | None, origins: Callable[[], list[str]]) -> None:
+def add_pages(
+    app: web.Application, ca: Path | None, origins: Callable[[], list[str]], only_chats: Callable[[], bool]
+) -> None:
     """Serve the pages. ``ca`` is the authority that signed the server's certificate, None if it is not ours;
-    ``origins`` gives the addresses of the pages for other devices, the likeliest first."""
+    ``origins`` gives the addresses of the pages for other devices, the likeliest first; ``only_chats`` says whether
+    the model is one that cannot be called."""
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(ROOT / "templates"), autoescape=True)
 
-    async def call_page(request: web.Request) -> web.Response:
+    def behind_the_key(request: web.Request, name: str) -> web.Response:
         if may_enter(request):
-            return _page(templates.get_template("call.html").render())
+            return _page(templates.get_template(name).render())
         return _page(templates.get_template("key.html").render(), status=401)
+
+    async def call_page(request: web.Request) -> web.Response:
+        if only_chats():
+            return web.Response(status=302, headers={"Location": "/chat"})
+        return behind_the_key(request, "call.html")
+
+    async def chat_page(request: web.Request) -> web.Response:
+        return behind_the_key(request, "chat.html")
 
     async def help_page(request: web.Request) -> web.Response:
         access, inside = request.app[ACCESS], may_enter(request)
@@ -84,6 +95,7 @@ def add_pages(app: web.Application, ca: Path | None, origins: Callable[[], list[
         return web.Response(body=der, content_type=CERTIFICATE_TYPE)
 
     app.router.add_get("/", call_page)
+    app.router.add_get("/chat", chat_page)
     app.router.add_get("/help", help_page)
     app.router.add_get("/ca.pem", ca_pem)
     app.router.add_get("/ca.crt", ca_der)

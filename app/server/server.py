@@ -100,7 +100,7 @@ class Server:
             self.engine, begun=int(time.time()), remote=self.options.remote_urls == "on"
         )
         app.add_routes([*api.routes, *access.routes, *chat_api.routes])
-        pages.add_pages(app, certificates.ca if certificates else None, self.origins)
+        pages.add_pages(app, certificates.ca if certificates else None, self.origins, self._only_chats)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
         tls = certificates.ssl_context() if certificates else None
@@ -114,6 +114,10 @@ class Server:
     def origins(self) -> list[str]:
         """The addresses of the pages for other devices, the likeliest first."""
         return [origin(host, self.port) for host in reachable_hosts(self.options.host)]
+
+    def _only_chats(self) -> bool:
+        info = self.engine.info
+        return info is not None and not info.speaks
 
     async def start_engine(self) -> None:
         """Load the engine and warm it up, telling how long it takes. Raises StartError."""
