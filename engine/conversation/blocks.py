@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.conversation.captured import Key, Recorder
+from engine.conversation.captured import Key, GraphRecorder
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech_steps import SpeechRows, draw_codes
 from engine.conversation.text_steps import TextRows, draw_text
@@ -94,7 +94,7 @@ class TextBlocks:
     """Blocks of text tokens."""
 
     def __init__(
-        self, model: VisionLanguageModel, arena: KVArena, stops: Tensor, recorder: Recorder, *, paged: bool | None
+        self, model: VisionLanguageModel, arena: KVArena, stops: Tensor, recorder: GraphRecorder, *, paged: bool | None
     ) -> None:
         """``stops`` int64 [N] on the device; ``paged``: None tries out whether the device has the kernel for it."""
         self.model, self.stops, self.recorder = model, stops, recorder
@@ -172,7 +172,7 @@ def text_step(
 class SpeechBlocks:
     """Blocks of audio codes."""
 
-    def __init__(self, model: OmniModel, arena: KVArena, tables: CodeTables, recorder: Recorder) -> None:
+    def __init__(self, model: OmniModel, arena: KVArena, tables: CodeTables, recorder: GraphRecorder) -> None:
         self.model, self.tables, self.recorder = model, tables, recorder
         # What a code sees has a gap behind the text, which the paged kernel does not know of. Few sessions speak at
         # once, and their slots are the lowest.
@@ -242,7 +242,7 @@ def speech_step(
     draw_codes(logits, rows, tables, model.config.tts.audio_eos_id, sampling)
 
 
-def launch(recorder: Recorder, key: Key, step: Callable[[], None], count: int, alive: Tensor) -> None:
+def launch(recorder: GraphRecorder, key: Key, step: Callable[[], None], count: int, alive: Tensor) -> None:
     """``count`` steps; on a CPU, which need not be asked in advance, no more than count for any row."""
     if alive.device.type != "cpu":
         recorder.run(key, step, count)

@@ -26,7 +26,7 @@ Key = tuple[str, int, int, object]
 log = logging.getLogger(__name__)
 
 
-class Recorder:
+class GraphRecorder:
     """The recordings of one kind of step."""
 
     def __init__(self, device: torch.device, *, enabled: bool) -> None:
@@ -104,7 +104,7 @@ class Recorder:
         return graph
 
 
-def record_in_background(recorders: Sequence[Recorder], stopped: threading.Event) -> None:
+def record_in_background(recorders: Sequence[GraphRecorder], stopped: threading.Event) -> None:
     """Make all recordings that are expected, and those that will be, until ``stopped``: for a thread of its own."""
     while not stopped.wait(PAUSE_S):
         if not any(recorder.record_next() for recorder in recorders):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.conversation.blocks import SpeechBlocks, TextBlocks
-from engine.conversation.captured import Recorder
+from engine.conversation.captured import GraphRecorder
 from engine.conversation.exact_blocks import ExactBlocks
 from engine.conversation.reading import Transcribed
 from engine.conversation.session import Hearing, SessionPool
@@ -76,7 +76,7 @@ class Executor:
         omni = model if isinstance(model, OmniModel) else None
         self.model, self.vocos, self.pool, self.rows = cast(OmniModel, model), cast(Vocos, vocos), pool, rows
         self.stop_ids = frozenset(stop_ids)
-        self.recorders: tuple[Recorder, ...] = ()
+        self.recorders: tuple[GraphRecorder, ...] = ()
         """What makes recordings of steps, where they are made: :func:`~.captured.record_in_background` does it."""
         with torch.inference_mode():
             stops = torch.tensor(sorted(stop_ids), device=model.device)
@@ -86,7 +86,7 @@ class Executor:
         if rows is not None:
             self._exact = ExactBlocks(self.model, pool.llm, pool.speech, stops, tables, rows)
         else:
-            text, speech, wave = (Recorder(model.device, enabled=not model.is_spread) for _ in range(3))
+            text, speech, wave = (GraphRecorder(model.device, enabled=not model.is_spread) for _ in range(3))
             self.recorders = (text, speech, wave)
             self._text = TextBlocks(model, pool.llm, stops, text, paged=paged)
             if omni is not None and vocos is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.conversation.blocks import power_of_two
-from engine.conversation.captured import Key, Recorder
+from engine.conversation.captured import Key, GraphRecorder
 from engine.model.omni import OmniModel
 from engine.model.transfer import download, upload
 from engine.model.vocos import Vocos
@@ -26,7 +26,7 @@ LONGEST = 256
 class WaveBlocks:
     """The DVAE's decoder and the vocoder."""
 
-    def __init__(self, model: OmniModel, vocos: Vocos, recorder: Recorder, most: int) -> None:
+    def __init__(self, model: OmniModel, vocos: Vocos, recorder: GraphRecorder, most: int) -> None:
         """``most`` rows at once."""
         self.model, self.vocos, self.recorder, self.most = model, vocos, recorder, most
         config = model.config

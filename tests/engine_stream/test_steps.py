@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from engine.bench.launches import Launches, official, steps
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.blocks import power_of_two, speech_step, text_step
-from engine.conversation.captured import Key, Recorder
+from engine.conversation.captured import Key, GraphRecorder
 from engine.conversation.executor import Executor
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionPool, SessionState
@@ -37,7 +37,7 @@ SPEECH = SpeechSampling(repetition_penalty=1.05, min_tokens=0)
 MODES = pytest.mark.parametrize("paged", [False, True], ids=["masked", "paged"])
 
 
-class Watched(Recorder):
+class Watched(GraphRecorder):
     """Runs steps as a card repeats them, and looks at what each does."""
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ def trace(step: Callable[[], None]) -> list[str]:
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=6), seed=st.integers(0, 50))
 def test_padded_waves_are_those_of_each_alone(loaded: LoadedModel, lengths: list[int], seed: int) -> None:
     model, generator = loaded.model, torch.Generator().manual_seed(seed)
-    waves = WaveBlocks(model, loaded.vocos, Recorder(model.device, enabled=False), 8)
+    waves = WaveBlocks(model, loaded.vocos, GraphRecorder(model.device, enabled=False), 8)
     rows = [torch.randint(0, 625, (length, model.config.tts.num_vq), generator=generator) for length in lengths]
     with torch.inference_mode():
         made = waves.run(rows)
