@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.conversation.captured import Key, GraphRecorder
+from engine.conversation.captured import GraphRecorder, Key
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech_steps import SpeechRows, draw_codes
 from engine.conversation.text_steps import TextRows, draw_text

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.conversation.blocks import power_of_two
-from engine.conversation.captured import Key, GraphRecorder
+from engine.conversation.captured import GraphRecorder, Key
 from engine.model.omni import OmniModel
 from engine.model.transfer import download, upload
 from engine.model.vocos import Vocos

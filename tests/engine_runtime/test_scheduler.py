@@ -33,7 +33,7 @@ def name_of(work: Work) -> int:
     return int(work.codes[0]) if isinstance(work, Render) else work.state  # type: ignore[return-value, union-attr]
 
 
-class GraphRecorder:
+class Recorder:
     """Carries out nothing, notes every batch, and waits for ``go`` before the first one, so that all jobs are there."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Board:
     """Submits jobs to a scheduler and remembers what became of them."""
 
     def __init__(self, limits: Limits) -> None:
-        self.recorder = GraphRecorder()
+        self.recorder = Recorder()
         self.scheduler = Scheduler(dict.fromkeys(ModelPart, InlineTrack(self.recorder)), ByDeadline(limits))
         self.scheduler.start()
         self.outputs: list[Any] = []

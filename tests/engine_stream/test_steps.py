@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from engine.bench.launches import Launches, official, steps
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.blocks import power_of_two, speech_step, text_step
-from engine.conversation.captured import Key, GraphRecorder
+from engine.conversation.captured import GraphRecorder, Key
 from engine.conversation.executor import Executor
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionPool, SessionState
