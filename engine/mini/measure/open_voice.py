@@ -156,7 +156,12 @@ def wrong_words(spoken: list[SpokenSentence], recognise: Callable[[Audio], str])
 
 
 def melody(spoken: list[SpokenSentence]) -> tuple[float, float]:
-    """Median pitch in Hz, and the standard deviation of the pitch in semitones."""
+    """Median pitch in Hz, and the standard deviation of the pitch in semitones.
+
+    Both as pyin finds them, which errs by octaves where harmonics are clear: it gives the synthesizer's two voices,
+    whose pitch is known to spread by 4.8 and 4.6 semitones, 6.5 and 7.2, and takes the man's second harmonic for his
+    pitch in half of his sentences.
+    """
     pitches = []
     for sentence in spoken:
         pitch, voiced, _ = librosa.pyin(sentence.sound, fmin=55, fmax=450, sr=OUTPUT_RATE, frame_length=2048)

@@ -49,6 +49,8 @@ def main() -> None:
     data = training.said(args.folder, lambda: Hibari(args.hibari, Pronunciation.from_file(lexicon)), texts, SENTENCES)
     config = OmniConfig.from_dir(CHECKPOINT)
     config = replace(config, tts=replace(config.tts, num_text_tokens=len(SYMBOLS)))
+    stored = load_file(args.voices)
+    voices = F.normalize(torch.stack([stored["woman"], stored["man"]]).float(), dim=-1)
     for stage in args.stage or MINUTES:
         minutes, rate = MINUTES[stage]
         budget = Budget(10**9, minutes * args.scale, rate, warmup=50)
@@ -57,8 +59,6 @@ def main() -> None:
         elif stage == "open-vocoder":
             training.train_vocoder(config, args.folder, data, budget)
         else:
-            stored = load_file(args.voices)
-            voices = F.normalize(torch.stack([stored["woman"], stored["man"]]).float(), dim=-1)
             training.train_talker(config, args.folder, data, voices, budget)
     export(args.folder, args.parts)
 

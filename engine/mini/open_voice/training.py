@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import OmniConfig
+from engine.conversation.speech import CONTEXT_CODES, CONTEXT_TEXT
 from engine.mini.export import unpack
 from engine.mini.open_voice.synthesis import Hibari, TimedSpeech
 from engine.mini.phones import SYMBOLS
@@ -31,9 +32,13 @@ from engine.processing.pronunciation import STRESSES, WIDE
 JUDGES = 40
 BLUR = 0.03
 """Noise on each element of a voice's unit vector, so that what lies near it is the same voice."""
+CORRUPTED = 0.3
+"""Share of the codes so far that are random at most."""
 JOINED, LONGEST = 0.25, 420
 """Share of sentences that another one follows, and how many codes the two may have."""
-MOST_CODES = 1_500
+GOING_ON = 0.08
+"""Share of texts that go on from a stretch of speech before."""
+MOST_CODES = 2_100
 """Codes of a batch, padding included."""
 SAME_SOUND = {
     "A": "EY", "I": "AY", "O": "OW", "W": "AW", "Y": "OY", "i": "IY", "u": "UW", "æ": "AE", "ɑ": "AA", "ɔ": "AO",
@@ -149,6 +154,10 @@ class OpenTalkerData:
         return make
 
     def _draw(self, source: random.Random) -> Item:
+        item = self._sentences(source)
+        return _going_on(item, source) if source.random() < GOING_ON else item
+
+    def _sentences(self, source: random.Random) -> Item:
         voice, ids, codes, spoken = source.choice(self.training)
         if source.random() < JOINED:
             _, more, following, after = source.choice(self.of[voice])
@@ -164,8 +173,21 @@ class OpenTalkerData:
         return chosen, F.normalize(vectors + blur, dim=-1), seed
 
 
+def _going_on(item: Item, source: random.Random) -> Item:
+    """``item`` as if a stretch of speech before it ended inside: the last of its text and codes come first."""
+    voice, ids, codes, spoken = item
+    if len(ids) > 4 * CONTEXT_TEXT:
+        at = source.randrange(2 * CONTEXT_TEXT, len(ids) - CONTEXT_TEXT)
+        code = next((place for place, token in enumerate(spoken) if token >= at), 0)
+        if code > CONTEXT_CODES:
+            first = at - CONTEXT_TEXT
+            left = [token - first if token >= first else -1 for token in spoken[code - CONTEXT_CODES :]]
+            return voice, ids[first:], codes[code - CONTEXT_CODES :], left
+    return item
+
+
 def train_talker(
-    config: OmniConfig, folder: Path, data: list[TimedSpeech], voices: Tensor, budget: Budget, *, size: int = 8
+    config: OmniConfig, folder: Path, data: list[TimedSpeech], voices: Tensor, budget: Budget, *, size: int = 12
 ) -> OpenTalker:
     """ConditionalChatTTS: phones to codes. ``config`` has room for :data:`~engine.mini.phones.SYMBOLS`."""
     torch.manual_seed(0)
@@ -176,12 +198,16 @@ def train_talker(
     talker.tts.dvae.load_state_dict(codec.dvae.state_dict())
     batches = OpenTalkerData(data, codec, voices)
 
+    def aligned(made: Any, corruption: float) -> Losses:
+        losses = talker_losses(talker, made, corruption)
+        return losses | {"loss": losses["loss"] + 0.3 * losses["align"]}
+
     def evaluate() -> dict[str, float]:
         losses = talker_losses(talker, batches.packed(batches.judges, 0), 0.0)
         return {f"judge_{name}": value.item() for name, value in losses.items()}
 
     train("open-talker", folder, talker, batches.batch(4, size),
-          lambda made, progress: talker_losses(talker, made, 0.3 * min(1.0, 0.2 + 2 * progress)), budget,
+          lambda made, progress: aligned(made, CORRUPTED * min(1.0, 0.2 + 2 * progress)), budget,
           evaluate=evaluate, every=60)  # fmt: skip
     return talker
 
