@@ -112,7 +112,7 @@ def _compare_prefill(goldens: GoldenSet, probe: Probe, state: SessionState, row:
         kept_close(goldens, row, f"{name}.mel", heard.work.mel[None], SIGNAL)
         kept_close(goldens, row, f"{name}.apm_last_hidden", heard.outputs["ears"][0][0])
         kept_close(goldens, row, f"{name}.audio_projection", heard.outputs["audio_projection"][0][0])
-        if name in (cached := goldens.section("apm_cache_len_after")):
+        if name in (cached := goldens.manifest.get("apm_cache_len_after", {})):
             row.same(f"{name}.apm_cache_len_after", heard.count, cached[name])
     kept_close(goldens, row, f"{name}.merged_embeds", fed.embeds)
     row.same(f"{name}.llm_cache_len_after", state.length, step.after)

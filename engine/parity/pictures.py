@@ -33,9 +33,9 @@ Compare = Callable[[StageRow], None]
 
 def cases(goldens: GoldenSet, chat: Chat) -> Iterator[tuple[str, Compare]]:
     """Every stage of the set, by name."""
-    for name in goldens.section("image"):
+    for name in goldens.manifest.get("image", {}):
         yield f"image.{name}", partial(compare_picture, goldens, chat, name)
-    for name in goldens.section("chat"):
+    for name in goldens.manifest.get("chat", {}):
         yield f"chat.{name}", partial(compare_answer, goldens, chat, name)
     if "stream" in goldens.manifest:
         yield "stream", partial(compare_pieces, goldens, chat)
@@ -49,12 +49,10 @@ def cases(goldens: GoldenSet, chat: Chat) -> Iterator[tuple[str, Compare]]:
 def compare_picture(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> None:
     case, stream, key = goldens.section("image")[name], chat.stream, f"image.{name}"
     slices = stream.images(_picture_of(goldens, name, case), case.get("max_slice_nums"))
-    row.same(f"{key}.n_slices", len(slices.sizes), case["n_slices"])
     patch = stream.config.vision.patch_size
-    if "tgt_sizes" in case:
-        row.same(f"{key}.tgt_sizes", [list(size) for size in slices.sizes], case["tgt_sizes"])
-    if "sizes_wh" in case:
-        row.same(f"{key}.sizes_wh", [[c * patch, r * patch] for r, c in slices.sizes], case["sizes_wh"])
+    _told(row, key, case, "n_slices", len(slices.sizes))
+    _told(row, key, case, "tgt_sizes", [list(size) for size in slices.sizes])
+    _told(row, key, case, "sizes_wh", [[columns * patch, rows * patch] for rows, columns in slices.sizes])
     plain = chat.dialect.one_picture
     pixels = [(_picture if plain else _strip)(slices, index) for index in range(len(slices.sizes))]
     for index, wanted in enumerate(case.get("pixel_values_sha256", [])):
@@ -65,8 +63,7 @@ def compare_picture(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) ->
         wanted = stream.builder.text(case["placeholder"])
         row.same(f"{key}.placeholder", tokens.ids, wanted)
     patches, sizes = pad_slices([slices])
-    if "vpm_padded_length" in case:
-        row.same(f"{key}.vpm_padded_length", patches.shape[1], case["vpm_padded_length"])
+    _told(row, key, case, "vpm_padded_length", patches.shape[1])
     features = stream.model.vpm(patches.to(stream.model.dtype), sizes)
     for index, (rows, columns) in enumerate(sizes):
         for wanted, found_key in goldens.keys(rf"{re.escape(key)}\.slice{index}\.pixel_values_(.*)"):
@@ -75,6 +72,13 @@ def compare_picture(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) ->
             )
         kept_close(goldens, row, f"{key}.slice{index}.vpm", features[index, : rows * columns])
     kept_close(goldens, row, f"{key}.resampler", stream.model.resampler(features, sizes))
+
+
+def _told(row: StageRow, key: str, case: dict[str, Any], name: str, own: Any, *, listed: bool = False) -> None:
+    """Compare what the manifest tells of a case, if it does; ``listed``: one alone is as good as a list of one."""
+    wanted = case.get(name)
+    if wanted is not None:
+        row.same(f"{key}.{name}", own, wanted if isinstance(wanted, list) or not listed else [wanted])
 
 
 def _picture_of(goldens: GoldenSet, name: str, case: dict[str, Any]) -> Any:
@@ -114,24 +118,20 @@ def _kept_pixels(pixels: Tensor, how: str, expected: Tensor) -> Tensor:
 def compare_answer(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> None:
     case, key = goldens.section("chat")[name], f"chat.{name}"
     answers = _answers(goldens, chat, case)
-    texts = case["text"] if isinstance(case["text"], list) else [case["text"]]
-    drawn = [torch.tensor(answer.ids) for answer in answers]
-    row.same(f"{key}.text", [answer.text for answer in answers], texts)
-    row.same(f"{key}.generated_ids", [ids.tolist() for ids in drawn], case["generated_ids"])
+    _told(row, key, case, "text", [answer.text for answer in answers], listed=True)
+    _told(row, key, case, "generated_ids", [list(answer.ids) for answer in answers])
     prompts = [answer.prompt for answer in answers]
     longest = max(len(prompt.row) for prompt in prompts)
     pads = [longest - len(prompt.row) for prompt in prompts]
     ids = [[0] * pad + prompt.row.ids.tolist() for pad, prompt in zip(pads, prompts, strict=True)]
     kept_same(goldens, row, f"{key}.input_ids", ids)
     bounds = [(prompt.row.image_bounds + pad).tolist() for pad, prompt in zip(pads, prompts, strict=True)]
-    row.same(f"{key}.image_bound", bounds, case["image_bound"])
-    if "tgt_sizes" in case:
-        sizes = [[list(size) for image in prompt.images for size in image.sizes] for prompt in prompts]
-        row.same(f"{key}.tgt_sizes", sizes, case["tgt_sizes"])
-    row.same(f"{key}.n_slices", [sum(len(i.sizes) for i in prompt.images) for prompt in prompts], case["n_slices"])
-    if case.get("attention_mask_zeros") is not None:
-        unseen = [row_ids.count(0) if chat.dialect.skips_id_0 else pad for pad, row_ids in zip(pads, ids, strict=True)]
-        row.same(f"{key}.attention_mask_zeros", unseen, case["attention_mask_zeros"])
+    _told(row, key, case, "image_bound", bounds)
+    sizes = [[list(size) for image in prompt.images for size in image.sizes] for prompt in prompts]
+    _told(row, key, case, "tgt_sizes", sizes)
+    _told(row, key, case, "n_slices", [len(slices) for slices in sizes])
+    unseen = [row_ids.count(0) if chat.dialect.skips_id_0 else pad for pad, row_ids in zip(pads, ids, strict=True)]
+    _told(row, key, case, "attention_mask_zeros", unseen)
     if len(answers) == 1:
         kept_close(goldens, row, f"{key}.embeds", answers[0].embeds)
     logits = torch.stack([chat.model.llm.logits(answer.states[-1]) for answer in answers])
