@@ -25,7 +25,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from engine.checkpoint.adapter import Adapter
 from engine.checkpoint.weights import INDEX_FILE, read_header
 from engine.config_reader import read_json
 from engine.serving.live_engine import MINI
@@ -42,7 +43,7 @@ from engine.small.ctranslate2 import whisper_tensors
 from engine.small.fetch import AssemblyError, disk_errors, fetch, sha256_of
 from engine.small.language import TABLE, LanguageSource, from_folder, from_gguf, with_extra
 from engine.small.packages import QWEN, QWEN_TOLD, WHISPER, WHISPER_CONFIG, WHISPER_TOKENIZER
-from engine.small.shards import Planned, planned, write_shard
+from engine.small.shards import Planned, planned, with_adapter, write_shard
 from engine.small.voice import constant, stored_voices, talker
 
 RECIPE = 2
@@ -50,6 +51,7 @@ RECIPE = 2
 MANIFEST = "assembled.json"
 HERE = Path(__file__).parent
 PARTS, TEXTS = HERE / "parts", HERE / "texts"
+TAUGHT = PARTS / "language"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ def _make(order: Order, recipe: dict[str, Any], *, progress: bool) -> None:
     wholes = [WHISPER, WHISPER_TOKENIZER, WHISPER_CONFIG, *([QWEN] if order.language is None else [])]
     whisper, reader_tokenizer, whisper_config, *gguf = fetch(wholes, downloads, progress=progress)
     language = with_extra(from_folder(order.language) if order.language else from_gguf(gguf[0]))
+    if order.language is None and TAUGHT.is_dir():
+        language = replace(language, tensors=with_adapter(language.tensors, Adapter.read(TAUGHT)))
     building = order.target.with_name(f"{order.target.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     (building / "assets").mkdir(parents=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from engine.checkpoint.adapter import Adapter
 
 KINDS = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -38,6 +41,18 @@ def planned(key: str, tensor: Tensor) -> Planned:
     return Planned(key, tuple(tensor.shape), lambda: [tensor], dtype)
 
 
+def with_adapter(tensors: Sequence[Planned], adapter: Adapter) -> list[Planned]:
+    """The same tensors, with an adapter in those that it is for. Raises CheckpointError, now or when they are written,
+    for one that does not fit."""
+    adapter.check_keys({tensor.key for tensor in tensors})
+
+    def changed(tensor: Planned) -> Iterator[Tensor]:
+        yield adapter(tensor.key, torch.cat(list(tensor.pieces())))
+
+    changes = {*adapter.pairs, *adapter.whole}
+    return [replace(t, pieces=partial(changed, t)) if t.key in changes else t for t in tensors]
+
+
 def write_shard(path: Path, tensors: Sequence[Planned], told: Callable[[int], object]) -> None:
     """Write ``path``; it appears when it is complete. ``told`` hears of every number of bytes that was written.
 
@@ -51,8 +66,8 @@ def write_shard(path: Path, tensors: Sequence[Planned], told: Callable[[int], ob
         at += tensor.size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    unfinished = path.with_name(f"{path.name}.partial")
+    with unfinished.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
             written = 0
@@ -65,4 +80,4 @@ def write_shard(path: Path, tensors: Sequence[Planned], told: Callable[[int], ob
                 raise ValueError(f"{tensor.key}: {written} bytes were written for the shape {list(tensor.shape)}")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    os.replace(unfinished, path)

@@ -7,14 +7,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import float16, randn
 
 from app.server.options import ServerOptions
 from app.server.small import with_model
+from engine.checkpoint.adapter import Adapter
+from engine.errors import CheckpointError
 from engine.small.fetch import AssemblyError, fetch
 from engine.small.packages import Part, Whole
-from engine.small.shards import Planned, planned, write_shard
+from engine.small.shards import Planned, planned, with_adapter, write_shard
 
 PIECES = {1: b"a long beginning, " * 50, 2: b"and an end"}
 
@@ -121,6 +123,21 @@ def test_weights_are_written_piece_by_piece(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="table: 42 bytes"):
         write_shard(tmp_path / "other.safetensors", [Planned("table", (10, 3), lambda: [table[:7]])], sizes.append)
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_an_adapter_is_added_to_the_weights_that_it_is_for(tmp_path: Path) -> None:
+    table, other, a, b = randn(10, 3), randn(4, 3), randn(2, 3), randn(4, 2)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}', encoding="utf-8")
+    halves = {"base_model.model.other.lora_A.weight": a, "base_model.model.other.lora_B.weight": b}
+    save_file(halves, tmp_path / "adapter_model.safetensors")
+    adapter = Adapter.read(tmp_path)
+    tensors = [planned("table.weight", table), Planned("other.weight", (4, 3), lambda: iter([other[:3], other[3:]]))]
+    write_shard(tmp_path / "some.safetensors", with_adapter(tensors, adapter), lambda _: None)
+    found = load_file(tmp_path / "some.safetensors")
+    assert found["table.weight"].equal(table.bfloat16())
+    assert found["other.weight"].equal((other + 2 * b @ a).bfloat16())
+    with pytest.raises(CheckpointError, match=r"other\.weight.*is of no weight of the model"):
+        with_adapter(tensors[:1], adapter)
 
 
 def test_mini_runs_where_small_cannot_be_assembled(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

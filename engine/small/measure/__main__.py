@@ -1,0 +1,83 @@
+"""``python -m engine.small.measure``: what small is worth, in tables for its model card.
+
+``typed``: the fixed questions (``questions.txt``), typed; any other model of the official layout can be named, too.
+``heard FOLDER``: words of recordings (``manifest.jsonl``) that are read wrong. ``spoken FOLDER``: recordings of the
+fixed questions, answered as they were read, beside the same questions typed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from engine.checkpoint.loader import load_checkpoint
+from engine.small.measure import heard, typed
+from engine.small.measure.judge import plain, read_questions
+from engine.small.measure.sounds import CONDITIONS, read_corpus, under
+from engine.spec import QUANTIZATIONS, small_cache
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m engine.small.measure", description=__doc__)
+    parser.add_argument("what", choices=("typed", "heard", "spoken"))
+    parser.add_argument("folder", nargs="?", type=Path, help="recordings with a manifest.jsonl")
+    parser.add_argument("--model", type=Path, default=small_cache() / "small", help="default: the assembled small")
+    parser.add_argument("--adapter", type=Path, help="what python -m engine.small.lessons wrote")
+    parser.add_argument("--prompt", help="what the model is told at the start, in place of its own prompt.txt")
+    parser.add_argument("--quantize", choices=QUANTIZATIONS, default="auto")
+    parser.add_argument("--kinds", type=_names, default=(), metavar="A,B", help="of the questions; default: all")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth question")
+    parser.add_argument("--speakers", type=_names, default=(), metavar="A,B", help="beginnings of names; default: all")
+    parser.add_argument("--conditions", type=_names, default=CONDITIONS, metavar="A,B", help=f"of {CONDITIONS}")
+    parser.add_argument("--most", type=int, metavar="N", help="recordings")
+    parser.add_argument("--out", type=Path, help="file that gets every answer, a line of JSON each")
+    options = parser.parse_args()
+    if options.what != "typed" and options.folder is None:
+        parser.error(f"{options.what} needs a folder with recordings")
+    torch.set_num_threads(1)
+    kinds, every = options.kinds, options.every
+    questions = [question for question in read_questions() if not kinds or question.kind in kinds][::every]
+    loaded = load_checkpoint(
+        options.model, device="cpu", quantize=options.quantize, adapter=options.adapter, progress=False
+    )
+    typist = typed.Typist(loaded, options.model, prompt=options.prompt)
+    if options.what == "typed":
+        print(typed.table(list(_kept(typist.ask_all(questions), options.out))))
+        return
+    recordings = read_corpus(options.folder, options.speakers, options.most)
+    ears = heard.CallReader(loaded)
+    if options.what == "heard":
+        print(heard.table(list(_kept(heard.hear_all(ears, recordings, options.conditions), options.out))))
+        return
+    asked = {plain(question.turns[0]): question for question in questions if len(question.turns) == 1}
+    recordings = [one for one in recordings if plain(one.text) in asked]
+    for condition in ("typed", *options.conditions):
+        texts = [one.text if condition == "typed" else ears.read(under(one, condition)) for one in recordings]
+        given = [replace(asked[plain(one.text)], turns=(text,)) for one, text in zip(recordings, texts, strict=True)]
+        print(f"{condition}\n{typed.table(list(_kept(typist.ask_all(given), options.out)))}\n")
+
+
+def _kept(results: Iterable[T], out: Path | None) -> Iterator[T]:
+    """The same, each written to a file as it comes."""
+    for result in results:
+        if out is not None:
+            row: Any = result
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+        yield result
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+if __name__ == "__main__":
+    main()
