@@ -15,7 +15,9 @@ from engine.client import INPUT_RATE, Chunk
 
 CONFIG = CallConfig.from_mapping({"turn": {"prepare": False}})
 PREPARING = CallConfig.from_mapping({"turn": {"end_of_turn": "silence"}})
-JUDGED = CallConfig.from_mapping({"turn": {"end_of_turn": "model", "end_of_turn_max_s": 1.5}})
+BY_MODEL = {"end_of_turn": "model", "end_of_turn_min_ms": 200, "end_of_turn_max_s": 1.5}
+JUDGED = CallConfig.from_mapping({"turn": BY_MODEL})
+BY_BOTH = CallConfig.from_mapping({"turn": BY_MODEL | {"end_of_turn": "both"}})
 PUSH_TO_TALK = CallConfig.from_mapping({"turn": {"detection": "push_to_talk"}})
 
 
@@ -295,17 +297,15 @@ def test_a_judgement_about_an_earlier_pause_is_void() -> None:
 
 
 def test_both_are_waited_for() -> None:
-    config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
-    talk = Talk(config).speak(1_000).hush(160).judge(1.0).hush(100)
+    talk = Talk(BY_BOTH).speak(1_000).hush(160).judge(1.0).hush(100)
     assert talk.phase == "hearing"
     assert talk.judge(0.98, "smart_turn").phase == "thinking"
-    doubted = Talk(config).speak(1_000).hush(160).judge(0.1).judge(0.98, "smart_turn").hush(100)
+    doubted = Talk(BY_BOTH).speak(1_000).hush(160).judge(0.1).judge(0.98, "smart_turn").hush(100)
     assert doubted.phase == "hearing"
 
 
 def test_a_model_that_cannot_tell_leaves_it_to_the_melody_or_to_silence() -> None:
-    config = CallConfig.from_mapping({"turn": {"end_of_turn": "both"}})
-    assert Talk(config).speak(1_000).hush(160).judge(None).judge(0.98, "smart_turn").hush(100).phase == "thinking"
+    assert Talk(BY_BOTH).speak(1_000).hush(160).judge(None).judge(0.98, "smart_turn").hush(100).phase == "thinking"
     assert Talk(JUDGED).speak(1_000).hush(160).judge(None).hush(340).phase == "hearing"
     assert Talk(JUDGED).speak(1_000).hush(160).judge(None).fall_silent().phase == "thinking"
 
