@@ -14,7 +14,7 @@ TRAIN_PACKAGES := espeak-ng libespeak-ng1 flite festival festvox-kallpc16k festv
                   fonts-lato fonts-humor-sans fonts-ecolier-court fonts-quicksand fonts-roboto-unhinted fonts-inconsolata
 MORE_VOICES    := rhvoice rhvoice-english libttspico-utils  # in Debian's contrib and non-free
 
-.PHONY: help run test test-fast check bench certs setup setup-test clean train-mini
+.PHONY: help run test test-fast check bench bench-gpu certs setup setup-test clean train-mini
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /' | sort
@@ -94,6 +94,9 @@ train-mini: $(VENV)/.ready-test  ## train mini, or go on with it; TRAIN="--devic
 
 bench: $(VENV)/.ready  ## speed, as ratios measured in one run
 	$(PY) -m engine.bench
+
+bench-gpu: $(VENV)/.ready  ## the official size on one GPU, in ten minutes: GPU="--smoke" first, GPU="--plan" without one
+	PYTHONUNBUFFERED=1 $(PY) -m engine.bench.gpu $(GPU)
 
 clean:  ## remove the virtual environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -25,6 +25,10 @@ CPU_TARGETS = {"request to first sound": ("ratio", 5.0), "codes and wave": ("our
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
+    if options.simulate:
+        from engine.bench import simulation
+
+        return simulation.main(options)
     torch.set_num_threads(options.threads)
     if options.full:
         from engine.bench.full import random_model
@@ -64,8 +68,23 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for a machine with other work")
     parser.add_argument("--full", action="store_true", help="official sizes with random weights, on a GPU")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="written anew after every section")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const=Path("-"), metavar="FILE",
+        help="written anew after every section; of a simulation, without FILE, one object a line",
+    )  # fmt: skip
+    simulation = parser.add_argument_group(
+        "simulation", "many calls on one card, in virtual time, at the official size"
+    )
+    simulation.add_argument("--simulate", action="store_true", help="instead of measuring")
+    simulation.add_argument("--calls", type=int, nargs="+", default=[1, 4, 16, 32, 64, 96])
+    simulation.add_argument("--cards", nargs="+", choices=["H100", "H200"], default=["H100", "H200"])
+    simulation.add_argument("--seconds", type=float, default=60.0, help="of 16 calls or more; of fewer, more")
+    simulation.add_argument("--aligned", action="store_true", help="every call's second begins at the same moment")
     options = parser.parse_args(arguments)
+    if options.json == Path("-") and not options.simulate:
+        parser.error("--json needs a FILE, but with --simulate")
+    if min(*options.calls, options.seconds) <= 0:
+        parser.error("--calls and --seconds must be above 0")
     if options.full and not (options.device.startswith("cuda") or torch.cuda.is_available()):
         parser.error("--full needs a CUDA device, and there is none here")
     if min(*options.sessions, options.repeats, options.threads) < 1:

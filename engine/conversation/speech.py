@@ -63,8 +63,9 @@ class TextItem:
 class TextSource(Protocol):
     """Gives the answer's text piece by piece."""
 
-    def next(self) -> Step[TextItem | None]:
-        """The next piece, None after the last."""
+    def next(self, most: int | None = None) -> Step[TextItem | None]:
+        """The next piece, None after the last. More than ``most`` tokens (at least 1) are not waited for, where text
+        is drawn token by token for this."""
         ...
 
 

@@ -135,9 +135,10 @@ class LiveSpeech:
             self._admit()
         yield from self._sound(last=True)
 
-    def _pull(self) -> Task[SpeechChunk]:
-        """Take the next piece of text."""
-        item = yield from self.source.next()
+    def _pull(self, missing: int | None = None) -> Task[SpeechChunk]:
+        """Take the next piece of text; where speech waits for so many ``missing`` tokens, no more than these, and one
+        if the last word could not be continued yet: a word waits for the token after it."""
+        item = yield from self.source.next(None if missing is None else missing + (not self._held))
         if item is not None:
             yield from self._take(item)
         else:
@@ -184,8 +185,8 @@ class LiveSpeech:
         options, read, own = self.options, 0, 0
         while True:
             steps = min(options.codes, options.first_codes + int(options.growth * len(self.codes)))
-            while not self._closed and len(self._ids) < self._window(voice, steps):
-                yield from self._pull()
+            while not self._closed and (missing := self._window(voice, steps) - len(self._ids)) > 0:
+                yield from self._pull(missing)
             if len(self._ids) == carried:
                 return []
             slots = [*self.tokens.head, *self._ids]

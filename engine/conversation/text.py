@@ -59,7 +59,7 @@ class ExactText:
         self._held: tuple[int, ...] = ()
         self._count = 0
 
-    def next(self) -> Step[TextItem | None]:
+    def next(self, most: int | None = None) -> Step[TextItem | None]:
         state = self.state
         if state.book.completed or self._count >= self.options.max_new_tokens:
             return None
@@ -117,11 +117,12 @@ class LiveText:
         self._held: tuple[int, ...] = ()
         self._said = False
 
-    def next(self) -> Step[TextItem | None]:
+    def next(self, most: int | None = None) -> Step[TextItem | None]:
         if self.over:
             return None
         state, options, first = self.state, self.options, not self.ids
         steps = min(self.steps[0] if first else self.steps[1], options.max_new_tokens - len(self.ids))
+        steps = steps if most is None else min(steps, most)
         least = max(0, options.min_new_tokens - len(self.ids))
         decoded: Decoded = yield Decode(state, self._input, steps, options.text, self.seen, state.noise, least)
         speaker = None

@@ -194,11 +194,13 @@ class Scheduler:
     @torch.inference_mode()
     def _run(self) -> None:
         while not self._stopped:
-            if self.turn():
-                continue
-            with self._changed:
-                while not self._poked and not self._stopped:
-                    self._changed.wait()
+            if not self.turn():
+                self.wait()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """After a :meth:`turn` without anything to do: wait until there may be, ``timeout`` seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._poked or self._stopped, timeout)
 
     def turn(self) -> bool:
         """Take in what was carried out, let tasks go on, and start a batch on every track that is free. False if there

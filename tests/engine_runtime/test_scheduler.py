@@ -114,12 +114,12 @@ def test_pieces_of_one_kind_share_batches_up_to_the_limit(board: Board) -> None:
     assert board.finish() == [[0, 1, 2], [3], [4, 5], [6]]
 
 
-def test_what_is_not_carried_out_in_one_go_shares_no_batch() -> None:
-    """Steps have a limit of their own, and blocks of different lengths are different work."""
+def test_steps_share_batches_up_to_a_limit_of_their_own() -> None:
+    """Blocks of different lengths, too."""
     board = Board(Limits(steps=2, answers=1))
     for name, steps in enumerate((25, 12, 25, 25, 12)):
         board.submit(board.scheduler.open(), name, f"steps {steps}")
-    assert board.finish() == [[0, 2], [1, 4], [3]]
+    assert board.finish() == [[0, 1], [2, 3], [4]]
     assert board.scheduler.stop(5)
 
 

@@ -110,7 +110,7 @@ class Script:
     def __init__(self, pieces: Sequence[str], speaker: Tensor) -> None:
         self.items = [TextItem(text, None if index else speaker, index + 1) for index, text in enumerate(pieces)]
 
-    def next(self) -> Step[TextItem | None]:
+    def next(self, most: int | None = None) -> Step[TextItem | None]:
         yield from ()
         return self.items.pop(0) if self.items else None
 

@@ -62,6 +62,19 @@ def test_the_first_sound_needs_one_block_of_text_and_one_of_codes(stream: Stream
     assert first == answer.live.first_codes * stream.samples_per_code - answer.live.first_overlap
 
 
+def test_the_first_sound_waits_for_no_more_text_than_it_needs(stream: StreamingModel) -> None:
+    """Further blocks could be long: what is drawn before the first sound is what is missing, and a word's end."""
+    state = begin(stream, 3)
+    feed(stream, state, unit(3))
+    pace = LiveOptions(first_text=4, text=64)
+    _, works = run(stream, stream.generate(state, AnswerOptions(80, 80), pace))
+    drawn = [work.steps for work in works if isinstance(work, Decode)]
+    read = sum(len(work.ids) for work in works if isinstance(work, Read)) - len(stream.speech_tokens.head)
+    assert drawn[0] == 4
+    assert read >= stream.config.tts.text_chunk_size
+    assert max(drawn[1:]) <= stream.config.tts.text_chunk_size + 1
+
+
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1000), limit=st.integers(1, 40))
 def test_every_code_is_heard_once_and_every_token_remembered(loaded: LoadedModel, seed: int, limit: int) -> None:

@@ -81,7 +81,7 @@ class GivenText:
         words = text.split()
         self._items = [TextItem(words[0], speaker), *(TextItem(f" {word}", position=1) for word in words[1:])]
 
-    def next(self) -> Generator[Any, Any, TextItem | None]:
+    def next(self, most: int | None = None) -> Generator[Any, Any, TextItem | None]:
         yield from ()
         return self._items.pop(0) if self._items else None
 
