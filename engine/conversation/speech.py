@@ -32,6 +32,10 @@ MAX_CODES = 2048
 SEGMENT_TOKENS = 180
 """Text slots that are kept free: a stretch with fewer left ends at the next end of a sentence."""
 
+STRETCH_PHONES = 40
+"""Phones after which a stretch ends with its sentence, for a talker that reads phones: it learnt from a sentence or
+two, and loses its place in more."""
+
 CONTEXT_TEXT, CONTEXT_CODES = 5, 50
 """Text tokens and audio codes of a stretch of speech that the next one is given to continue from."""
 
@@ -95,6 +99,11 @@ class SpeechTokens:
         figures; a pronunciation reads numbers itself."""
         spelled = text if self._pronunciation is not None else spell_digits(text, language)
         return spelled.replace("*", "")
+
+    @property
+    def enough(self) -> int:
+        """Text tokens after which a stretch of speech in a call ends with its sentence."""
+        return self.config.text_reserved_len - SEGMENT_TOKENS if self._pronunciation is None else STRETCH_PHONES
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; several pieces give those of the whole."""

@@ -25,7 +25,6 @@ from engine.conversation.speech import (
     CONTEXT_TEXT,
     MAX_CODES,
     OVERLAP,
-    SEGMENT_TOKENS,
     SpeechChunk,
     SpeechTokens,
     TextItem,
@@ -171,7 +170,7 @@ class LiveSpeech:
             self._ids += ids
             self.said.admit(portion.end(), len(ids))
             self._later = self._later[portion.end() :]
-            self._closed = len(self._ids) >= reserved - SEGMENT_TOKENS and bool(sentence_end(portion[0]))
+            self._closed = len(self._ids) >= self.tokens.enough and bool(sentence_end(portion[0]))
         if self._over and not self._later:
             self._closed = True
 

@@ -127,4 +127,6 @@ def test_the_talker_is_given_phones(tmp_path: Path) -> None:
     assert [SYMBOLS[i] for i in ids] == [wide(p) for p in ("s", "ˈɛ", "v", "ə", "n", "k", "ˈæ", "t", "s", ".")]
     assert tokens.encode(tokens.decode(ids)) == ids
     assert tokens.encode("Seven ") + tokens.encode("cats.") == ids
+    assert tokens.enough == 40
+    assert SpeechTokens(tokenizer, tokens.config).enough == tokens.config.text_reserved_len - 180
     assert tokens.readable("7 *cats*", "english") == "7 cats"
