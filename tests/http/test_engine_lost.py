@@ -90,7 +90,7 @@ async def test_what_is_said_while_the_engine_is_away_is_answered(ward: Ward) -> 
     ward.kill()
     assert (await caller.receive("response.done"))["data"]["status"] == "completed"
     assert "in 3 units" in said(caller) or "in 4 units" in said(caller)
-    assert warnings(caller) == ["engine_restarting", "engine_answers"]
+    assert warnings(caller)[:2] == ["engine_restarting", "engine_answers"], "a slow machine may stall the new one, too"
     await ward.site.hang_up(answer["call_id"])
     await ward.replays(answer["call_id"])
 

@@ -70,5 +70,6 @@ def test_sums_are_taught_rightly() -> None:
 def test_spelled_letters_and_digits_are_compared_one_by_one() -> None:
     assert comparable("G-M-E-F 39") == comparable("g m e f three nine")
     assert comparable("862-0387") == comparable("eight six two oh three eight seven")
+    assert comparable("NLNS175") == comparable("n l n s one seven five")
     assert comparable("PITT") == ["p", "i", "t", "t"]
     assert edit_distance(comparable("What is that?"), comparable("what was that now")) == 2

@@ -81,7 +81,7 @@ def hear_all(
 
 def comparable(text: str) -> list[str]:
     """Words, with digits and spelled letters one by one: "8-6-2 GMEF" is 8 6 2 g m e f, and so is how it is spelt."""
-    spelled = re.sub(r"\b[A-Z]{2,}\b", lambda found: " ".join(found[0]), text)
+    spelled = re.sub(r"(?<![A-Za-z])[A-Z]{2,}(?![a-z])", lambda found: " ".join(found[0]), text)
     words = re.sub(r"(?<=\d)(?=[a-z])|(?<=[a-z])(?=\d)", " ", plain(spelled)).split()
     words = [ALIKE.get(word, word) for word in words]
     return [part for word in words for part in (word if word.isdigit() else [word])]
