@@ -46,7 +46,7 @@ from engine.small.packages import QWEN, QWEN_TOLD, WHISPER, WHISPER_CONFIG, WHIS
 from engine.small.shards import Planned, planned, with_adapter, write_shard
 from engine.small.voice import constant, stored_voices, talker
 
-RECIPE = 2
+RECIPE = 3
 """To be raised when this package writes something else of the same parts."""
 MANIFEST = "assembled.json"
 HERE = Path(__file__).parent
@@ -215,7 +215,8 @@ def _write_documents(folder: Path, language: LanguageSource, whisper: dict[str, 
     voice = {block: mini[block] for block in ("tts_config", "dvae_config", "vocos_config")}
     config = layout.config(language, reader, voice)
     _document(folder / "config.json", with_parts(config, PARTS))
-    _document(folder / "tokenizer_config.json", layout.TOKENIZER)
+    told = (TEXTS / "prompt.txt").read_text(encoding="utf-8").strip()
+    _document(folder / "tokenizer_config.json", layout.TOKENIZER | {"chat_template": layout.chat_template(told)})
     _document(folder / "preprocessor_config.json", layout.PREPROCESSOR)
     _document(folder / "generation_config.json", layout.GENERATION)
     for path in sorted(TEXTS.iterdir()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from engine.small.language import LanguageSource
@@ -36,6 +37,18 @@ TOKENIZER: dict[str, Any] = {
     "pad_token": "<|endoftext|>", "unk_token": "<unk>", "clean_up_tokenization_spaces": False,
     "add_prefix_space": False,
 }  # fmt: skip
+
+
+def chat_template(told: str) -> str:
+    """The turns of a conversation as the language model knows them (ChatML), behind what it is ``told`` at the start
+    unless the conversation begins with a system message of its own. A Jinja template."""
+    first = json.dumps(f"<|im_start|>system\n{told}<|im_end|>\n")
+    return (
+        "{% for message in messages %}"
+        "{% if loop.first and message['role'] != 'system' %}{{ " + first + " }}{% endif %}"
+        "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
 
 
 def config(language: LanguageSource, reader: dict[str, Any], voice: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment
 from transformers import PreTrainedTokenizerFast
 
 from engine.checkpoint.weights import read_header
@@ -12,6 +13,7 @@ from engine.config_reader import read_json
 from engine.mini.phones import SYMBOLS
 from engine.processing.pronunciation import Pronunciation
 from engine.small.assemble import PARTS, with_parts
+from engine.small.layout import chat_template
 
 SPEECH = PARTS / "speech.safetensors"
 TOKENIZER = PARTS / "assets" / "chattts_tokenizer"
@@ -50,3 +52,16 @@ def test_the_lexicon_knows_everyday_words(text: str, count: int) -> None:
     assert len(ids) == count
     assert "[UNK]" not in tokenizer.convert_ids_to_tokens(ids)
     assert all(map(pronounce.knows, ("weather", "thoughts", "baking", "firehouse", "shakespeare")))
+
+
+def test_the_chat_template_tells_the_model_who_it_is_unless_it_is_told_otherwise() -> None:
+    template = Environment().from_string(chat_template('You are "small".'))
+    asked = [{"role": "user", "content": "hello"}]
+    turns = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    told = template.render(messages=asked, add_generation_prompt=True)
+    assert told == f'<|im_start|>system\nYou are "small".<|im_end|>\n{turns}'
+    other = [{"role": "system", "content": "Be brief."}, *asked]
+    assert (
+        template.render(messages=other, add_generation_prompt=True)
+        == f"<|im_start|>system\nBe brief.<|im_end|>\n{turns}"
+    )
