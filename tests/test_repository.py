@@ -15,6 +15,9 @@ LARGEST = 1_000_000
 WEIGHTS = (
     "engine/mini/checkpoint/model.safetensors",
     "engine/mini/checkpoint/assets/vocos.safetensors",
+    "engine/small/parts/language/adapter_model.safetensors",
+    "engine/small/parts/speech.safetensors",
+    "engine/small/parts/assets/vocos.safetensors",
     "app/call/vad/assets/silero_vad_16k.onnx",
     "app/call/end_of_turn/assets/smart_turn_v3_2.onnx",
     "tests/goldens/o26-public/weights.safetensors",
