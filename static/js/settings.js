@@ -12,8 +12,8 @@ const KEY = "omni-call.settings";
  * @type {Record<string, {silenceMs: number, leastMs: number, mostS: number}>}
  */
 const EAGERNESS = {
-  quick: { silenceMs: 300, leastMs: 120, mostS: 1.2 },
-  normal: { silenceMs: 480, leastMs: 200, mostS: 2 },
+  quick: { silenceMs: 300, leastMs: 160, mostS: 0.8 },
+  normal: { silenceMs: 480, leastMs: 300, mostS: 1.2 },
   patient: { silenceMs: 900, leastMs: 400, mostS: 3 },
   slow: { silenceMs: 1500, leastMs: 800, mostS: 4.5 },
 };
