@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from engine.mini.tokenizers import TTS_SPECIALS
+from engine.mini.tokenizers import TTS_SPECIALS, TTS_TOKENIZER
 from engine.processing.pronunciation import MARKS, PHONES
 
 SYMBOLS = (*TTS_SPECIALS, *PHONES, *MARKS)
@@ -22,10 +22,5 @@ def write_phone_tokenizer(folder: Path) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TTS_SPECIALS])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]",
-        "sep_token": "[SEP]", "mask_token": "[MASK]", "additional_special_tokens": TTS_SPECIALS[5:],
-        "clean_up_tokenization_spaces": False,
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(TTS_TOKENIZER, indent=1) + "\n")
     return tokenizer

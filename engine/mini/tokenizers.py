@@ -49,6 +49,12 @@ TTS_SPECIALS = [
     "[laugh]",
 ]
 
+TTS_TOKENIZER = {
+    "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]",
+    "sep_token": "[SEP]", "mask_token": "[MASK]", "additional_special_tokens": TTS_SPECIALS[5:],
+    "clean_up_tokenization_spaces": False,
+}  # fmt: skip
+"""``tokenizer_config.json`` of a talker that reads phones."""
 SPEECH = "<|spk_bos|><|spk|><|spk_eos|><|tts_bos|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -176,10 +182,5 @@ def build_tts_tokenizer(folder: Path, lexicon: dict[str, list[str]]) -> Tokenize
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in TTS_SPECIALS])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]",
-        "sep_token": "[SEP]", "mask_token": "[MASK]", "additional_special_tokens": TTS_SPECIALS[5:],
-        "clean_up_tokenization_spaces": False,
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TTS_TOKENIZER, indent=1))
     return tokenizer

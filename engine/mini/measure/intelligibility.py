@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -90,6 +91,11 @@ def pocketsphinx(choices: Collection[str], *, repeated: bool) -> Recogniser:
     times = "+" if repeated else ""
     decoder.add_jsgf_string("said", f"#JSGF V1.0; grammar said; public <said> = ({' | '.join(known)}){times};")
     decoder.activate_search("said")
+    return recogniser(decoder)
+
+
+def recogniser(decoder: Any) -> Recogniser:
+    """What a decoder of pocketsphinx takes down of a whole sound at 16 kHz."""
 
     def recognise(sound: Audio) -> str:
         decoder.start_utt()

@@ -31,6 +31,7 @@ from engine.conversation.pace import Pace
 from engine.conversation.speech import TextItem
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.streaming import StreamingModel
+from engine.mini.measure.intelligibility import recogniser
 from engine.mini.sound.augment import RATE, resample
 from engine.mini.sound.hearing import edit_distance
 from engine.processing.numerals import read_aloud
@@ -114,16 +115,7 @@ def dictation() -> Callable[[Audio], str]:
     model, words = get_model_path("en-us/en-us"), get_model_path("en-us/cmudict-en-us.dict")
     config = Config(hmm=model, dict=words, lm=get_model_path("en-us/en-us.lm.bin"))
     config.set_string("-logfn", "/dev/null")
-    decoder = Decoder(config)
-
-    def recognise(sound: Audio) -> str:
-        decoder.start_utt()
-        decoder.process_raw(np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
-        decoder.end_utt()
-        found = decoder.hyp()
-        return str(found.hypstr) if found else ""
-
-    return recognise
+    return recogniser(Decoder(config))
 
 
 def reader(stream: StreamingModel) -> Callable[[Audio], str]:
