@@ -25,7 +25,7 @@ from engine.conversation.window import KVWindow, WindowOptions
 from engine.conversation.work import Work
 from engine.processing.prompts import Message
 from engine.serving.live_session import PACE
-from engine.serving.policy import ByDeadline, part_of
+from engine.serving.policy import ByDeadline
 from engine.serving.scheduler import Scheduler
 from engine.serving.tracks import tracks_on
 
@@ -92,7 +92,7 @@ def load(bench: Bench, calls: int, *, seconds: float, short: bool) -> Served:
     busy: dict[str, float] = {}
 
     def measure(works: Sequence[Work], took: float) -> None:
-        part = part_of(works[0]).value
+        part = works[0].part.value
         busy[part] = busy.get(part, 0.0) + took
 
     devices = {weight.device for weight in stream.model.parameters()}

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from engine.bench.callers import WARM_UP_S, Caller, CallOutcomes, SimulatedSession
 from engine.bench.costs import CARDS, COUNTED, FUSED, Card, Costs
 from engine.bench.machine import Machine
-from engine.conversation.work import Decode, Speak, Work, batch_key
-from engine.serving.policy import ByDeadline, ModelPart
+from engine.conversation.work import Decode, ModelPart, Speak, Work, batch_key
+from engine.serving.policy import ByDeadline
 from engine.serving.scheduler import Scheduler
 
 

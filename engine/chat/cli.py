@@ -23,6 +23,7 @@ from engine.chat.media import (
     write_sound,
 )
 from engine.chat.offline import Chat, ChatAnswer, ChatOptions
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_untrained, has_weights, load_model
 from engine.client import OUTPUT_RATE, EngineError
 from engine.config_language import NAMES
@@ -253,14 +254,14 @@ def _load(options: argparse.Namespace) -> LoadedVisionLanguage:
     if options.model == MINI and not has_weights(MINI):
         print("the mini has no weights yet: the answer of an untrained model follows", file=sys.stderr)
         return build_untrained(options.model, device=options.device, dtype=options.dtype)
-    return load_model(
-        options.model,
+    how = LoadOptions(
         device=options.device,
         dtype=options.dtype,
         quantize=options.quantize,
         adapter=options.adapter,
         progress=sys.stderr.isatty(),  # a bar rewrites its line, which only a terminal can
     )
+    return load_model(options.model, how)
 
 
 def _chat(loaded: LoadedVisionLanguage) -> Chat:

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.checkpoint.adapter import Adapter
 from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
+from engine.checkpoint.load_options import DEFAULTS, LoadOptions
 from engine.checkpoint.quantize import BYTES, Quantizer, choose
 from engine.checkpoint.tokenizer_files import (
     FamilyTokenizer,
@@ -90,61 +91,33 @@ class LoadedModel(LoadedVisionLanguage):
     """How text becomes the phones that the talker reads; None where its tokenizer takes text."""
 
 
-def load_model(
-    directory: str | Path,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    quantize: str = "auto",
-    adapter: str | Path | None = None,
-    progress: bool = True,
-) -> LoadedVisionLanguage:
+def load_model(directory: str | Path, options: LoadOptions = DEFAULTS) -> LoadedVisionLanguage:
     """Load a directory of any model of the family: a :class:`LoadedModel` for MiniCPM-o 2.6.
 
-    ``device``: ``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:N`` or several (``cuda:0,cuda:1``), over which the language
-    model's layers are then spread; ``dtype``: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``quantize``:
-    ``none``, ``int8`` or ``int4`` (the language model's weights), or ``auto``, see :func:`~.quantize.choose`;
-    ``adapter``: a directory in peft's layout, put into the weights before these are quantised. Weights are read tensor
-    by tensor straight to their place, so that memory never holds a second copy. Raises LoadError (ConfigError,
-    CheckpointError, TokenizerError) with file, key and remedy.
+    Weights are read tensor by tensor straight to their place, so that memory never holds a second copy. Raises
+    LoadError (ConfigError, CheckpointError, TokenizerError) with file, key and remedy.
     """
     directory, config = Path(directory), read_config(directory)
     if isinstance(config, OmniConfig):
-        return _load_omni(directory, config, device, dtype, quantize, adapter, progress)
-    weights = _Weights(directory, config, device, dtype, quantize, adapter)
+        return _load_omni(directory, config, options)
+    weights = _Weights(directory, config, options)
     tokenizer = load_tokenizer(directory, config)
     with torch.device("meta"):
         model = VisionLanguageModel(weights.config)
     weights.check(model)
     parameters = count(model)
-    weights.read(model, progress=progress)
+    weights.read(model, progress=options.progress)
     return LoadedVisionLanguage(_freeze(model), tokenizer, weights.config, True, parameters)
 
 
-def load_checkpoint(
-    directory: str | Path,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    quantize: str = "auto",
-    adapter: str | Path | None = None,
-    progress: bool = True,
-) -> LoadedModel:
+def load_checkpoint(directory: str | Path, options: LoadOptions = DEFAULTS) -> LoadedModel:
     """Load a MiniCPM-o 2.6 directory, as :func:`load_model`. Raises ConfigError for another model of the family."""
     directory = Path(directory)
-    return _load_omni(directory, OmniConfig.from_dir(directory), device, dtype, quantize, adapter, progress)
+    return _load_omni(directory, OmniConfig.from_dir(directory), options)
 
 
-def _load_omni(
-    directory: Path,
-    config: OmniConfig,
-    device: str,
-    dtype: str,
-    quantize: str,
-    adapter: str | Path | None,
-    progress: bool,
-) -> LoadedModel:
-    weights = _Weights(directory, config, device, dtype, quantize, adapter)
+def _load_omni(directory: Path, config: OmniConfig, options: LoadOptions) -> LoadedModel:
+    weights = _Weights(directory, config, options)
     config = replace(config, vision=weights.config.vision)
     tokenizer, tts_tokenizer = load_tokenizer(directory, config), load_speech_tokenizer(directory, config)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
@@ -155,7 +128,7 @@ def _load_omni(
     weights.check(model)
     vocos = load_vocoder(vocoder, config, weights.devices[0])
     parameters = count(model, vocos)
-    weights.read(model, progress=progress)
+    weights.read(model, progress=options.progress)
     return LoadedModel(
         _freeze(model),
         tokenizer,
@@ -173,15 +146,7 @@ def _load_omni(
 class _Weights:
     """The weight files of a directory, on their way into a model."""
 
-    def __init__(
-        self,
-        directory: Path,
-        config: VisionLanguageConfig,
-        device: str,
-        dtype: str,
-        quantize: str,
-        adapter: str | Path | None,
-    ) -> None:
+    def __init__(self, directory: Path, config: VisionLanguageConfig, options: LoadOptions) -> None:
         """Raises LoadError."""
         if config.quantization is not None:
             method = config.quantization.get("quant_method", "an unknown method")
@@ -189,13 +154,13 @@ class _Weights:
             remedy = "use the bf16 checkpoint, with quantize=int4 to make it small"
             raise ConfigError(directory / CONFIG_FILE, problem, remedy, key="quantization_config")
         self.directory = directory
-        self.devices = resolve_devices(device)
-        self.dtype = resolve_dtype(dtype, self.devices[0])
-        chosen = quantize
+        self.devices = resolve_devices(options.device)
+        self.dtype = resolve_dtype(options.dtype, self.devices[0])
+        chosen = options.quantize
         if self.dtype == torch.float32:
-            chosen = choose(quantize, self.devices[0], config.weights_by_part()[""])
+            chosen = choose(chosen, self.devices[0], config.weights_by_part()[""])
         self.quantizer = None if chosen in ("auto", "none") else Quantizer(chosen, self.devices[0], self.dtype)
-        self.adapter = None if adapter is None else Adapter.read(Path(adapter))
+        self.adapter = None if options.adapter is None else Adapter.read(Path(options.adapter))
         self.shards = find_shards(directory)
         vision = replace(config.vision, drop_last_layer=_drops_vision_layer(config, self.shards))
         self.config = replace(config, vision=vision)

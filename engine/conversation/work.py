@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from enum import Enum
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,21 @@ from engine.conversation.session import SessionState
 from engine.processing.image import ImageSlices
 
 
+class ModelPart(Enum):
+    """Parts of the model that can work at the same time, for different sessions: they share no storage. Every kind of
+    work names the ``part`` that carries it out."""
+
+    SENSES = "senses"
+    LANGUAGE = "language"
+    SPEECH = "speech"
+    WAVE = "wave"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class See:
     """Encode one picture -> [slices, query_num, hidden]."""
 
+    part: ClassVar[ModelPart] = ModelPart.SENSES
     image: ImageSlices
 
 
@@ -30,6 +42,7 @@ class See:
 class Hear:
     """Encode the next sound of a session, log-mel [mel bins, M] -> [tokens, hidden]; the audio cache grows."""
 
+    part: ClassVar[ModelPart] = ModelPart.SENSES
     state: SessionState
     mel: Tensor
 
@@ -39,6 +52,7 @@ class HearClips:
     """Encode whole sounds that no cache holds, log-mel [mel bins, M] each -> [tokens, hidden] each. As published, the
     sounds of a conversation are one batch and see of each other's padding."""
 
+    part: ClassVar[ModelPart] = ModelPart.SENSES
     mels: tuple[Tensor, ...]
 
 
@@ -47,6 +61,7 @@ class Listen:
     """Encode the next sound of a session for its reader, log-mel [mel bins, M] -> keys and values
     [layers, 2, heads, frames, head_dim]; the audio cache grows."""
 
+    part: ClassVar[ModelPart] = ModelPart.SENSES
     state: SessionState
     mel: Tensor
 
@@ -55,6 +70,7 @@ class Listen:
 class Transcribe:
     """Read the words of all the sound of a message -> :class:`~engine.conversation.reading.Transcribed`."""
 
+    part: ClassVar[ModelPart] = ModelPart.SENSES
     reading: Reading
 
 
@@ -71,6 +87,7 @@ class Feed:
     where calls share the model.
     """
 
+    part: ClassVar[ModelPart] = ModelPart.LANGUAGE
     state: SessionState
     embeds: Tensor
     after: int = 0
@@ -84,6 +101,7 @@ class Decode:
     ``min_new`` is how many tokens must come before a stop token may.
     """
 
+    part: ClassVar[ModelPart] = ModelPart.LANGUAGE
     state: SessionState
     ids: tuple[int, ...]
     steps: int
@@ -118,6 +136,7 @@ class Voice:
 class Read:
     """Feed speech text ids into their slots ``start``… of a voice -> states [T, hidden]."""
 
+    part: ClassVar[ModelPart] = ModelPart.SPEECH
     voice: Voice
     start: int
     ids: tuple[int, ...]
@@ -127,6 +146,7 @@ class Read:
 class Recall:
     """Feed ``[Ptts]`` and all codes of a voice but the last, in one pass that sees ``text_length`` text tokens."""
 
+    part: ClassVar[ModelPart] = ModelPart.SPEECH
     voice: Voice
     text_length: int
 
@@ -138,6 +158,7 @@ class Speak:
     The end of speech is not drawn in the first ``guard`` steps.
     """
 
+    part: ClassVar[ModelPart] = ModelPart.SPEECH
     voice: Voice
     steps: int
     text_length: int
@@ -157,6 +178,7 @@ class LookBack:
     """How much each of the last ``codes`` codes of a voice attended to each text slot, the mean of all heads ->
     float32 [codes, text_length + 1] on the CPU. ``text_length`` as when they were drawn."""
 
+    part: ClassVar[ModelPart] = ModelPart.SPEECH
     voice: Voice
     codes: int
     text_length: int
@@ -166,6 +188,7 @@ class LookBack:
 class Render:
     """Codes int64 [N, num_vq] -> wave float32 [N * 512] on the CPU, 24 kHz."""
 
+    part: ClassVar[ModelPart] = ModelPart.WAVE
     codes: Tensor
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from engine.chat.offline import Chat
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, load_model
 from engine.conversation.streaming import StreamingModel
 from engine.errors import ModelError
@@ -44,7 +45,7 @@ STAGES: dict[str, Stage] = {
 def compare(folder: Path, only: str | None = None) -> list[StageRow]:
     """Compare all stages with the golden set in ``folder``, or the one named. Raises SetError, LoadError."""
     goldens = GoldenSet(folder)
-    loaded = load_model(folder, device="cpu", dtype="float32", progress=False)
+    loaded = load_model(folder, LoadOptions(device="cpu", dtype="float32", progress=False))
     if isinstance(loaded, LoadedModel):
         return compare_set(goldens, StreamingModel(loaded, sessions=2), only)
     return compare_picture_set(goldens, Chat(loaded), only)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedVisionLanguage, load_model
 from engine.parity.goldens import GoldenSet
 from engine.parity.ledger import STATES, StageRow, Tolerance
@@ -96,7 +97,7 @@ def _compare_gradients(goldens: GoldenSet, learner: Learner, data: Conversations
 
 def _model(goldens: GoldenSet) -> LoadedVisionLanguage:
     """A model of its own for each stage, since training changes it."""
-    return load_model(goldens.folder, device="cpu", dtype="float32", progress=False)
+    return load_model(goldens.folder, LoadOptions(device="cpu", dtype="float32", progress=False))
 
 
 def _data(goldens: GoldenSet, model: LoadedVisionLanguage) -> Conversations:

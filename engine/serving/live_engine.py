@@ -21,6 +21,7 @@ from PIL import Image
 
 from engine.chat.offline import Chat, ChatOptions
 from engine.checkpoint.devices import free_memory
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_untrained, has_weights, load_model
 from engine.client import (
     DEFAULT_VOICE,
@@ -214,7 +215,7 @@ def load(spec: EngineSpec) -> LoadedVisionLanguage:
             log.warning("the mini has no weights yet: running it untrained")
         if missing or spec.untrained:
             return build_untrained(directory, device=spec.device, dtype=spec.dtype)
-        return load_model(directory, device=spec.device, dtype=spec.dtype, quantize=spec.quantize, adapter=spec.adapter)
+        return load_model(directory, LoadOptions(spec.device, spec.dtype, spec.quantize, spec.adapter))
     except LoadError as error:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
 

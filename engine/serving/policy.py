@@ -14,27 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol, assert_never
+from typing import Protocol
 
-from engine.conversation.work import (
-    FEED_TOKENS,
-    STEP_WORK,
-    Decode,
-    Feed,
-    Hear,
-    HearClips,
-    Listen,
-    LookBack,
-    Read,
-    Recall,
-    Render,
-    See,
-    Speak,
-    Transcribe,
-    Work,
-    batch_key,
-)
+from engine.conversation.work import FEED_TOKENS, STEP_WORK, Feed, HearClips, ModelPart, See, Work, batch_key
 
 UNIT_DUE_S = 1.0
 """A unit is due when the next one is complete."""
@@ -54,32 +36,11 @@ ANSWERS_PER_BATCH = 64
 UNIT_TOKENS = FEED_TOKENS // UNITS_PER_BATCH
 """A second of sound with a picture."""
 
-UNIT_WORK = (See, Hear, HearClips, Listen, Transcribe, Feed)
-"""What a unit's prefill is made of: heavy pieces, of which few share a batch, so that no answer waits for long."""
 
-
-class ModelPart(Enum):
-    """Parts of the model that can work at the same time, for different sessions: they share no storage."""
-
-    SENSES = "senses"
-    LANGUAGE = "language"
-    SPEECH = "speech"
-    WAVE = "wave"
-
-
-def part_of(work: Work) -> ModelPart:
-    """The part of the model that carries out a piece of work."""
-    match work:
-        case See() | Hear() | HearClips() | Listen() | Transcribe():
-            return ModelPart.SENSES
-        case Read() | Recall() | Speak() | LookBack():
-            return ModelPart.SPEECH
-        case Render():
-            return ModelPart.WAVE
-        case Feed() | Decode():
-            return ModelPart.LANGUAGE
-        case _:
-            assert_never(work)
+def is_of_unit(work: Work) -> bool:
+    """Whether this is what a unit's prefill is made of: heavy pieces, of which few share a batch, so that no answer
+    waits for long."""
+    return work.part is ModelPart.SENSES or isinstance(work, Feed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +63,7 @@ class Limits:
 
     def most(self, work: Work) -> int:
         """How much a batch of the kind of ``work`` holds, in the measure of :func:`size_of`."""
-        if isinstance(work, UNIT_WORK):
+        if is_of_unit(work):
             return self.units
         return self.steps if isinstance(work, STEP_WORK) else self.answers
 

@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from engine.conversation.work import Task, Work
-from engine.serving.policy import ModelPart, Policy, Waiting, part_of
+from engine.conversation.work import ModelPart, Task, Work
+from engine.serving.policy import Policy, Waiting
 from engine.serving.tracks import Failure, Track
 
 Measure = Callable[[Sequence[Work], float], None]
@@ -215,7 +215,7 @@ class Scheduler:
         places: dict[Track, list[tuple[Lane, Job, Work]]] = {}
         for lane in lanes:
             if (asks := lane.prepare()) is not None and asks.work is not None:
-                places.setdefault(self._tracks[part_of(asks.work)], []).append((lane, asks, asks.work))
+                places.setdefault(self._tracks[asks.work.part], []).append((lane, asks, asks.work))
         free = [track for track in places if track not in self._busy]
         begun = [self._begin(track, places[track]) for track in free]
         return any(begun) or bool(finished)

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine.conversation.work import Work
-from engine.serving.policy import ModelPart
+from engine.conversation.work import ModelPart, Work
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Feed
@@ -40,7 +41,8 @@ def constant(key: str, width: int, value: Tensor) -> list[Planned]:
 
 def stored_voices() -> dict[str, Tensor]:
     """The unit vectors [tts hidden] that mini gives its talker, by the name of the voice prompt."""
-    stream = StreamingModel(load_checkpoint(MINI, device="cpu", dtype="float32", progress=False), context=1_024)
+    loaded = load_checkpoint(MINI, LoadOptions(device="cpu", dtype="float32", progress=False))
+    stream = StreamingModel(loaded, context=1_024)
     prompts = {path.stem: read_voice(path) for path in sorted((MINI / "assets" / "voices").glob("*.wav"))}
     found: dict[str, Tensor] = {}
     for name, sound in {"default": None, **prompts}.items():

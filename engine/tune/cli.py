@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from engine.checkpoint.devices import resolve_devices, resolve_dtype
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_model
 from engine.errors import InputError, ModelError, is_out_of_memory
 from engine.serving.live_engine import MINI
@@ -112,7 +113,7 @@ def _run(options: argparse.Namespace) -> None:
         dtype=dtype,
     )
     lora = LoraOptions(options.rank, options.alpha, options.dropout, options.targets or TARGETS)
-    loaded = load_model(options.model, device=options.device, dtype=options.dtype, quantize="none")
+    loaded = load_model(options.model, LoadOptions(device=options.device, dtype=options.dtype, quantize="none"))
     limits = {"max_length": options.max_length, "max_slices": options.max_slices}
     data = Conversations(options.data, loaded, **limits)
     evaluation = Conversations(options.eval, loaded, **limits) if options.eval else None

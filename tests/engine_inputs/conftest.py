@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.config import OmniConfig
 
@@ -66,4 +67,4 @@ def tables() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def loaded() -> LoadedModel:
-    return load_checkpoint(PUBLIC, device="cpu", dtype="float32", progress=False)
+    return load_checkpoint(PUBLIC, LoadOptions(device="cpu", dtype="float32", progress=False))

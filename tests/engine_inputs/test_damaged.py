@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.errors import CheckpointError, ConfigError, LoadError, TokenizerError
 from tests.engine_inputs.conftest import PUBLIC
@@ -267,7 +268,7 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
 def test_damage_is_named(folder: Path, damage: Damage, error: type[LoadError], words: list[str]) -> None:
     damage(folder)
     with pytest.raises(error) as caught:
-        load_checkpoint(folder, device="cpu", progress=False)
+        load_checkpoint(folder, LoadOptions(device="cpu", progress=False))
     message = str(caught.value)
     assert "\n" not in message.removesuffix("\n")
     assert all(word in message for word in [*words, caught.value.remedy]), message

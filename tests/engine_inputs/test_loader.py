@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from engine.checkpoint.devices import (
     resolve_devices,
     resolve_dtype,
 )
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, load_checkpoint
 from engine.checkpoint.quantize import Quantizer, choose
 from engine.conversation.rows import ROWS, exact_rows
@@ -64,8 +67,8 @@ def official(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, Tensor
     return official_layout(tmp_path_factory.mktemp("models") / "official", weights)
 
 
-def load(folder: Path, **options: str) -> LoadedModel:
-    return load_checkpoint(folder, **{"device": "cpu", "dtype": "float32", **options}, progress=False)
+def load(folder: Path, **options: Any) -> LoadedModel:
+    return load_checkpoint(folder, replace(LoadOptions(device="cpu", dtype="float32", progress=False), **options))
 
 
 def test_every_weight_is_the_files(loaded: LoadedModel, weights: dict[str, Tensor]) -> None:
@@ -108,7 +111,7 @@ def test_loading_leaves_the_files_alone(official: Path) -> None:
 
 
 def test_a_progress_bar_shows_the_bytes(capfd: pytest.CaptureFixture[str]) -> None:
-    load_checkpoint(PUBLIC, device="cpu", progress=True)
+    load_checkpoint(PUBLIC, LoadOptions(device="cpu", progress=True))
     assert "Loading weights: 100%" in capfd.readouterr().err
 
 

@@ -13,9 +13,9 @@ import torch
 from engine.client import Chunk
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.work import FEED_TOKENS, Decode, Feed, Hear, Render, Speak, Voice, Work, batch_key
+from engine.conversation.work import FEED_TOKENS, Decode, Feed, Hear, ModelPart, Render, Speak, Voice, Work, batch_key
 from engine.serving.live_answer import ServedAnswer
-from engine.serving.policy import MARGIN_S, ByDeadline, Limits, ModelPart, Waiting, part_of, size_of
+from engine.serving.policy import MARGIN_S, ByDeadline, Limits, Waiting, size_of
 from engine.serving.scheduler import Job, Scheduler
 from engine.serving.tracks import Finished
 
@@ -143,7 +143,7 @@ def test_nothing_starves_and_nothing_waits_for_what_is_due_later(seed: int) -> N
 
 
 def test_parts_share_no_storage() -> None:
-    parts = [part_of(make()).value for make in MAKES]
+    parts = [make().part.value for make in MAKES]
     assert parts == ["language"] * 4 + ["speech"] * 2 + ["senses", "wave"]
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from engine.conversation.sampling import Noise, SpeechSampling
-from engine.conversation.work import Hear, Render, Speak, Voice, Work
-from engine.serving.policy import ByDeadline, Limits, ModelPart
+from engine.conversation.work import Hear, ModelPart, Render, Speak, Voice, Work
+from engine.serving.policy import ByDeadline, Limits
 from engine.serving.scheduler import Cancelled, Job, Lane, Scheduler
 from engine.serving.tracks import InlineTrack, StreamTrack, Track
 

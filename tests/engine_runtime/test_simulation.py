@@ -22,11 +22,11 @@ from engine.conversation.sampling import Noise
 from engine.conversation.session import SessionState
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
-from engine.conversation.work import LookBack, Read, Render, Speak, Work
+from engine.conversation.work import LookBack, ModelPart, Read, Render, Speak, Work
 from engine.processing.prompts import Message, TypedText, get_sys_prompt
 from engine.serving.live_engine import MINI
 from engine.serving.live_session import PACE
-from engine.serving.policy import ByDeadline, ModelPart
+from engine.serving.policy import ByDeadline
 from engine.serving.scheduler import Job, Scheduler
 
 BLOCKS = 5

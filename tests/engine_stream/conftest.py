@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.conversation.session import SessionState
 from engine.conversation.speech import TextItem
@@ -32,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def loaded() -> LoadedModel:
-    return load_checkpoint(PUBLIC, device="cpu", dtype="float32", progress=False)
+    return load_checkpoint(PUBLIC, LoadOptions(device="cpu", dtype="float32", progress=False))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.conversation.reading import (
     LEAST_LOG_PROBABILITY,
@@ -121,7 +122,7 @@ def test_nobody_says_more_words_than_there_is_time_for(read: str, seconds: float
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder: Path = write_reading_model(tmp_path_factory.mktemp("reading") / "model")
-    return load_checkpoint(folder, device="cpu", dtype="float32", progress=False)
+    return load_checkpoint(folder, LoadOptions(device="cpu", dtype="float32", progress=False))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedVisionLanguage, load_model
 from engine.config_language import Generation
 from engine.tune.cli import main
@@ -31,13 +32,13 @@ def loss_of(loaded: LoadedVisionLanguage, generation: Generation) -> float:
 
 def test_a_loaded_adapter_is_the_adapter(generation: Generation) -> None:
     adapter = SETS[generation] / "adapter"
-    loaded = load_model(SETS[generation], device="cpu", dtype="float32", adapter=adapter, progress=False)
+    loaded = load_model(SETS[generation], LoadOptions(device="cpu", dtype="float32", adapter=adapter, progress=False))
     assert loss_of(loaded, generation) == pytest.approx(manifest(generation)["train"]["lora"]["loss"], abs=1e-4)
 
 
 def test_a_merged_checkpoint_has_the_adapter_in_it(generation: Generation, tmp_path: Path) -> None:
     folder, merged = SETS[generation], tmp_path / "merged"
     assert main([str(folder), "--merge", str(folder / "adapter"), "--out", str(merged)]) == 0
-    loaded = load_model(merged, device="cpu", dtype="float32", progress=False)
+    loaded = load_model(merged, LoadOptions(device="cpu", dtype="float32", progress=False))
     rounded = pytest.approx(manifest(generation)["train"]["lora"]["loss"], abs=2e-3)  # to the stored bfloat16
     assert loss_of(loaded, generation) == rounded

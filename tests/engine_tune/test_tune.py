@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.chat import chat
 from engine.chat.offline import Chat
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.errors import LoadError
 from engine.mini.layout import CHECKPOINT
@@ -50,9 +51,11 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.train
 def test_twenty_pictures_teach_two_new_things(tuned: tuple[Path, Path]) -> None:
     unseen, adapter = tuned
-    before = answers(Chat(load_checkpoint(CHECKPOINT, device="cpu", progress=False)), unseen)
+    before = answers(Chat(load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", progress=False))), unseen)
     assert not any(said == wanted for wanted, said in before)
-    after = answers(Chat(load_checkpoint(CHECKPOINT, device="cpu", adapter=adapter, progress=False)), unseen)
+    after = answers(
+        Chat(load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", adapter=adapter, progress=False))), unseen
+    )
     assert sum(said == wanted for wanted, said in after) >= 11, after
     assert (adapter / "curve.png").stat().st_size > 5_000
     lines = [json.loads(line) for line in (adapter / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -64,8 +67,8 @@ def test_twenty_pictures_teach_two_new_things(tuned: tuple[Path, Path]) -> None:
 def test_a_merged_checkpoint_answers_as_the_adapter_does(tuned: tuple[Path, Path], tmp_path: Path) -> None:
     unseen, adapter = tuned
     assert main([str(CHECKPOINT), "--merge", str(adapter), "--out", str(tmp_path / "merged")]) == 0
-    merged = Chat(load_checkpoint(tmp_path / "merged", device="cpu", progress=False))
-    beside = Chat(load_checkpoint(CHECKPOINT, device="cpu", adapter=adapter, progress=False))
+    merged = Chat(load_checkpoint(tmp_path / "merged", LoadOptions(device="cpu", progress=False)))
+    beside = Chat(load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", adapter=adapter, progress=False)))
     assert answers(merged, unseen) == answers(beside, unseen)
 
 
@@ -92,7 +95,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> Non
 def test_all_weights_can_be_trained(tmp_path: Path) -> None:
     data = write_data(tmp_path, "train", 2, seed=4)
     assert tune(data, tmp_path / "full", "--full", "--vision", "--steps", "2") == 0
-    load_checkpoint(tmp_path / "full", device="cpu", progress=False)
+    load_checkpoint(tmp_path / "full", LoadOptions(device="cpu", progress=False))
     before, after = (load_file(folder / "model.safetensors") for folder in (CHECKPOINT, tmp_path / "full"))
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"llm", "resampler", "vpm"}
@@ -178,5 +181,5 @@ def test_an_adapter_of_another_model_or_kind_is_refused(
 ) -> None:
     folder = adapter(tmp_path, tensors, **settings)
     with pytest.raises(LoadError) as caught:
-        load_checkpoint(CHECKPOINT, device="cpu", adapter=folder, progress=False)
+        load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", adapter=folder, progress=False))
     assert sentence in str(caught.value)

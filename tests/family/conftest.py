@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedVisionLanguage, load_model
 from engine.config_language import Generation
 
@@ -30,7 +31,7 @@ torch.set_num_threads(1)  # the goldens were made so, and threads gain nothing a
 @lru_cache
 def loaded_model(generation: Generation) -> LoadedVisionLanguage:
     """The golden set's model."""
-    return load_model(SETS[generation], device="cpu", dtype="float32", progress=False)
+    return load_model(SETS[generation], LoadOptions(device="cpu", dtype="float32", progress=False))
 
 
 @lru_cache

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedVisionLanguage, has_weights, load_checkpoint, load_model
 from engine.config_language import Generation
 from engine.errors import CheckpointError, ConfigError, LoadError, TokenizerError
@@ -19,7 +20,7 @@ from tests.family.conftest import SETS, copy_set, expected, loaded_model
 
 
 def load(folder: Path) -> LoadedVisionLanguage:
-    return load_model(folder, device="cpu", dtype="float32", progress=False)
+    return load_model(folder, LoadOptions(device="cpu", dtype="float32", progress=False))
 
 
 def weights_of(generation: Generation) -> dict[str, Tensor]:
@@ -105,7 +106,7 @@ def test_damage_is_named(generation: Generation, tmp_path: Path) -> None:
 
 def test_a_call_asks_for_a_model_that_hears_and_speaks(generation: Generation) -> None:
     with pytest.raises(ConfigError, match=r"neither hears nor speaks; .*engine\.chat"):
-        load_checkpoint(SETS[generation], device="cpu", progress=False)
+        load_checkpoint(SETS[generation], LoadOptions(device="cpu", progress=False))
 
 
 @pytest.mark.parametrize("generation", ["v-2.6", "v-2.0"])

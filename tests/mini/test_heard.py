@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.conversation.sampling import TextSampling
 from engine.conversation.streaming import StreamingModel
@@ -44,7 +45,7 @@ def test_an_answer_begins_with_its_sound(spoken: list[SpokenAnswer]) -> None:
 
 @pytest.fixture(scope="module")
 def stream() -> StreamingModel:
-    loaded = load_checkpoint(CHECKPOINT, device="cpu", dtype="float32", progress=False)
+    loaded = load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", dtype="float32", progress=False))
     return StreamingModel(loaded, sessions=1, context=1024)
 
 

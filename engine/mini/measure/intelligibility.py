@@ -20,6 +20,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.client import OUTPUT_RATE
 from engine.mini.layout import CHECKPOINT
@@ -109,7 +110,7 @@ def recogniser(decoder: Any) -> Recogniser:
 
 def own_ears(model: Path) -> Recogniser:
     """Mini's encoder and projector, and the word whose embedding is nearest to each sound token."""
-    loaded = load_checkpoint(model, device="cpu", dtype="float32")
+    loaded = load_checkpoint(model, LoadOptions(device="cpu", dtype="float32"))
     omni, words = loaded.model, HeardWords(TokenBuilder(loaded.tokenizer, loaded.config))
     mel = WarpedMel(loaded.config.mel)
     targets = omni.llm.model.embed_tokens.weight[words.vocabulary]

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.chat.hearing import hear_words
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.client import OUTPUT_RATE
 from engine.conversation.answer_text import AnswerText
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for what was said")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    loaded = load_checkpoint(args.folder, device="cpu", dtype="float32", progress=False)
+    loaded = load_checkpoint(args.folder, LoadOptions(device="cpu", dtype="float32", progress=False))
     stream = StreamingModel(loaded, context=512)
     listeners = {"pocketsphinx": dictation()} | ({} if stream.words is None else {"own reader": reader(stream)})
     for voice in args.voice or ("woman", "man"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.processing.tokens import TokenBuilder
 from engine.serving.checks import MAX_PROMPT_CHARS
@@ -42,7 +43,7 @@ def main() -> None:
     if arguments.step == "own":
         keep_own(arguments.model, arguments.out)
         return
-    loaded = load_checkpoint(arguments.model, device="cpu", quantize="none", progress=False)
+    loaded = load_checkpoint(arguments.model, LoadOptions(device="cpu", quantize="none", progress=False))
     own = read_own(arguments.own) if arguments.own else []
     build = TokenBuilder(loaded.tokenizer, loaded.config)
     prompt = read_text(TEXTS / "prompt.txt", MAX_PROMPT_CHARS)
@@ -51,7 +52,7 @@ def main() -> None:
 
 def keep_own(model: Path, out: Path) -> None:
     """The model's own answers to general questions, those that are short and come to their end."""
-    typist = Typist(load_checkpoint(model, device="cpu", progress=False), model)
+    typist = Typist(load_checkpoint(model, LoadOptions(device="cpu", progress=False)), model)
     questions = [Question("own", (line,), ()) for line in GENERAL.read_text(encoding="utf-8").splitlines()]
     with out.open("w", encoding="utf-8") as file:
         for asked in typist.ask_all(questions):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.small.measure import heard, typed
 from engine.small.measure.judge import plain, read_questions
@@ -46,7 +47,7 @@ def main() -> None:
     kinds, every = options.kinds, options.every
     questions = [question for question in read_questions() if not kinds or question.kind in kinds][::every]
     loaded = load_checkpoint(
-        options.model, device="cpu", quantize=options.quantize, adapter=options.adapter, progress=False
+        options.model, LoadOptions(device="cpu", quantize=options.quantize, adapter=options.adapter, progress=False)
     )
     typist = typed.Typist(loaded, options.model, prompt=options.prompt)
     if options.what == "typed":
