@@ -11,6 +11,12 @@ from engine.client import EngineError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MOST_CALLS_ON_CPU = 8
+"""Calls at once unless the operator asks for more, where no card serves them."""
+
+MAX_CHATS = 4
+"""Chats that are answered at once beside the calls, at most: a step of text has room for so many on a processor."""
+
 QUANTIZATIONS = ("auto", "none", "int8", "int4")
 
 
@@ -38,10 +44,12 @@ class EngineSpec:
     adapter: str | None = None
     """A fine-tuned adapter of the model: a directory in peft's layout."""
     max_sessions: int = 16
+    """Calls at once, or as many of them as fit; 0: as :func:`engine.conversation.storage.choose_room` says."""
     threads: int = 0
     """CPU threads of the worker; 0 leaves one core to the media process."""
     context: int = 8_192
-    """Tokens that a session can hold before the window drops the oldest; less where the model has fewer positions."""
+    """Tokens that a session can hold before the window drops the oldest; less where the model has fewer positions. 0:
+    as :func:`engine.conversation.storage.choose_room` says."""
     batch_invariant: bool | None = None
     """Keep an answer the same to the last bit whoever else calls: steps of text and speech are then passes of four
     rows, taken or not, all other work is done call by call, and a device on which a row depends on its place shares
@@ -63,8 +71,8 @@ class EngineSpec:
             raise _bad(f"the dtype is {self.dtype!r}; known are {', '.join(DTYPES)}")
         if self.quantize not in QUANTIZATIONS:
             raise _bad(f"the quantization is {self.quantize!r}; known are {', '.join(QUANTIZATIONS)}")
-        if self.max_sessions < 1 or self.threads < 0 or self.context < 256:
-            raise _bad("max_sessions must be at least 1, threads not negative, and context at least 256")
+        if min(self.max_sessions, self.threads) < 0 or 0 < self.context < 256:
+            raise _bad("max_sessions and threads must not be negative, and context 0 or at least 256")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
             raise _bad(f"the model directory {self.model} does not exist; give the path of a checkpoint")
         if self.adapter is not None and not Path(self.adapter).is_dir():

@@ -61,21 +61,30 @@ class CallRegistry:
         recordings: Recordings | None,
     ) -> None:
         """``defaults`` holds for what a caller's options leave open. With ``recordings`` every call is recorded. A call
-        ends after ``max_call_s``; 0 is no limit."""
+        ends after ``max_call_s``; 0 is no limit. There are ``max_calls`` at once, or as many of them as
+        the engine has room for; 0: as many as that."""
         self._engine = engine
         self._peers = peers
+        self._max_calls = max_calls
         self._grace_s = grace_s
         self._max_call_s = max_call_s
         self._defaults = defaults
         self._recordings = recordings
         self._calls: dict[str, OpenCall] = {}
-        self._places = Places(max_calls)
+        self._places = Places(lambda: self.most)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def __len__(self) -> int:
         """Places that are taken."""
         return len(self._places)
+
+    @property
+    def most(self) -> int:
+        """Calls at the same time: as many as the engine has room for, or fewer where it was told so."""
+        info = self._engine.info
+        room = info.max_sessions if info is not None else self._max_calls
+        return max(1, min(self._max_calls or room, room))
 
     def ask(self, ticket: str | None = None) -> PlaceInLine | None:
         """None if the holder of ``ticket`` could begin a call now, else where they wait. Asking keeps a ticket alive,

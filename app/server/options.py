@@ -114,7 +114,14 @@ class ServerOptions:
     key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")
     api_key: str = _option("", _secret, "key that programs show for /v1/ as a bearer token; KEY when not set")
     remote_urls: str = _option("off", _one_of("off", "on"), "whether /v1/ fetches what a request links: off or on")
-    max_calls: int = _option(8, _whole(1, 1000), "calls at the same time; further callers queue")
+    max_calls: int = _option(
+        0,
+        _whole(1, 1000),
+        "calls at the same time; further callers queue (as many as there is room for when not set)",
+    )
+    context: int = _option(
+        0, _whole(256, 1_000_000), "tokens that a call remembers (8192, or fewer where memory is short, when not set)"
+    )
     max_call_s: int = _option(0, _whole(0, 604_800), "seconds after which a call ends, announced before; 0 is no limit")
     idle_end_s: int | None = _option(
         None, _whole(0, 86_400), "seconds without a sign of life after which a call ends, announced before; 0 is never"

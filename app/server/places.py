@@ -6,7 +6,7 @@ on the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from app.errors import RequestError
@@ -44,10 +44,10 @@ class CallPlace:
 
 
 class Places:
-    """``most`` places, and the line of those who wait for one."""
+    """``most()`` places, and the line of those who wait for one."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: Callable[[], int]) -> None:
+        self._most = most
         self._taken: set[CallPlace] = set()
         self._line = WaitingLine()
         self._mean_call_s = TYPICAL_CALL_S
@@ -55,6 +55,11 @@ class Places:
     def __len__(self) -> int:
         """Places that are taken."""
         return len(self._taken)
+
+    @property
+    def most(self) -> int:
+        """All places, taken or not."""
+        return self._most()
 
     def calls(self) -> Iterator[OpenCall]:
         """The calls that have a place, those that are ending among them."""

@@ -132,10 +132,12 @@ class Server:
             loading.cancel()
         self._was_ready = True
         log.info(
-            "engine %s on %s, %.1f M parameters, ready after %.1f s",
+            "engine %s on %s, %.1f M parameters, %d calls of %s tokens, ready after %.1f s",
             info.name,
             info.device,
             info.parameters / 1e6,
+            self.registry.most,
+            f"{info.context_limit:,}",
             time.monotonic() - self._begun,
         )
         if not info.trained:
@@ -148,7 +150,7 @@ class Server:
         body: dict[str, Any] = {
             "ready": self.engine.info is not None and not self.registry.closing,
             "calls": len(self.registry),
-            "max_calls": self.options.max_calls,
+            "max_calls": self.registry.most,
             "recording": bool(self.options.record),
             "ice_servers": [_for_browser(server) for server in self._ice_servers],
         }
@@ -263,6 +265,7 @@ def engine_spec(options: ServerOptions) -> EngineSpec:
         quantize=options.quantize,
         adapter=options.adapter or None,
         max_sessions=options.max_calls,
+        context=options.context,
         script=options.script or None,
     )
 

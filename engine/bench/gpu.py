@@ -28,14 +28,13 @@ from engine.bench.full import random_model
 from engine.bench.gpu_load import load
 from engine.bench.gpu_stages import Stage, stages
 from engine.bench.measure import Stopwatch, Timing, in_turns
-from engine.bench.plan import plan, print_plan
+from engine.bench.plan import print_plan
 from engine.bench.sections import Bench
 from engine.checkpoint.loader import LoadedModel, build_untrained
+from engine.conversation.storage import CONTEXTS, session_bytes, sessions_that_fit
 from engine.serving.live_engine import MINI
 
 CALLS = (1, 4, 16, 32, 64, 96)
-SPARE_BYTES = 6 << 30
-"""Kept free for what passes need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,9 @@ class GpuBench:
             return [1, 2]
         if self.device.type != "cuda":
             return [1, 4]
-        free = torch.cuda.get_device_properties(self.device).total_memory - self.loaded_bytes - SPARE_BYTES
-        return [calls for calls in CALLS if calls * self.session_bytes <= free] or [1]
+        free = torch.cuda.get_device_properties(self.device).total_memory - self.loaded_bytes
+        fits = sessions_that_fit(self.loaded.config, CONTEXTS[0], self.loaded.model.dtype, free)
+        return [calls for calls in CALLS if calls <= fits] or [1]
 
     @property
     def loaded_bytes(self) -> int:
@@ -131,7 +131,8 @@ class GpuBench:
 
     @property
     def session_bytes(self) -> int:
-        return sum(plan(self.loaded.config, self.loaded.model.dtype).session_bytes.values())
+        context = min(CONTEXTS[0], self.loaded.config.llm.max_positions)
+        return sum(session_bytes(self.loaded.config, context, self.loaded.model.dtype).values())
 
     @property
     def bench(self) -> Bench:
@@ -231,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="sizes and bounds, without a card")
     options = parser.parse_args(arguments)
     if options.plan:
-        print_plan(SPARE_BYTES)
+        print_plan()
         return 0
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -13,28 +13,32 @@ from engine.bench.full import OFFICIAL
 from engine.config import OmniConfig
 from engine.conversation.sampling import Noise
 from engine.conversation.session import SessionPool, SessionState
+from engine.conversation.storage import SessionRoom, choose_room, session_bytes
 from engine.conversation.work import Decode, Feed, Hear, Read, Render, See, Speak, Voice, Work
 from engine.model.kv import whole
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
+
+CARD = torch.device("cuda")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Bytes of the weights and of one session, part by part."""
 
+    config: OmniConfig
+    dtype: torch.dtype
     weights: dict[str, int]
     session_bytes: dict[str, int]
 
-    def sessions(self, total: int, spare: int) -> int:
-        """Sessions that fit on a card of ``total`` bytes, of which ``spare`` stay free."""
-        return max(0, (total - spare - sum(self.weights.values())) // sum(self.session_bytes.values()))
+    def room(self, total: int) -> SessionRoom:
+        """What an engine would be started with on a card of ``total`` bytes. Raises LoadError where nothing fits."""
+        return choose_room(self.config, CARD, self.dtype, total - sum(self.weights.values()))
 
 
 def plan(config: OmniConfig, dtype: torch.dtype, *, context: int = 8_192) -> Plan:
     """What a model of these sizes takes; sessions of ``context`` tokens."""
     model, vocos = blank(config, dtype)
-    pool = SessionPool(model, sessions=1, context=min(context, config.llm.max_positions))
     parts: dict[str, list[torch.nn.Module]] = {
         "vision": [model.vpm, model.resampler] if config.sees else [],
         "hearing": [model.apm, model.audio_projection_layer],
@@ -45,8 +49,7 @@ def plan(config: OmniConfig, dtype: torch.dtype, *, context: int = 8_192) -> Pla
     weights = {
         name: sum(weight.nbytes for part in group for weight in part.parameters()) for name, group in parts.items()
     }
-    storages = {"language": pool.llm, "hearing": pool.audio, "speech": pool.speech}
-    return Plan(weights, {name: storage.nbytes for name, storage in storages.items()})
+    return Plan(config, dtype, weights, session_bytes(config, min(context, config.llm.max_positions), dtype))
 
 
 def blank(config: OmniConfig, dtype: torch.dtype) -> tuple[OmniModel, Vocos]:
@@ -94,7 +97,7 @@ def batches(rows: int, context: int) -> list[tuple[str, list[Work], int]]:
     return [(what, [work] * rows, parts) for what, work, parts in one]
 
 
-def print_plan(spare: int) -> None:
+def print_plan() -> None:
     """Sizes, shapes, and for every stage what bounds it and what is expected."""
     config = OmniConfig.from_dicts(OFFICIAL)
     found = plan(config, torch.bfloat16)
@@ -102,7 +105,7 @@ def print_plan(spare: int) -> None:
         parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in sizes.items())
         print(f"{title}: {sum(sizes.values()) / 1e6:,.0f} MB ({parts})")
     for name, total in (("H100", 80 << 30), ("H200", 139 << 30)):
-        print(f"{name}: {found.sessions(total, spare)} sessions fit, with {spare >> 30} GiB kept free")
+        print(f"{name}: {found.room(total)}")
     for what, shape in passes(config, torch.bfloat16):
         print(f"{what}: {' x '.join(map(str, shape))}")
     cases = [(card, rows) for card in CARDS for rows in (1, 16, 64)]

@@ -8,9 +8,6 @@ from typing import Generic, TypeVar
 
 from engine.client import EngineError
 
-MAX_CHATS = 4
-"""Chats that are answered at once: a step of text has room for so many on a processor."""
-
 MAX_WAITING_CHATS = 16
 C = TypeVar("C")
 
@@ -18,9 +15,9 @@ C = TypeVar("C")
 class ChatQueue(Generic[C]):
     """First come, first served."""
 
-    def __init__(self, start: Callable[[C], None]) -> None:
-        """``start`` begins to answer a chat, whose end :meth:`done` is then told."""
-        self._start = start
+    def __init__(self, start: Callable[[C], None], most: int) -> None:
+        """``start`` begins to answer a chat, whose end :meth:`done` is then told; ``most`` are answered at once."""
+        self._start, self._most = start, most
         self._waiting: deque[C] = deque()
         self.running: set[C] = set()
 
@@ -49,7 +46,7 @@ class ChatQueue(Generic[C]):
         self._waiting.clear()
 
     def _next(self) -> None:
-        while self._waiting and len(self.running) < MAX_CHATS:
+        while self._waiting and len(self.running) < self._most:
             chat = self._waiting.popleft()
             self.running.add(chat)
             self._start(chat)

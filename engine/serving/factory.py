@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.client import Engine
 from engine.serving.scripted import Script, ScriptedEngine
-from engine.spec import EngineSpec
+from engine.spec import MOST_CALLS_ON_CPU, EngineSpec
 
 
 def create_engine(spec: EngineSpec) -> Engine:
@@ -15,7 +15,7 @@ def create_engine(spec: EngineSpec) -> Engine:
 
         return ProcessEngine(spec)
     if spec.kind == "scripted":
-        return ScriptedEngine(Script.load(spec.script) if spec.script else None, spec.max_sessions)
+        return ScriptedEngine(Script.load(spec.script) if spec.script else None, spec.max_sessions or MOST_CALLS_ON_CPU)
     from engine.serving.live_engine import LiveEngine
 
     return LiveEngine(spec)

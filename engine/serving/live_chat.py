@@ -53,15 +53,17 @@ class _ServedChat:
 class LiveChats:
     """The chats of one engine."""
 
-    def __init__(self, runtime: ChatRuntime, prompt_of: Callable[[SessionOptions], Message], told: str) -> None:
+    def __init__(
+        self, runtime: ChatRuntime, prompt_of: Callable[[SessionOptions], Message], told: str, most: int
+    ) -> None:
         """``prompt_of`` gives the first message of a conversation that is spoken, ``told`` what the checkpoint wants to
-        be told in one that is written."""
+        be told in one that is written; ``most`` are answered at once."""
         self._runtime, self._stream = runtime, runtime.stream
         self._prompt_of, self._told = prompt_of, told
         self._chat = Chat(runtime.stream.loaded, stream=runtime.stream, text_block=PACE.text, feed_block=FEED_TOKENS)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "chat")  # not the calls': a long video would keep a unit waiting
-        self._queue: ChatQueue[_ServedChat] = ChatQueue(self._start)
+        self._queue: ChatQueue[_ServedChat] = ChatQueue(self._start, most)
 
     def ask(self, request: ChatRequest) -> ChatStream:
         """See :meth:`engine.client.Engine.chat`."""

@@ -38,7 +38,7 @@ from engine.conversation.captured import record_in_background
 from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
 from engine.conversation.served import ServedModel
-from engine.conversation.storage import sessions_that_fit
+from engine.conversation.storage import SessionRoom, choose_room
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
@@ -46,7 +46,6 @@ from engine.conversation.work import Task
 from engine.errors import ConfigError, InputError, LoadError
 from engine.processing.prompts import UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.answer import refused
-from engine.serving.chat_queue import MAX_CHATS
 from engine.serving.checks import MAX_PROMPT_CHARS, check_chat, check_options
 from engine.serving.live_chat import LiveChats
 from engine.serving.live_session import ChatRuntime, LiveSession, Runtime, room_of
@@ -72,6 +71,7 @@ class LiveEngine:
         self._sessions: set[LiveSession] = set()
         self._voices: dict[str, Path] = {}
         self._told = ""
+        self._room = SessionRoom(0, 0, 0)
         self._runtime: ChatRuntime | None = None
         self._chats: LiveChats | None = None
         self._stopped = threading.Event()
@@ -80,6 +80,7 @@ class LiveEngine:
         if self._info is not None:
             return self._info
         loaded = await asyncio.to_thread(load, self._spec)
+        self._room = room_on(self._spec, loaded)
         stream = await asyncio.to_thread(self._warm, loaded)
         rows = stream.executor.rows
         limits = Limits() if rows is None else Limits(units=1, steps=rows, answers=1)
@@ -100,14 +101,14 @@ class LiveEngine:
         if called and not stored:
             self._voices = {path.stem: path for path in sorted((directory / "assets" / "voices").glob("*.wav"))}
         self._told = read_text(directory / "prompt.txt", MAX_PROMPT_CHARS)
-        self._chats = LiveChats(self._runtime, self._prompt, self._told)
+        self._chats = LiveChats(self._runtime, self._prompt, self._told, self._room.chats)
         self._info = EngineInfo(
             name="mini" if directory == MINI else directory.resolve().name,
             trained=loaded.trained,
             device=str(loaded.model.device),
             parameters=loaded.parameters,
             context_limit=stream.pool.context,
-            max_sessions=stream.pool.sessions - MAX_CHATS,
+            max_sessions=max(1, self._room.calls),  # a model without a voice says so to who calls it
             voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *stored])),
             hears=called,
             sees=loaded.config.sees,
@@ -183,16 +184,14 @@ class LiveEngine:
     @torch.inference_mode()
     def _warm(self, loaded: LoadedVisionLanguage) -> ServedModel:
         """Run everything once, so that the first call finds the memory reserved and the kernels chosen."""
-        context = min(self._spec.context, loaded.config.llm.max_positions)
+        room, context, rows = self._room, self._room.context, shared_rows(self._spec, loaded)
         if not isinstance(loaded, LoadedModel):
-            rows = shared_rows(self._spec, loaded)
-            served = ServedModel(loaded, sessions=1 + MAX_CHATS, context=context, rows=rows)
+            served = ServedModel(loaded, sessions=room.sessions, context=context, rows=rows)
             question = Message("user", [Image.new("RGB", (448, 448)), TypedText("What is it?")])
             Chat(loaded, stream=served).answer([question], ChatOptions(max_new_tokens=8))
             return served
         window = WindowOptions(high=context, low=context * 3 // 4)
-        sessions, rows = room_for(self._spec.max_sessions, loaded, context), shared_rows(self._spec, loaded)
-        stream = StreamingModel(loaded, sessions=sessions + MAX_CHATS, context=context, window=window, rows=rows)
+        stream = StreamingModel(loaded, sessions=room.sessions, context=context, window=window, rows=rows)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
         seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if loaded.config.sees else []
@@ -264,20 +263,20 @@ def read_voice(path: Path) -> NDArray[np.float32]:
     return np.ascontiguousarray(samples.mean(axis=1))
 
 
-def room_for(sessions: int, loaded: LoadedModel, context: int) -> int:
-    """So many of ``sessions`` calls of ``context`` tokens as fit beside weights and chats on a card, whose storages are
-    made once and never move; the operator is told. Raises EngineError ``load_failed`` where not one fits."""
-    device, free = loaded.model.device, free_memory(loaded.model.device)
-    if device.type == "cpu" or free is None:
-        return sessions
-    fits = sessions_that_fit(loaded.config, context, loaded.model.dtype, free) - MAX_CHATS
-    log.info("%s has room for %d calls of %d tokens", device, fits, context)
-    if fits < 1:
-        remedy = "use a smaller context, quantize=int8 or int4, or a larger card"
-        raise EngineError("load_failed", f"{device} has no room for a call of {context} tokens; {remedy}.")
-    if fits < sessions:
-        log.warning("serving %d calls at once instead of %d, or give them a smaller context", fits, sessions)
-    return min(fits, sessions)
+def room_on(spec: EngineSpec, loaded: LoadedVisionLanguage) -> SessionRoom:
+    """The calls and chats that there is room for beside the weights, which the operator is told. Storages are made once
+    for them, and on a card never move. Raises EngineError ``load_failed`` where not one fits."""
+    device = loaded.model.device
+    free = free_memory(device)
+    wish = {"calls": spec.max_sessions, "context": spec.context}
+    try:
+        room = choose_room(loaded.config, device, loaded.model.dtype, free, **wish)
+    except LoadError as error:
+        raise EngineError("load_failed", f"The model was loaded, but cannot serve: {error}.") from error
+    log.info("%s has room for %s", device, room)
+    if room.calls < spec.max_sessions and isinstance(loaded, LoadedModel):
+        log.warning("serving %d calls at once, not %d; give them a smaller context", room.calls, spec.max_sessions)
+    return room
 
 
 def shared_rows(spec: EngineSpec, loaded: LoadedVisionLanguage) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from functools import partial
 
 from engine.client import ChatPiece, ChatRequest, ChatStream, EngineError, EngineInfo, SessionOptions
@@ -123,7 +124,10 @@ class ProcessEngine:
         """A new worker, with the model loaded. Raises EngineError ``load_failed``."""
         worker = await WorkerProcess.spawn(self._lost, self._changed)
         try:
-            return worker, revive(EngineInfo, await worker.start(self._spec))
+            info = revive(EngineInfo, await worker.start(self._spec))
+            # Whatever memory a later worker finds, a session that goes on must find the same context.
+            self._spec = replace(self._spec, max_sessions=info.max_sessions, context=info.context_limit)
+            return worker, info
         except BaseException as error:
             await worker.stop()
             if isinstance(error, EngineError) and error.code == "worker_lost":

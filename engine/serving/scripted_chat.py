@@ -12,6 +12,7 @@ from engine.serving.answer import AnswerPipe, AnswerStream, refused
 from engine.serving.chat_queue import ChatQueue
 from engine.serving.checks import check_picture
 from engine.serving.melody import speak
+from engine.spec import MAX_CHATS
 
 PICTURE_TOKENS = 64
 
@@ -29,7 +30,7 @@ class ScriptedChats:
     def __init__(self, answers: Sequence[str], piece_s: float) -> None:
         """``answers`` as a script has them, one for each turn; their words come ``piece_s`` apart."""
         self._answers, self._piece_s = answers, piece_s
-        self._queue: ChatQueue[_ScriptedChat] = ChatQueue(self._start)
+        self._queue: ChatQueue[_ScriptedChat] = ChatQueue(self._start, MAX_CHATS)
 
     def ask(self, request: ChatRequest) -> ChatStream:
         """See :meth:`engine.client.Engine.chat`."""

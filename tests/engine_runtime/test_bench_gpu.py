@@ -14,6 +14,7 @@ from engine.bench.gpu import GpuBench, Line, Report, main, measure
 from engine.bench.plan import passes, plan
 from engine.checkpoint.loader import build_untrained
 from engine.config import OmniConfig
+from engine.errors import LoadError
 from engine.serving.live_engine import MINI
 
 
@@ -58,9 +59,10 @@ def test_sizes_and_shapes_of_the_official_model() -> None:
     sizes = plan(config, torch.bfloat16)
     assert sizes.session_bytes["language"] == pytest.approx(57_344 * 8_192, rel=0.001)
     assert 17.0e9 < sum(sizes.weights.values()) < 17.6e9
-    assert sizes.sessions(139 << 30, 6 << 30) >= 96
-    assert sizes.sessions(80 << 30, 6 << 30) >= 64
-    assert sizes.sessions(10 << 30, 6 << 30) == 0
+    assert str(sizes.room(139 << 30)) == "96 calls of 8,192 tokens, and 4 chats beside"
+    assert sizes.room(80 << 30).calls >= 48
+    with pytest.raises(LoadError, match="use quantize=int4 or int8, or a larger device"):
+        sizes.room(17 << 30)
     assert dict(passes(config, torch.bfloat16)) == {
         "10 slices of a picture": (10, 64, 3584), "a second of sound, two sessions": (2, 50, 3584),
         "a unit, two sessions": (2, 95, 3584), "logits": (2, 151_700), "a wave, two sessions": (2, 77 * 512),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from engine.client import MAX_CHAT_BYTES, ChatMessage, ChatPart, ChatPiece, ChatRequest, Engine, EngineError
-from engine.serving.chat_queue import MAX_CHATS, MAX_WAITING_CHATS
-from engine.spec import EngineSpec
+from engine.serving.chat_queue import MAX_WAITING_CHATS
+from engine.spec import MAX_CHATS, EngineSpec
 from tests.engine_runtime.conftest import Opener, picture, tone, unit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

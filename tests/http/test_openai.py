@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 
 from app.openai import routes
 from engine.client import ChatMessage, ChatPart, ChatRequest
-from engine.serving.chat_queue import MAX_CHATS, MAX_WAITING_CHATS
+from engine.serving.chat_queue import MAX_WAITING_CHATS
+from engine.spec import MAX_CHATS
 from tests.browser.server import write_script
 from tests.http.conftest import Site, StartServer
 from tests.webrtc.caller import until

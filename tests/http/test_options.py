@@ -14,7 +14,7 @@ from app.server.server import call_defaults, engine_spec, ice_servers
 
 def test_the_defaults_need_nothing() -> None:
     options = ServerOptions.parse([], {})
-    assert (options.host, options.port, options.engine, options.max_calls) == ("0.0.0.0", 8443, "mini", 8)
+    assert (options.host, options.port, options.engine, options.max_calls) == ("0.0.0.0", 8443, "mini", 0)
     assert ice_servers(options) == ()
 
 
