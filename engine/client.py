@@ -158,6 +158,8 @@ class ChatPart:
     kind: Literal["text", "picture", "sound", "video"]
     text: str = ""
     data: bytes = b""
+    max_slices: int | None = None
+    """Cells that this picture may be cut into; None: as many as the request says of all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,11 @@ class RemotePart:
     url: str
     path: str
     """Where in the request the address stands."""
+    max_slices: int | None = None
+
+    def holding(self, data: bytes) -> ChatPart:
+        """The part, once it was fetched."""
+        return ChatPart(self.kind, data=data, max_slices=self.max_slices)
 
 
 def read_part(part: Any, path: str, *, remote: bool) -> ChatPart | RemotePart:
@@ -55,24 +60,18 @@ def read_part(part: Any, path: str, *, remote: bool) -> ChatPart | RemotePart:
             raise fields.error("type", f"{said}; known are {known}")
 
 
-def wants_detail(part: Any) -> bool:
-    """Whether a part is a picture that is to be looked at closely."""
-    linked = part.get("image_url") if isinstance(part, dict) else None
-    return isinstance(linked, dict) and linked.get("detail") != "low"
-
-
 def _linked(fields: Fields, kind: Literal["picture", "video"], remote: bool) -> ChatPart | RemotePart:
     fields.only(("url", "detail"))
-    fields.one_of("detail", DETAILS)
+    cells = 1 if fields.one_of("detail", DETAILS) == "low" else None
     url = fields.required("url")
     if found := DATA_URL.match(url):
         expected = "image/" if kind == "picture" else "video/"
         if found[1] and not found[1].lower().startswith((expected, "application/octet-stream")):
             raise fields.error("url", f"holds {found[1]}, and this is the place of a {kind}", "invalid_media")
-        return ChatPart(kind, data=_decoded(url[found.end() :], fields.at("url")))
+        return ChatPart(kind, data=_decoded(url[found.end() :], fields.at("url")), max_slices=cells)
     if url.lower().startswith(("https://", "http://")):
         if remote:
-            return RemotePart(kind, url, fields.at("url"))
+            return RemotePart(kind, url, fields.at("url"), cells)
         remedy = "send the file itself as data:…;base64,… , or start the server with REMOTE_URLS=on"
         raise fields.error("url", f"is an address on the web, from which this server fetches nothing; {remedy}")
     raise fields.error("url", "must be a data URL in base64: data:image/jpeg;base64,…")

@@ -7,13 +7,14 @@ changes nothing here (:data:`IGNORED`) is let pass. Beyond it: ``top_k``, ``repe
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.openai.errors import ApiError
 from app.openai.fields import Fields
-from app.openai.media import RemotePart, read_part, wants_detail
+from app.openai.media import RemotePart, read_part
 from app.text import JsonError, read_json
 from engine.client import DEFAULT_VOICE, ChatMessage, ChatPart, ChatRequest
 
@@ -27,13 +28,15 @@ FORMATS = ("wav", "pcm16")
 
 IGNORED = (
     "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key",
-    "reasoning_effort", "verbosity", "logit_bias", "top_logprobs",
+    "prompt_cache_retention", "reasoning_effort", "verbosity",
 )  # fmt: skip
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -77,7 +80,7 @@ class Asked:
         messages = tuple(
             ChatMessage(
                 message.role,  # type: ignore[arg-type]
-                tuple(ChatPart(p.kind, data=next(came)) if isinstance(p, RemotePart) else p for p in message.parts),
+                tuple(part.holding(next(came)) if isinstance(part, RemotePart) else part for part in message.parts),
             )
             for message in self.messages
         )
@@ -111,21 +114,19 @@ def read_request(raw: bytes, *, remote: bool) -> Asked:
     if sound is not None:
         options |= {"speak": True, "voice": fields.inner("audio").text("voice") or DEFAULT_VOICE}
     read = tuple(_message(message, f"messages[{index}]", remote) for index, message in enumerate(messages))
-    pictures = [part for message in messages for part in _parts(message) if "image_url" in part]
-    if pictures and not any(map(wants_detail, pictures)):
-        options.setdefault("max_slices", 1)
     usage = fields.get("stream_options") is not None and _include_usage(fields, stream)
     return Asked(fields.required("model"), read, options, stream, usage, sound)
 
 
 def _options(fields: Fields) -> dict[str, Any]:
     top_p = fields.number("top_p", 0, 1)
+    seed = fields.whole("seed", -(2**62), 2**62)
     options: dict[str, Any] = {
         "temperature": fields.number("temperature", 0, 2),
         "top_p": None if top_p is None else max(top_p, 1e-6),
         "top_k": fields.whole("top_k", 1, 1_000_000),
         "repetition_penalty": fields.number("repetition_penalty", 0.01, 10),
-        "seed": fields.whole("seed", -(2**62), 2**62),
+        "seed": secrets.randbits(48) if seed is None else seed,
         "max_slices": fields.whole("max_slices", 1, 9),
         "max_frames": fields.whole("max_frames", 1, 64),
     }
@@ -189,8 +190,3 @@ def _message(message: Any, path: str, remote: bool) -> AskedMessage:
     if role != "user" and any(isinstance(part, RemotePart) or part.kind != "text" for part in read):
         raise fields.error("content", f"of the {role}'s can only be text")
     return AskedMessage(role, read)
-
-
-def _parts(message: Any) -> list[dict[str, Any]]:
-    content = message["content"]
-    return content if isinstance(content, list) else []

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from aiohttp import web
@@ -17,7 +17,9 @@ from app.openai.fetch import fetch
 from app.openai.read import Asked, read_request
 from app.openai.reply import Reply
 from app.server.api import Handler
+from app.server.limits import Share
 from engine.client import MAX_CHAT_BYTES, ChatPiece, ChatStream, Engine, EngineError, EngineInfo
+from engine.serving.chat_queue import MAX_CHATS, MAX_WAITING_CHATS
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ KEEP_ALIVE_S = 10.0
 """A stream that has nothing to say says so after so long, in a comment, lest somebody between takes it for dead."""
 
 
+MOST_OF_ONE = (MAX_CHATS + MAX_WAITING_CHATS) // 2
+"""Requests that one address may have under way, so that it cannot have all there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatApi:
     """What the routes need of the server."""
@@ -42,6 +48,7 @@ class ChatApi:
     """Unix time at which the server was started, for ``created``."""
     remote: bool
     """Whether files are fetched from addresses that a request names."""
+    share: Share = field(default_factory=lambda: Share(MOST_OF_ONE))
 
 
 CHAT_API: web.AppKey[ChatApi] = web.AppKey("chat_api", ChatApi)
@@ -68,6 +75,11 @@ async def model(request: web.Request) -> web.Response:
 async def complete(request: web.Request) -> web.StreamResponse:
     """Answer a conversation, whole or as server-sent events."""
     api = request.app[CHAT_API]
+    with api.share.of(request.remote or ""):
+        return await _complete(request, api)
+
+
+async def _complete(request: web.Request, api: ChatApi) -> web.StreamResponse:
     info = _info(api)
     asked = await asyncio.to_thread(read_request, await _body(request), remote=api.remote)
     _check_model(asked.model, info)

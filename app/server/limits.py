@@ -1,17 +1,20 @@
-"""Fair use: how often something may happen, and who is next when the server is full.
+"""Fair use: how often something may happen, how much of it at once, and who is next when the server is full.
 
-Both take the time from a clock that a test can replace. It is the wall's, not the media's: nothing here is part of a
-call's course, and none of it is recorded.
+What is timed takes the time from a clock that a test can replace. It is the wall's, not the media's: nothing here is
+part of a call's course, and none of it is recorded.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
+from app.errors import RequestError
 from app.token_bucket import Clock, TokenBucket
 
 MAX_ADDRESSES = 10_000
@@ -57,6 +60,32 @@ class RateLimiter:
         if len(self._buckets) >= MAX_ADDRESSES:
             busy = [(address, bucket) for address, bucket in self._buckets.items() if not bucket.full]
             self._buckets = dict(busy[-(MAX_ADDRESSES * 9 // 10) :])  # if need be, forget who was seen first
+
+
+class Share:
+    """How many of something each client may have under way at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def of(self, address: str) -> Iterator[None]:
+        """One of them, as long as the block lasts. Raises RequestError ``rate_limited`` where ``address`` has as many
+        as it may."""
+        client = client_of(address)
+        if self._taken[client] >= self._most:
+            raise RequestError(
+                "rate_limited", f"{self._most} of your requests are under way; wait until one of them is answered.",
+                retry_after=2,
+            )  # fmt: skip
+        self._taken[client] += 1
+        try:
+            yield
+        finally:
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]
 
 
 @dataclass(slots=True)

@@ -261,9 +261,8 @@ class Chat:
         self, state: SessionState, last: int, options: ChatOptions, limit: int
     ) -> Generator[Work | str, Any, _Drawn]:
         """Draw tokens after the prompt, whose last token is not fed yet."""
-        penalty = 1.05 if options.repetition_penalty is None else options.repetition_penalty
         sampling = TextSampling(
-            options.temperature, options.top_p, options.top_k, penalty, greedy=not options.do_sample
+            options.temperature, options.top_p, options.top_k, options.penalty, greedy=not options.do_sample
         )
         seen = self.stream.blank_seen()
         given: tuple[int, ...] = (last,)
@@ -303,7 +302,7 @@ class Chat:
                 stop_ids=self.stop_ids,
                 max_new=limit,
                 min_new=options.min_new_tokens,
-                penalty=1.2 if options.repetition_penalty is None else options.repetition_penalty,
+                penalty=options.penalty,
             )
         finally:
             for slot in slots[1:]:

@@ -41,8 +41,8 @@ class ChatOptions:
     """Tokens after which the prompt is cut off. None: one that is longer than the model's limit is refused instead."""
     omni_input: bool = False
     """Join the parts of a message without line breaks, as the units of a call are."""
-    max_slice_nums: int | None = None
-    """Cells that a picture may be cut into."""
+    max_slice_nums: int | tuple[int | None, ...] | None = None
+    """Cells that a picture may be cut into; or as many numbers as there are pictures, each for one of them."""
     use_image_id: bool | None = None
     """Number the pictures."""
     chunk_input: bool | None = None
@@ -64,8 +64,26 @@ class ChatOptions:
         penalty = 1.0 if self.repetition_penalty is None else self.repetition_penalty
         if not (0 < self.temperature < math.inf and 0 < penalty < math.inf and 0 < self.top_p <= 1):
             raise InputError("temperature and repetition_penalty must be numbers above 0, and top_p in (0, 1]")
-        if not 2 <= self.num_beams <= MAX_BEAMS or not 1 <= (self.max_slice_nums or 1) <= MAX_SLICES:
+        cells = self.max_slice_nums if isinstance(self.max_slice_nums, tuple) else (self.max_slice_nums,)
+        cut_well = all(limit is None or 1 <= limit <= MAX_SLICES for limit in cells)
+        if not 2 <= self.num_beams <= MAX_BEAMS or not cut_well:
             raise InputError(f"num_beams must be from 2 to {MAX_BEAMS}, and max_slice_nums from 1 to {MAX_SLICES}")
+
+    @property
+    def penalty(self) -> float:
+        """The repetition penalty that is meant."""
+        default = 1.05 if self.sampling else 1.2
+        return default if self.repetition_penalty is None else self.repetition_penalty
+
+    @property
+    def generation(self) -> dict[str, float | int | bool]:
+        """How the tokens of an answer are found, by the names that transformers has for it."""
+        if not self.sampling:
+            return {"num_beams": self.num_beams, "repetition_penalty": self.penalty}
+        return {
+            "do_sample": self.do_sample, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k,
+            "repetition_penalty": self.penalty,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,16 @@ class PromptMaker:
         *,
         joint: str = "\n",
         speech: bool = False,
-        max_slices: int | None = None,
+        max_slices: int | tuple[int | None, ...] | None = None,
         use_image_id: bool | None = None,
         chunk_input: bool | None = None,
     ) -> ChatPrompt:
         """``joint`` comes between the parts of a message; ``speech`` asks for an answer that can be spoken, as does any
-        sound. Raises InputError."""
+        sound; ``max_slices`` is for all pictures, or a number for each. Raises InputError."""
         _check(messages)
         if self.build.dialect.one_picture:
             messages = _picture_in_front(messages, self.build.name)
+        limits = iter(max_slices) if isinstance(max_slices, tuple) else repeat(max_slices)
         images: list[ImageSlices] = []
         mels: list[Tensor] = []
         turns: list[tuple[str, list[Piece]]] = []
@@ -76,7 +78,7 @@ class PromptMaker:
                 elif isinstance(part, str):
                     pieces.append(part)
                 elif isinstance(part, Image.Image):
-                    images.append(self.images(part, max_slices))
+                    images.append(self.images(part, next(limits, None)))
                     pieces.append(ImageSlot(images[-1].grid))
                 else:
                     sounds.append(samples_of(part))

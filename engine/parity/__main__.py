@@ -111,8 +111,11 @@ def main() -> int:
     except (SetError, ModelError) as error:
         print(error, file=sys.stderr)
         return 2
+    if not rows:
+        print(f"{arguments.folder} has no stage {arguments.stage}; leave out --stage to see all", file=sys.stderr)
+        return 2
     print(table(rows))
-    return 0 if rows and all(row.holds for row in rows) else 1
+    return 0 if all(row.holds for row in rows) else 1
 
 
 if __name__ == "__main__":

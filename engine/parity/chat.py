@@ -20,8 +20,7 @@ from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.layout import Place, Sound, fill, find_picture, known_prompt, parse, placeholders, trim
 from engine.parity.ledger import SIGNAL, StageRow
 from engine.parity.probe import greedy_options
-from engine.parity.sampled import kept_close, kept_same
-from engine.parity.senses import EVERY
+from engine.parity.sampled import PART, kept_close, kept_same
 from engine.processing.prompts import IM_END, IM_START, Message
 
 
@@ -94,7 +93,7 @@ def _messages(goldens: GoldenSet, chat: Chat, options: ChatOptions) -> list[Mess
         role = stream.tokenizer.decode(tokens[start + 1 : end]).partition("\n")[0]
         turns.append((role, trim(parse(stream, tokens[start:end], start), f"{IM_START}{role}\n", f"{IM_END}\n")))
     places = [part for _, parts in turns for part in parts if isinstance(part, Place)]
-    embeds, rows = _kept(goldens, len(tokens))
+    embeds, rows = _kept(goldens, stream, tokens)
     pictures: dict[Place, Any] = {}
     for place in places:
         if place.kind == "image":
@@ -122,11 +121,17 @@ def _message(role: str, content: list[Any]) -> Message:
     return known_prompt(content) or Message(role, content)  # type: ignore[arg-type]
 
 
-def _kept(goldens: GoldenSet, length: int) -> tuple[Tensor, list[int]]:
-    """The conversation's embeddings that the set keeps, and their rows."""
-    for key, found in goldens.keys(rf"chat\.merged_embeds_{EVERY}"):
-        return goldens.expected[key], list(range(0, length, int(found[1])))
-    raise SetError("expected.safetensors has no tensor chat.merged_embeds_every…; restore the file")
+def _kept(goldens: GoldenSet, stream: StreamingModel, tokens: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """The conversation's embeddings that the set keeps, and their rows: every n-th one, with the n that makes the most
+    of them embeddings of the conversation's tokens, as all but those of pictures and sounds are."""
+    for key, _ in goldens.keys(r"chat\.merged_embeds" + PART):
+        kept = goldens.expected[key]
+        words = stream.model.llm.embed(torch.tensor(tokens))
+        steps = [step for step in range(1, len(tokens) + 1) if -(-len(tokens) // step) == len(kept)]
+        if steps:
+            told = [int((words[::step] - kept).abs().amax(1).lt(1e-3).sum()) for step in steps]
+            return kept, list(range(0, len(tokens), steps[told.index(max(told))]))
+    raise SetError("expected.safetensors has no tensor chat.merged_embeds with every n-th row; restore the file")
 
 
 def _sounds_of(goldens: GoldenSet, stream: StreamingModel, tokens: int) -> list[Sound]:

@@ -40,6 +40,8 @@ class StageRow:
     where: str = "-"
     tolerance: Tolerance = EXACT
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    """What was left out although it is no fault, such as what only describes a case in words unknown here."""
 
     @property
     def holds(self) -> bool:
@@ -112,4 +114,5 @@ def table(rows: Sequence[StageRow]) -> str:
         lines += [f"{row.stage}: {problem}" for problem in row.problems[:8]]
         if len(row.problems) > 8:
             lines.append(f"{row.stage}: … and {len(row.problems) - 8} more")
+        lines += [f"{row.stage}: (remark) {remark}" for remark in row.remarks]
     return "\n".join(line.rstrip() for line in lines)

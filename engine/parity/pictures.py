@@ -1,4 +1,4 @@
-"""The golden sets of the MiniCPM-V models: stages ``image.*``, ``chat.*``, ``stream``, ``tokenizer`` and ``vpm``.
+"""The golden sets of the MiniCPM-V models: ``weights``, ``image.*``, ``chat.*``, ``stream``, ``tokenizer`` and ``vpm``.
 
 What was asked and how is in the manifest, what came of it there and in the expected tensors. Which cases there are, and
 how much is kept of a tensor, is read from the set.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +17,26 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from engine.chat.offline import Chat, ChatAnswer
+from engine.chat.offline import Chat, ChatAnswer, ChatOptions
 from engine.chat.offline import chat as ask
 from engine.media.picture import open_picture
 from engine.model.timm_vision import TimmVisionTower
 from engine.parity.goldens import GoldenSet, SetError
 from engine.parity.ledger import EXACT, StageRow
-from engine.parity.sampled import kept_close, kept_same
+from engine.parity.sampled import kept_close, kept_same, sampled
 from engine.processing.image import ImageSlices, pad_slices
 from engine.processing.tokens import ImageSlot
 
+KNOWN = {
+    "image": ("image", "max_slice_nums", "n_slices", "pixel_values_sha256", "placeholder", "size_wh", "sizes_wh",
+              "tgt_sizes", "vpm_padded_length"),
+    "chat": ("attention_mask_zeros", "generate_kwargs", "generated_ids", "image_bound", "kwargs", "min_gap", "msgs",
+             "n_slices", "prompt", "text", "tgt_sizes"),
+}  # fmt: skip
+"""What the manifest tells of a case that is compared here, says how to ask, or repeats in words what is compared in
+numbers (the prompt, which is compared in tokens)."""
+LIMITS = ("max_new_tokens", "min_new_tokens", "pad_token_id")
+"""Of an answer's generation, what is seen in the answer itself."""
 GREEDY_PENALTY = 1.05
 """Of the goldens' greedy answers, unless a case says otherwise; a beam search has its own."""
 Compare = Callable[[StageRow], None]
@@ -33,6 +44,8 @@ Compare = Callable[[StageRow], None]
 
 def cases(goldens: GoldenSet, chat: Chat) -> Iterator[tuple[str, Compare]]:
     """Every stage of the set, by name."""
+    if "state_dict_shapes" in goldens.manifest:
+        yield "weights", partial(compare_weights, goldens, chat)
     for name in goldens.manifest.get("image", {}):
         yield f"image.{name}", partial(compare_picture, goldens, chat, name)
     for name in goldens.manifest.get("chat", {}):
@@ -45,11 +58,29 @@ def cases(goldens: GoldenSet, chat: Chat) -> Iterator[tuple[str, Compare]]:
         yield "vpm", partial(compare_positions, goldens, chat)
 
 
+def compare_weights(goldens: GoldenSet, chat: Chat, row: StageRow) -> None:
+    """Names and sizes of the weights, how many there are, and the sizes of the pictures."""
+    own = {name: list(weight.shape) for name, weight in chat.model.state_dict().items()}
+    told = dict(goldens.section("state_dict_shapes"))
+    row.same("state_dict_shapes", sorted(own.items()), sorted((name, told[name]) for name in told))
+    _told(row, "manifest", goldens.manifest, "params", sum(weight.numel() for weight in chat.model.parameters()))
+    for name, case in goldens.manifest.get("images", {}).items():
+        row.same(f"images.{name}.size_wh", list(goldens.picture(name).size), case["size_wh"])
+
+
+def _remark(row: StageRow, stage: str, case: dict[str, Any]) -> None:
+    """Say what of the manifest nobody knows here."""
+    row.remarks += [
+        f"manifest.json tells {name}, which nothing here knows" for name in case if name not in KNOWN[stage]
+    ]
+
+
 @torch.inference_mode()
 def compare_picture(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> None:
     case, stream, key = goldens.section("image")[name], chat.stream, f"image.{name}"
     slices = stream.images(_picture_of(goldens, name, case), case.get("max_slice_nums"))
     patch = stream.config.vision.patch_size
+    _remark(row, "image", case)
     _told(row, key, case, "n_slices", len(slices.sizes))
     _told(row, key, case, "tgt_sizes", [list(size) for size in slices.sizes])
     _told(row, key, case, "sizes_wh", [[columns * patch, rows * patch] for rows, columns in slices.sizes])
@@ -117,6 +148,7 @@ def _kept_pixels(pixels: Tensor, how: str, expected: Tensor) -> Tensor:
 @torch.inference_mode()
 def compare_answer(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> None:
     case, key = goldens.section("chat")[name], f"chat.{name}"
+    _remark(row, "chat", case)
     answers = _answers(goldens, chat, case)
     _told(row, key, case, "text", [answer.text for answer in answers], listed=True)
     _told(row, key, case, "generated_ids", [list(answer.ids) for answer in answers])
@@ -132,10 +164,26 @@ def compare_answer(goldens: GoldenSet, chat: Chat, name: str, row: StageRow) -> 
     _told(row, key, case, "n_slices", [len(slices) for slices in sizes])
     unseen = [row_ids.count(0) if chat.dialect.skips_id_0 else pad for pad, row_ids in zip(pads, ids, strict=True)]
     _told(row, key, case, "attention_mask_zeros", unseen)
-    if len(answers) == 1:
-        kept_close(goldens, row, f"{key}.embeds", answers[0].embeds)
+    _compare_generation(row, key, case.get("generate_kwargs", {}), chat, _settings(goldens, case["kwargs"]))
+    padding = chat.model.llm.embed(torch.zeros(longest, dtype=torch.long))
+    fed = [torch.cat([padding[:pad], answer.embeds]) for pad, answer in zip(pads, answers, strict=True)]
+    kept_close(goldens, row, f"{key}.embeds", torch.stack(fed))
     logits = torch.stack([chat.model.llm.logits(answer.states[-1]) for answer in answers])
     kept_close(goldens, row, f"{key}.logits_last", logits)
+
+
+def _compare_generation(row: StageRow, key: str, told: dict[str, Any], chat: Chat, settings: dict[str, Any]) -> None:
+    """How the answer's tokens were found: the settings of the chosen way, the defaults among them."""
+    known = {item.name for item in fields(ChatOptions)}
+    own: dict[str, Any] = ChatOptions(**{name: settings[name] for name in settings if name in known}).generation
+    for name, value in told.items():
+        if name == "eos_token_id":
+            ends = value if isinstance(value, list) else [value]
+            row.same(f"{key}.generate_kwargs.{name}", sorted(chat.stop_ids), sorted(ends))
+        elif name in own:
+            row.same(f"{key}.generate_kwargs.{name}", own[name], value)
+        elif name not in LIMITS:
+            row.remarks.append(f"manifest.json tells generate_kwargs.{name}, which nothing here knows")
 
 
 def _answers(goldens: GoldenSet, chat: Chat, case: dict[str, Any]) -> list[ChatAnswer]:
@@ -191,10 +239,4 @@ def compare_positions(goldens: GoldenSet, chat: Chat, row: StageRow) -> None:
     for key, found in goldens.keys(r"vpm\.pos_embed_(\d+)x(\d+)(.*)"):
         size = int(found[1]), int(found[2])
         expected = goldens.take(key)
-        row.close(key, _every(tower.positions(size), expected), expected)
-
-
-def _every(own: Tensor, expected: Tensor) -> Tensor:
-    """Every n-th row, with the n that leaves as many as expected."""
-    step = max(1, -(-len(own) // len(expected)))
-    return own[::step]
+        row.close(key, sampled(tower.positions(size), expected), expected)

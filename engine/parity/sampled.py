@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,8 @@ def kept_same(goldens: GoldenSet, row: StageRow, key: str, own: Any, parts: str 
     """The same for integers."""
     for name, _ in goldens.keys(re.escape(key) + parts):
         expected = goldens.take(name)
-        row.same(name, sampled(torch.as_tensor(own), expected), expected)
+        values = own.copy() if isinstance(own, np.ndarray) else own
+        row.same(name, sampled(torch.as_tensor(values), expected), expected)
 
 
 def sampled(own: Tensor, expected: Tensor) -> Tensor:

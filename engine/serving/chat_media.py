@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from engine.chat.media import load_frames, load_sound
 from engine.client import INPUT_RATE, ChatPart, ChatRequest, EngineError
@@ -27,15 +28,23 @@ class ReadChat:
 
     messages: list[Message]
     has_video: bool
+    limits: tuple[int | None, ...]
+    """Cells that each picture may be cut into, in order; None where nobody said so. Frames of a video are pictures."""
 
 
 def read_chat(request: ChatRequest) -> ReadChat:
     """Decode all parts. Raises EngineError ``bad_media``."""
-    messages = [
-        Message(message.role, [piece for part in message.parts for piece in _read(part, request.max_frames)])
-        for message in request.messages
-    ]
-    return ReadChat(messages, any(part.kind == "video" for message in request.messages for part in message.parts))
+    messages: list[Message] = []
+    limits: list[int | None] = []
+    for message in request.messages:
+        content: list[Part] = []
+        for part in message.parts:
+            read = _read(part, request.max_frames)
+            content += read
+            limits += [part.max_slices for piece in read if isinstance(piece, Image.Image)]
+        messages.append(Message(message.role, content))
+    has_video = any(part.kind == "video" for message in request.messages for part in message.parts)
+    return ReadChat(messages, has_video, tuple(limits))
 
 
 def _read(part: ChatPart, max_frames: int) -> list[Part]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from PIL import Image
-
 from engine.chat.hearing import hear_words
 from engine.chat.media import VIDEO_SLICES, fits_in_slices
 from engine.chat.offline import Chat, ChatOptions
@@ -145,6 +143,7 @@ class LiveChats:
             return getattr(own, name) if value is None else value
 
         greedy = own.greedy if request.temperature is None else request.temperature == 0
+        cells = request.max_slices or self._cells(read)
         return ChatOptions(
             max_new_tokens=min(request.max_new_tokens, own.longest),
             do_sample=not greedy,
@@ -153,7 +152,7 @@ class LiveChats:
             top_k=chosen("top_k"),
             repetition_penalty=chosen("repetition_penalty"),
             seed=request.seed,
-            max_slice_nums=request.max_slices or self._cells(read),
+            max_slice_nums=tuple(limit or cells for limit in read.limits),
             use_image_id=False if read.has_video else None,
             generate_audio=request.speak,
         )
@@ -161,8 +160,7 @@ class LiveChats:
     def _cells(self, read: ReadChat) -> int | None:
         if not read.has_video:
             return None
-        frames = sum(isinstance(part, Image.Image) for message in read.messages for part in message.content)
-        return VIDEO_SLICES if fits_in_slices(self._chat.config, frames) else 1
+        return VIDEO_SLICES if fits_in_slices(self._chat.config, len(read.limits)) else 1
 
     def _write(self, prompt: ChatPrompt, options: ChatOptions, request: ChatRequest) -> Generator[Any, Any, None]:
         stops, said = StopTexts(request.stop), ""

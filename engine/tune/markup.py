@@ -35,19 +35,23 @@ class TaughtTurn:
 
 @dataclass(frozen=True, slots=True)
 class AnswerMarks:
-    """How a template frames a message: what comes before the name of its role, how many tokens after it are not learned
-    yet, and what ends it, which is learned."""
+    """How a template frames a message, and what of that is learned."""
 
     before: str
+    """Comes before the name of its role."""
     skipped: int
+    """Tokens after that name that are not learned yet."""
     end: str
+    """Ends it, and is learned."""
+    after: str = ""
+    """What is learned to follow where an answer has ended and more comes; empty: the tokenizer's end of a text."""
 
 
 CHATML = AnswerMarks("<|im_start|>", 0, "<|im_end|>")
 MARKS: dict[Generation, AnswerMarks] = {
     "o-2.6": CHATML,
     "v-2.6": CHATML,
-    "v-2.5": AnswerMarks("<|start_header_id|>", 2, "<|eot_id|>"),
+    "v-2.5": AnswerMarks("<|start_header_id|>", 2, "<|eot_id|>", after="<|eot_id|>"),
 }
 
 
@@ -85,8 +89,8 @@ class Markup:
         learned = np.zeros(len(row), np.bool_)
         for at in np.flatnonzero((row.ids[:-1] == before) & (row.ids[1:] == role)) + 2 + marks.skipped:
             learned[at : at + int(np.argmax(row.ids[at:] == end)) + 1] = True  # the template ends every message
-        eos = getattr(self.tokenizer, "eos_token_id", None)
-        return row, learned, end if eos is None or self.loaded.config.generation == "v-2.5" else eos
+        after = self._id(marks.after) if marks.after else getattr(self.tokenizer, "eos_token_id", None)
+        return row, learned, end if after is None else after
 
     def _apart(self, told: list[tuple[str, list[Piece]]]) -> tuple[TokenRow, NDArray[np.bool_], int]:
         """Message by message, each after its mark: the same."""

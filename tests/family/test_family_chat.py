@@ -15,6 +15,7 @@ from engine.chat import ChatAnswer, chat
 from engine.chat.offline import Chat, ChatOptions
 from engine.chat.pieces import WordPieces
 from engine.chat.prompt import messages_of
+from engine.chat.v20 import chat_with_context
 from engine.config_language import Generation
 from engine.errors import InputError, TooLongError
 from engine.processing.dialects import DIALECTS
@@ -51,6 +52,18 @@ def test_pieces_of_an_answer_are_the_answer(generation: Generation) -> None:
     assert "".join(pieces) == "".join(words.add(whole.ids, over=True))
     shown = [token for token in whole.ids if token]
     assert "".join(words.add(shown, over=True)).strip() == whole.text or 0 in whole.ids
+
+
+def test_v20s_own_chat_gives_the_conversation_back() -> None:
+    turns = [{"role": "user", "content": "What is it?"}]
+    text, context, settings = chat_with_context(talker("v-2.0"), picture(), turns, None, seed=3, max_new_tokens=8)
+    assert text == ask("v-2.0", picture(), "What is it?", do_sample=True, seed=3).text
+    assert context == [*turns, {"role": "assistant", "content": text}]
+    assert settings == {
+        "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 100, "repetition_penalty": 1.05,
+    }  # fmt: skip
+    beams = chat_with_context(talker("v-2.0"), None, turns, sampling=False, max_new_tokens=4)[2]
+    assert beams == {"num_beams": 3, "repetition_penalty": 1.2}
 
 
 def test_drawn_answers_repeat_with_their_seed(generation: Generation) -> None:

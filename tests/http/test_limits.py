@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.server.limits import MAX_ADDRESSES, RateLimiter, WaitingLine
+from app.errors import RequestError
+from app.server.limits import MAX_ADDRESSES, RateLimiter, Share, WaitingLine
 from app.token_bucket import TokenBucket
 
 
@@ -104,3 +105,13 @@ def test_the_line_has_an_end() -> None:
     line = WaitingLine(Clock())
     assert all(line.wait(None) for _ in range(WaitingLine.MAX_LENGTH))
     assert line.wait(None) is None
+
+
+def test_a_client_has_no_more_under_way_than_its_share() -> None:
+    share = Share(2)
+    with share.of("10.0.0.1"), share.of("10.0.0.2"):
+        with share.of("10.0.0.1"), pytest.raises(RequestError, match="2 of your requests are under way") as refused:
+            share.of("10.0.0.1").__enter__()
+        assert refused.value.retry_after
+        with share.of("10.0.0.1"):
+            pass

@@ -141,6 +141,21 @@ async def test_as_many_wait_as_may_and_the_next_one_is_told_so(start: StartServe
         await stream.aclose()
 
 
+async def test_one_address_cannot_have_all_there_is(
+    start: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "MOST_OF_ONE", 1)
+    script = write_script(tmp_path / "script.json", "one two three", chunk_s=3_600.0)
+    site = await start("--script", str(script))
+    async with client_of(site) as client:
+        first = await client.chat.completions.create(model="scripted", messages=HELLO, stream=True)
+        with pytest.raises(RateLimitError) as refused:
+            await client.chat.completions.create(model="scripted", messages=HELLO)
+        assert refused.value.code == "rate_limit_exceeded"
+        assert refused.value.response.headers["retry-after"] == "2"
+        await first.close()
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_an_answer_ends_when_its_client_goes(
     start: StartServer, tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
@@ -248,7 +263,7 @@ async def test_mini_answers_about_text_pictures_and_sound(mini: AsyncOpenAI) -> 
 @pytest.mark.slow
 async def test_mini_speaks_its_answer(mini: AsyncOpenAI) -> None:
     messages: Any = [{"role": "user", "content": "What is three plus four?"}]
-    how: Any = {"model": "mini", "messages": messages, "modalities": ["text", "audio"]}
+    how: Any = {"model": "mini", "messages": messages, "modalities": ["text", "audio"], "seed": 1}
     whole = await mini.chat.completions.create(**how, audio={"voice": "woman", "format": "wav"})
     spoken = whole.choices[0].message.audio
     assert spoken is not None

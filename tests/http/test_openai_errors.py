@@ -62,6 +62,7 @@ TABLE = [
     Row("two answers", body(n=2), 400, "unsupported_parameter", "n"),
     Row("tools", body(tools=[{"type": "function"}]), 400, "unsupported_parameter", "tools"),
     Row("JSON wanted", body(response_format={"type": "json_object"}), 400, "unsupported_parameter", "response_format"),
+    Row("biased", body(logit_bias={"50": 10}), 400, "unsupported_parameter", "logit_bias"),
     Row("penalty", body(presence_penalty=1), 400, "unsupported_parameter", "presence_penalty"),
     Row("no messages", body(messages=[]), 400, "invalid_type", "messages"),
     Row("messages a text", body(messages="hi"), 400, "invalid_type", "messages"),
@@ -152,12 +153,21 @@ def test_more_tokens_than_there_can_be_are_as_many_as_there_can_be() -> None:
     assert asked.request().max_new_tokens == MAX_TOKENS
 
 
-def test_pictures_that_all_ask_for_little_detail_stay_whole() -> None:
-    low, high = (
-        {"type": "image_url", "image_url": {"url": f"data:;base64,{DOT}", "detail": d}} for d in ("low", "high")
-    )
-    assert read_request(content(low, low).encode(), remote=False).request().max_slices == 1
-    assert read_request(content(low, high).encode(), remote=False).request().max_slices is None
+def test_a_picture_that_asks_for_little_detail_stays_whole_and_others_do_not() -> None:
+    parts = [
+        {"type": "image_url", "image_url": {"url": url, "detail": detail}}
+        for url in (f"data:;base64,{DOT}", "https://a.example/b.png")
+        for detail in ("low", "high", "auto")
+    ]
+    asked = read_request(content(*parts).encode(), remote=True).request([b"x"] * 3)
+    assert [part.max_slices for part in asked.messages[0].parts] == [1, None, None] * 2
+    assert asked.max_slices is None
+
+
+def test_an_answer_is_drawn_anew_unless_a_seed_is_given() -> None:
+    asked = [read_request(body(**seed).encode(), remote=False).request().seed for seed in ({}, {}, {"seed": 7})]
+    assert asked[0] != asked[1]
+    assert asked[2] == 7
 
 
 @pytest.mark.parametrize(
