@@ -19,7 +19,7 @@ from app.openai.reply import Reply
 from app.server.api import Handler
 from app.server.limits import Share
 from engine.client import MAX_CHAT_BYTES, ChatPiece, ChatStream, Engine, EngineError, EngineInfo
-from engine.serving.chat_queue import MAX_CHATS, MAX_WAITING_CHATS
+from engine.serving.chat_queue import MAX_WAITING_CHATS
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ KEEP_ALIVE_S = 10.0
 """A stream that has nothing to say says so after so long, in a comment, lest somebody between takes it for dead."""
 
 
-MOST_OF_ONE = (MAX_CHATS + MAX_WAITING_CHATS) // 2
-"""Requests that one address may have under way, so that it cannot have all there are."""
+MOST_OF_ONE = MAX_WAITING_CHATS // 2
+"""Requests that one address may have under way, so that others find room among those that wait."""
 
 
 @dataclass(frozen=True, slots=True)
