@@ -24,6 +24,7 @@ from engine.conversation.blocks import speech_step, text_step
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech_steps import SpeechRows
 from engine.conversation.text_steps import TextRows
+from engine.model.fused import launches_of
 from engine.model.kv import KVArena
 from engine.model.kv_steps import KVSteps
 from engine.model.omni import OmniModel
@@ -73,7 +74,7 @@ class Launches(TorchDispatchMode):
             argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments
         )
         if (fresh or writes) and name.rstrip("_") not in MAKES_ROOM:
-            self.operations[name] += 1
+            self.operations[name] += launches_of(func)
         return out
 
 

@@ -82,8 +82,7 @@ class StepRows:
         table[1] = self.arena.capacity
         table[:, rows.places] = torch.tensor([slots, [start - 1 for start in starts], *numbers])
         table = upload(table, self.arena.device)
-        self.places.slots[: rows.count].copy_(table[0])
-        self.places.places[: rows.count].copy_(table[1])
+        self.places.settle(table[0], table[1])
         return table[2:]
 
     def idle(self) -> None:
@@ -166,7 +165,7 @@ def text_step(
     """One step of text: feed what was drawn last, draw what comes next. ``states`` [rows, hidden] are written."""
     llm = model.llm
     states.copy_(llm(llm.embed(rows.ids)[:, None], cache=cache.advance())[:, 0])
-    draw_text(llm.logits(states), rows, stops, sampling)
+    draw_text(llm.scores(states), rows, stops, sampling)
 
 
 class SpeechBlocks:

@@ -115,18 +115,8 @@ def pick(probabilities: Tensor, uniform: Tensor | None) -> Tensor:
     return torch.minimum((climb <= uniform[..., None].to(climb) * total).sum(-1), (climb < total).sum(-1))
 
 
-def text_token(scores: Tensor, seen: Tensor, sampling: TextSampling, uniform: Tensor | None) -> Tensor:
-    """Next text token of every session: scores float32 [B, V], seen bool [B, V], uniform [B] -> ids int64 [B]."""
-    scores = penalize_seen(scores, seen, sampling.repetition_penalty)
-    if sampling.greedy:
-        return scores.argmax(-1)
-    best, ids = (scores / sampling.temperature).topk(min(sampling.top_k, scores.shape[-1]))
-    choice = pick(top_p(best, sampling.top_p).softmax(-1), uniform)
-    return ids.gather(-1, choice[:, None])[:, 0]
-
-
 @cache  # a recorded step goes on using them
-def _temperatures(values: tuple[float, ...], device: torch.device) -> Tensor:
+def temperatures(values: tuple[float, ...], device: torch.device) -> Tensor:
     """[num_vq, 1] on the device, where it stays: copying it there for every step would make the host wait."""
     return torch.tensor(values, device=device)[:, None]
 
@@ -140,7 +130,7 @@ def speech_probabilities(
     (negative: none); ``warp`` bool [B]: False at the very first code of an utterance, where only temperature applies;
     ``allow_end`` bool [B]. Returns [B, num_vq, V].
     """
-    scores = logits / _temperatures(sampling.temperature, logits.device)
+    scores = logits / temperatures(sampling.temperature, logits.device)
     warped = penalize_counts(scores, history, sampling.repetition_penalty, sampling.window)
     warped = top_p_k(warped, sampling.top_p, sampling.top_k, sampling.min_keep)
     scores = torch.where(warp[:, None, None], warped, scores)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.model.kv import KVArena, KVLayout
+from engine.model.fused import swiglu
+from engine.model.kv import KVArena, KVBatch, KVLayout, KVReview
 from engine.model.kv_steps import KVSteps
 
 
@@ -64,13 +65,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((high, low), dim=-1) * sin
 
 
-def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """:func:`rotate` in place, in three launches."""
-    low, high = x.chunk(2, dim=-1)
-    swapped = torch.cat((high, low), dim=-1)
-    return x.mul_(cos).addcmul_(swapped, sin)
-
-
 def join_linears(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None] | None:
     """The weights of products of one input as a single matrix [all outputs, inputs], with their bias if they have one.
 
@@ -96,10 +90,9 @@ def _is_plain(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear and type(linear.weight.data) is Tensor
 
 
-def add_product_(x: Tensor, linear: nn.Linear, y: Tensor, scale: float) -> Tensor:
-    """Add to ``x`` [..., outputs] the product of ``y`` [..., inputs] with a matrix and ``scale``, in one launch."""
-    x.flatten(0, -2).addmm_(y.flatten(0, -2), linear.weight.t(), alpha=scale)
-    return x
+def add_product(x: Tensor, linear: nn.Linear, y: Tensor, scale: float) -> Tensor:
+    """``x`` [..., outputs] and the product of ``y`` [..., inputs] with a matrix and ``scale``, added in one launch."""
+    return torch.addmm(x.flatten(0, -2), y.flatten(0, -2), linear.weight.t(), alpha=scale).view_as(x)
 
 
 def store_by_input(weight: Tensor) -> Tensor:
@@ -141,11 +134,11 @@ class Attention(nn.Module):
             )
             query, key = rotate(query, *turn), rotate(key, *turn)
         else:
-            both = F.linear(x, *self.joined).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            rotate_(both[:, : self.heads + self.kv_heads], *turn)
-            if isinstance(cache, KVSteps):
-                return cache.attend_joined(layer, both[:, :, 0], self.heads)[:, None]
-            query, key, value = both.split((self.heads, self.kv_heads, self.kv_heads), 1)
+            both = F.linear(x, *self.joined).unflatten(-1, (-1, self.head_dim))
+            if isinstance(cache, KVSteps | KVBatch) and not isinstance(cache, KVReview):
+                return cache.attend_joined(layer, both, self.heads, turn)
+            query, key, value = both.transpose(1, 2).split((self.heads, self.kv_heads, self.kv_heads), 1)
+            query, key = rotate(query, *turn), rotate(key, *turn)
         if cache is not None:
             mixed = cache.attend(layer, query, key, value)
         else:
@@ -177,9 +170,7 @@ class MLP(nn.Module):
         if self.joined is None:
             apart: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
             return apart
-        gate, up = F.linear(x, *self.joined).chunk(2, -1)
-        mixed: Tensor = F.silu(gate).mul_(up)
-        return mixed
+        return swiglu(F.linear(x, *self.joined))
 
     def join(self) -> None:
         self.joined = join_linears((self.gate_proj, self.up_proj))
@@ -193,18 +184,18 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
         self.scale = sizes.residual_scale
-        self.adds_in_place = False
-        """The stream of states that it is given is its own to change."""
+        self.adds_products = False
+        """Products are added to the states in one launch."""
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], layer: int, cache: KVLayout | None, mask: Tensor | None
     ) -> Tensor:
         # x [B, T, hidden] -> the same; turn: cosines and sines, see rotary
-        if self.adds_in_place:
+        if self.adds_products:
             mixed = self.self_attn.mix(self.input_layernorm(x), turn, layer, cache, mask)
-            x = add_product_(x, self.self_attn.o_proj, mixed, self.scale)
+            x = add_product(x, self.self_attn.o_proj, mixed, self.scale)
             mixed = self.mlp.mix(self.post_attention_layernorm(x))
-            return add_product_(x, self.mlp.down_proj, mixed, self.scale)
+            return add_product(x, self.mlp.down_proj, mixed, self.scale)
         x = x + self._scaled(self.self_attn(self.input_layernorm(x), turn, layer, cache, mask))
         out: Tensor = x + self._scaled(self.mlp(self.post_attention_layernorm(x)))
         return out
@@ -222,10 +213,9 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(sizes.vocab_size, sizes.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.num_hidden_layers))
         self.norm = nn.RMSNorm(sizes.hidden_size, eps=sizes.rms_norm_eps)
-        self.joined = False
 
     def join(self) -> None:
-        """Keep what is multiplied with the same input as one matrix, and add to the states in place.
+        """Keep what is multiplied with the same input as one matrix, and add products to the states at once.
 
         To be called once, when the weights are there to stay: not for training. The names in the state dict stay, and
         quantised layers are left as they are.
@@ -234,8 +224,7 @@ class Decoder(nn.Module):
             assert isinstance(layer, DecoderLayer)
             layer.self_attn.join()
             layer.mlp.join()
-            layer.adds_in_place = _is_plain(layer.self_attn.o_proj) and _is_plain(layer.mlp.down_proj)
-            self.joined = self.joined or layer.adds_in_place
+            layer.adds_products = _is_plain(layer.self_attn.o_proj) and _is_plain(layer.mlp.down_proj)
 
     def forward(
         self,
@@ -258,8 +247,6 @@ class Decoder(nn.Module):
                 raise ValueError("a cache brings its own mask; leave attention_mask out")
             mask = attention_mask if attention_mask.dim() == 4 else causal_mask(attention_mask)
         turn = self._turn(embeds, cache, positions)
-        if self.joined:
-            embeds = embeds.clone()  # which the layers add to
         for index, layer in enumerate(self.layers):
             embeds = layer(embeds, turn, index, cache, mask)
         out: Tensor = self.norm(embeds)

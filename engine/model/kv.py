@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.model.fused import turn_and_store
 from engine.model.transfer import upload
 
 Sight = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -260,8 +261,19 @@ class KVBatch:
             rows, columns = self.slots[:, None], self.write
             keys[rows, :, columns] = key.transpose(1, 2).to(keys.dtype)
             values[rows, :, columns] = value.transpose(1, 2).to(values.dtype)
+        return self._read(layer, query)
+
+    def attend_joined(self, layer: int, both: Tensor, heads: int, turn: tuple[Tensor, Tensor]) -> Tensor:
+        """Store and attend: queries, keys and values side by side [B, T, heads + 2 * kv_heads, head_dim], without their
+        positions (``turn``: cosines and sines [B, 1, T, head_dim]) -> [B, T, heads * head_dim]."""
+        query = turn_and_store(both, *turn, self.arena.both[layer], self.slots, self.write, heads)
+        return self._read(layer, query.transpose(1, 2)).transpose(1, 2).flatten(-2)
+
+    def _read(self, layer: int, query: Tensor) -> Tensor:
+        """What queries [B, heads, T, head_dim] find in a layer -> the same."""
+        keys, values = self.arena.keys[layer], self.arena.values[layer]
         if self.first_slot is not None:
-            seen = slice(self.first_slot, self.first_slot + size)
+            seen = slice(self.first_slot, self.first_slot + len(self.slots))
             past_keys, past_values = keys[seen, :, : self.span], values[seen, :, : self.span]
         else:
             past_keys = keys[:, :, : self.span].index_select(0, self.slots)
@@ -272,7 +284,7 @@ class KVBatch:
             past_values.to(query.dtype),
             attn_mask=self.mask,
             is_causal=self.is_causal,
-            enable_gqa=query.shape[1] != key.shape[1],
+            enable_gqa=query.shape[1] != keys.shape[1],
         )
 
 

@@ -11,18 +11,29 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn_out
 
+from engine.model.fused import advance_lengths_, turn_and_store
 from engine.model.kv import KVArena, Sight, causal
 
 log = logging.getLogger(__name__)
 
 PAGE = 256
 """A paged kernel wants storages whose capacity is a multiple of so many tokens: every slot is a page."""
+
+
+@runtime_checkable
+class SteppingSight(Protocol):
+    """A :data:`~engine.model.kv.Sight` that goes on by itself."""
+
+    def advance_(self, places: Tensor, mask: Tensor, capacity: int) -> None:
+        """``places`` int64 [rows] grow by one, up to ``capacity``; ``mask`` [rows, 1, 1, span] becomes what is seen."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,10 @@ class KVSteps:
     """int64 [rows]. Unless ``paged``, row i has slot i."""
     places: Tensor
     """int64 [rows]: where the present token goes, the arena's capacity for a row that no session has."""
+    lengths: Tensor
+    """int32 [rows]: the keys of each row that a paged kernel reads."""
+    pages: Tensor
+    """int32 [rows, 1]: the slots as a paged kernel wants them."""
     span: int
     """Keys that are looked at: no sequence is longer, or the arena's capacity."""
     sight: Sight = causal
@@ -45,26 +60,26 @@ class KVSteps:
     def make(cls, arena: KVArena, rows: int, *, paged: bool = False) -> KVSteps:
         """Rows that no session has yet."""
         slots = torch.arange(rows, device=arena.device)
-        return cls(arena, slots, torch.full_like(slots, arena.capacity), arena.capacity, paged=paged)
+        pages = slots.to(torch.int32)
+        places = torch.full_like(slots, arena.capacity)
+        return cls(arena, slots, places, torch.ones_like(pages), pages[:, None], arena.capacity, paged=paged)
 
     def narrowed(self, rows: int, span: int, sight: Sight | None = None) -> KVSteps:
         """The first ``rows`` of the same tensors."""
-        return replace(self, slots=self.slots[:rows], places=self.places[:rows], span=span, sight=sight or self.sight)
+        first = {name: getattr(self, name)[:rows] for name in ("slots", "places", "lengths", "pages")}
+        return replace(self, **first, span=span, sight=sight or self.sight)
+
+    def settle(self, slots: Tensor, places: Tensor) -> None:
+        """Put sessions into the first rows: their slots and the places of their last tokens, int64 [N]."""
+        count = len(slots)
+        self.slots[:count].copy_(slots)
+        self.pages[:count, 0].copy_(slots)
+        self.places[:count].copy_(places)
 
     @property
     def positions(self) -> Tensor:
         """int64 [rows, 1], also the rotary positions."""
         return self.places.clamp(max=self.span)[:, None]
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        """int32 [rows]: the keys of each row that a paged kernel reads, static like the rest."""
-        return torch.ones(len(self.slots), dtype=torch.int32, device=self.slots.device)
-
-    @cached_property
-    def pages(self) -> Tensor:
-        """int32 [rows, 1]: the slots as a paged kernel wants them."""
-        return torch.zeros(len(self.slots), 1, dtype=torch.int32, device=self.slots.device)
 
     @cached_property
     def starts(self) -> Tensor:
@@ -78,39 +93,41 @@ class KVSteps:
 
     def advance(self) -> KVSteps:
         """Go on to the next token of every row: in place, on the device alone."""
-        self.places.add_(1).clamp_(max=self.arena.capacity)
-        ends = self.places + 1
         if self.paged:
-            self.lengths.copy_(ends.clamp_(max=self.span))
-            self.pages.copy_(self.slots[:, None])
+            advance_lengths_(self.places, self.lengths, self.arena.capacity)
+        elif isinstance(self.sight, SteppingSight):
+            self.sight.advance_(self.places, self.mask, self.arena.capacity)
         else:
-            keys = torch.arange(self.span, device=self.places.device)
-            seen = self.sight(self.places[:, None], keys, ends)[:, None]
-            self.mask.zero_().masked_fill_(seen.logical_not(), float("-inf"))
+            self.places.add_(1).clamp_(max=self.arena.capacity)
+            look_(self.mask, self.sight, self.places)
         return self
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """As :meth:`KVBatch.attend`, with one token of every row."""
-        both = torch.cat((query, key, value), 1)[:, :, 0]
-        return self.attend_joined(layer, both, query.shape[1]).view(query.shape)
+        both, store = torch.cat((query, key, value), 1)[:, :, 0], self.arena.both[layer]
+        store[self.slots, :, self.places] = both[:, query.shape[1] :].to(store.dtype)
+        return self._read(layer, both[:, : query.shape[1]]).view(query.shape)
 
-    def attend_joined(self, layer: int, both: Tensor, heads: int) -> Tensor:
-        """Store and attend: queries, keys and values side by side [rows, heads + 2 * kv_heads, head_dim], positions
-        already applied -> [rows, heads * head_dim]."""
-        store, rows = self.arena.both[layer], len(self.slots)
-        store[self.slots, :, self.places] = both[:, heads:].to(store.dtype)
-        query, keys, values = both[:, :heads].to(store.dtype), self.arena.keys[layer], self.arena.values[layer]
+    def attend_joined(self, layer: int, both: Tensor, heads: int, turn: tuple[Tensor, Tensor]) -> Tensor:
+        """As :meth:`KVBatch.attend_joined`, with one token of every row."""
+        query = turn_and_store(both, *turn, self.arena.both[layer], self.slots, self.places[:, None], heads)
+        return self._read(layer, query[:, 0])[:, None]
+
+    def _read(self, layer: int, query: Tensor) -> Tensor:
+        """What queries [rows, heads, head_dim] find in a layer -> [rows, heads * head_dim]."""
+        keys, values, rows = self.arena.keys[layer], self.arena.values[layer], len(self.slots)
+        asked = query.to(keys.dtype)
         if self.paged:
-            mixed = self._read_pages(query, keys, values)
+            mixed = self._read_pages(asked, keys, values)
         else:
             # All queries that share a key head see the same keys: they are one row of several queries.
             mixed = F.scaled_dot_product_attention(
-                query.unflatten(1, (keys.shape[1], -1)),
+                asked.unflatten(1, (keys.shape[1], -1)),
                 keys[:rows, :, : self.span],
                 values[:rows, :, : self.span],
                 attn_mask=self.mask,
             )
-        return mixed.reshape(rows, -1).to(both.dtype)
+        return mixed.reshape(rows, -1).to(query.dtype)
 
     def _read_pages(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Queries [rows, heads, head_dim] -> the same; keys and values are a layer's of all slots."""
@@ -134,6 +151,13 @@ class KVSteps:
         return out
 
 
+def look_(mask: Tensor, sight: Sight, places: Tensor) -> None:
+    """Write into ``mask`` [rows, 1, 1, span] what tokens at ``places`` int64 [rows] see, the last of their rows."""
+    keys = torch.arange(mask.shape[-1], device=places.device)
+    seen = sight(places[:, None], keys, places + 1)[:, None]
+    mask.zero_().masked_fill_(seen.logical_not(), float("-inf"))
+
+
 @torch.inference_mode()
 def reads_pages(arena: KVArena, heads: int) -> bool:
     """Whether the device has the paged kernel for storages of this kind, and it finds what it should: it is tried out,
@@ -151,7 +175,8 @@ def reads_pages(arena: KVArena, heads: int) -> bool:
         steps.places.copy_(torch.tensor([40, 199]))
         both = torch.randn(2, heads + 2 * kv_heads, head_dim, generator=noise).to(device, arena.dtype)
         try:
-            results.append(steps.advance().attend_joined(0, both, heads).float().cpu())
+            query, key, value = both[:, :, None].split((heads, kv_heads, kv_heads), 1)
+            results.append(steps.advance().attend(0, query, key, value).float().cpu())
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             log.warning("no paged attention on %s, every step reads all slots: %s", device, error)
             return False

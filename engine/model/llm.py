@@ -59,7 +59,11 @@ class LanguageModel(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """States [..., hidden] -> float32 logits [..., vocab]."""
+        return self.scores(states).float()
+
+    def scores(self, states: Tensor) -> Tensor:
+        """:meth:`logits` in the model's dtype."""
         if self.head_divisor != 1.0:
             states = states / self.head_divisor
-        out: Tensor = self.lm_head(states).float()
+        out: Tensor = self.lm_head(states)
         return out

@@ -7,6 +7,7 @@ codes begun, so that speech can start before the text is complete.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,7 +19,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from engine.config import DVAEConfig, TTSConfig
 from engine.model.decoder import Decoder, DecoderSizes, store_by_input
 from engine.model.dvae import DVAE
+from engine.model.fused import fused
 from engine.model.kv import KVLayout
+from engine.model.kv_steps import look_
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,6 @@ class CodeTables:
     offsets: Tensor
     """int64 [num_vq], first row of each codebook."""
 
-    def embed(self, codes: Tensor) -> Tensor:
-        """Codes int64 [B, T, num_vq], none negative -> summed embeddings [B, T, hidden]."""
-        return F.embedding(codes + self.offsets, self.embeddings).sum(-2)
-
 
 @dataclass(frozen=True, slots=True)
 class SpeechSight:
@@ -45,9 +44,16 @@ class SpeechSight:
     codes sees them in both directions (both as published).
     """
 
-    config: TTSConfig
+    sizes: tuple[int, int, int, int, int]
+    """The first text slot, the text slots and what is behind them, codes that open a further window, text slots that it
+    has, and the first code's place."""
     text_length: Tensor
     """int64 [B], text tokens known so far; the slot after them holds ``[Etts]``."""
+
+    @classmethod
+    def of(cls, config: TTSConfig, text_length: Tensor) -> SpeechSight:
+        windows = config.text_reserved_len, config.audio_chunk_size, config.text_chunk_size
+        return cls((1 + config.num_spk_embs, *windows, config.condition_length), text_length)
 
     def __call__(self, queries: Tensor, keys: Tensor, ends: Tensor) -> Tensor:
         said = self.audio(keys) & (keys < ends[:, None])
@@ -59,15 +65,27 @@ class SpeechSight:
 
     def text(self, positions: Tensor, keys: Tensor) -> Tensor:
         """Visible text slots: positions [B, T] of codes, keys [S] -> bool [B, T, S]."""
-        config = self.config
-        first_slot = 1 + config.num_spk_embs
-        begun = -torch.div(config.text_reserved_len - positions, config.audio_chunk_size, rounding_mode="floor")
-        window = (begun * config.text_chunk_size).clamp(max=config.text_reserved_len)
-        seen = first_slot + torch.minimum(window, self.text_length[:, None] + 1)
+        first, reserved, codes, text, _ = self.sizes
+        begun = -torch.div(reserved - positions, codes, rounding_mode="floor")
+        seen = first + torch.minimum((begun * text).clamp(max=reserved), self.text_length[:, None] + 1)
         return keys < seen[..., None]
 
     def audio(self, keys: Tensor) -> Tensor:
-        return keys >= self.config.condition_length
+        return keys >= self.sizes[-1]
+
+    def advance_(self, places: Tensor, mask: Tensor, capacity: int) -> None:
+        """See :class:`~engine.model.kv_steps.SteppingSight`."""
+        advance_mask_(places, mask, self.text_length, capacity, self.sizes)
+
+
+@fused("(Tensor(a!) places, Tensor(b!) mask, Tensor text_length, int capacity, int[] sizes) -> ()")
+def advance_mask_(places: Tensor, mask: Tensor, text_length: Tensor, capacity: int, sizes: Sequence[int]) -> None:
+    """Go on to the next code of every row: ``places`` int64 [rows] grow by one, up to ``capacity``, and ``mask`` [rows,
+    1, 1, span] becomes what a code there sees: 0, or -inf where it sees nothing. ``sizes`` as in :class:`SpeechSight`.
+    """
+    first, reserved, codes, text, audio = sizes
+    places.add_(1).clamp_(max=capacity)
+    look_(mask, SpeechSight((first, reserved, codes, text, audio), text_length), places)
 
 
 class Projector(nn.Module):
@@ -139,11 +157,13 @@ class ConditionalChatTTS(nn.Module):
     def _heads(self) -> Tensor:
         return torch.cat([cast(Tensor, head.weight) for head in self.head_code])
 
-    def logits(self, states: Tensor, tables: CodeTables | None = None) -> Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """States [..., hidden] -> float32 [..., num_vq, num_audio_tokens]."""
         # In float32 from here on: the goldens' closest scores lie 1e-3 apart, at a magnitude of 30.
-        scores = F.linear(states, self._heads() if tables is None else tables.heads)
-        out: Tensor = scores.float().unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
+        return self._scores(states, self._heads()).float()
+
+    def _scores(self, states: Tensor, heads: Tensor) -> Tensor:
+        out: Tensor = F.linear(states, heads).unflatten(-1, (self.config.num_vq, self.config.num_audio_tokens))
         return out
 
     def forward(self, embeds: Tensor, *, cache: KVLayout | None = None, attention_mask: Tensor | None = None) -> Tensor:
@@ -155,13 +175,14 @@ class ConditionalChatTTS(nn.Module):
         out: Tensor = self.model(embeds, cache=cache, attention_mask=attention_mask)
         return out
 
-    def step(self, embeds: Tensor, cache: KVLayout, tables: CodeTables | None = None) -> Tensor:
-        """One audio step of a batch: embedded previous codes [B, 1, hidden] -> logits of the next [B, num_vq, V]."""
-        return self.logits(self(embeds, cache=cache)[:, -1], tables)
+    def step(self, embeds: Tensor, cache: KVLayout, tables: CodeTables) -> Tensor:
+        """One audio step of a batch: embedded previous codes [B, 1, hidden] -> logits of the next [B, num_vq, V], in
+        the model's dtype."""
+        return self._scores(self(embeds, cache=cache)[:, -1], tables.heads)
 
     def sight(self, text_length: Tensor) -> SpeechSight:
         """Sight of audio steps, for text of int64 [B] tokens."""
-        return SpeechSight(self.config, text_length)
+        return SpeechSight.of(self.config, text_length)
 
     def training_mask(self, text_length: Tensor, length: int) -> Tensor:
         """Mask bool [B, 1, length, length] over a whole sequence, equal to what streaming would see step by step."""

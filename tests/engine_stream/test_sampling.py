@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from engine.conversation.sampling import (
     Noise,
@@ -15,11 +16,11 @@ from engine.conversation.sampling import (
     penalize_seen,
     pick,
     speech_probabilities,
-    text_token,
     top_k,
     top_p,
     top_p_k,
 )
+from engine.conversation.text_steps import TextRows, draw_text
 
 ROWS = st.integers(0, 2**31 - 1)
 
@@ -88,13 +89,17 @@ def test_noise_is_a_value() -> None:
 
 
 def test_text_tokens_are_drawn_row_by_row() -> None:
-    scores, seen = scores_of(1, (3, 50)), torch.zeros(3, 50, dtype=torch.bool)
-    uniform = torch.tensor([0.1, 0.5, 0.9])
-    together = text_token(scores, seen, TextSampling(), uniform)
-    alone = [text_token(scores[i : i + 1], seen[:1], TextSampling(), uniform[i : i + 1])[0] for i in range(3)]
-    assert together.tolist() == [int(token) for token in alone]
-    greedy = text_token(scores, seen, TextSampling(greedy=True), None)
-    assert greedy.tolist() == scores.argmax(-1).tolist()
+    scores = scores_of(1, (3, 50))
+
+    def draw(scores: Tensor, first: int, sampling: TextSampling) -> list[int]:
+        rows = TextRows.make(len(scores), 1, 50, scores.device)
+        rows.uniform.copy_(torch.tensor([[0.1], [0.5], [0.9]])[first : first + len(scores)])
+        draw_text(scores, rows, torch.tensor([0]), sampling)
+        return rows.ids.tolist()
+
+    alone = [draw(scores[i : i + 1], i, TextSampling())[0] for i in range(3)]
+    assert draw(scores, 0, TextSampling()) == alone
+    assert draw(scores, 0, TextSampling(greedy=True)) == scores.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -123,8 +123,8 @@ def test_at_the_official_size_no_step_asks_for_a_number() -> None:
     text = {row.launches for row in counted if row.step == "text"}
     speech = {row.launches for row in counted if row.step == "speech"}
     assert len(text) == len(speech) == 1
-    assert text.pop() <= 423
-    assert speech.pop() <= 327
+    assert text.pop() <= 262
+    assert speech.pop() <= 187
 
 
 def test_a_wait_is_seen() -> None:
