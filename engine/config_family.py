@@ -19,6 +19,7 @@ from engine.config_vision import (
     read_vision_config,
 )
 from engine.errors import ConfigError
+from engine.foreign import INSTEAD, foreign_format
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -89,6 +90,8 @@ def readers(
 def read_files(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
     """Both files of a model directory, and the path of the first. Raises ConfigError."""
     directory = Path(directory)
+    if problem := foreign_format(directory):
+        raise ConfigError(directory, problem, INSTEAD)
     if not directory.is_dir():
         problem = "is not a directory" if directory.exists() else "does not exist"
         raise ConfigError(directory, problem, f"give the path of a local directory of {_any_name()}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.client import EngineError
+from engine.foreign import INSTEAD, foreign_format
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -17,7 +18,7 @@ MOST_CALLS_ON_CPU = 8
 MAX_CHATS = 4
 """Chats that are answered at once beside the calls, at most: a step of text has room for so many on a processor."""
 
-QUANTIZATIONS = ("auto", "none", "int8", "int4")
+QUANTIZATIONS = ("auto", "none", "int8", "int4", "fp8")
 
 
 def small_cache() -> Path:
@@ -39,8 +40,8 @@ class EngineSpec:
     dtype: str = "auto"
     """``auto`` (bfloat16 on an accelerator, float32 on the CPU), ``float32``, ``bfloat16`` or ``float16``."""
     quantize: str = "auto"
-    """Of the language model: ``none``, ``int8``, ``int4``, or ``auto``: ``int8`` for one of more than 100 million
-    weights on a CPU, else none."""
+    """Of the language model: ``none``, ``int8``, ``int4``, ``fp8``, or ``auto``: ``int8`` for one of more than 100
+    million weights on a CPU, ``int4`` for a GPTQ checkpoint on a card, else none."""
     adapter: str | None = None
     """A fine-tuned adapter of the model: a directory in peft's layout."""
     max_sessions: int = 16
@@ -73,6 +74,8 @@ class EngineSpec:
             raise _bad(f"the quantization is {self.quantize!r}; known are {', '.join(QUANTIZATIONS)}")
         if min(self.max_sessions, self.threads) < 0 or 0 < self.context < 256:
             raise _bad("max_sessions and threads must not be negative, and context 0 or at least 256")
+        if self.model is not None and (problem := foreign_format(self.model)):
+            raise _bad(f"{self.model} {problem}; {INSTEAD}")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
             raise _bad(f"the model directory {self.model} does not exist; give the path of a checkpoint")
         if self.adapter is not None and not Path(self.adapter).is_dir():

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from app.errors import StartError
 from app.text import is_unicode, printable
+from engine.foreign import INSTEAD, foreign_format
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -109,7 +110,7 @@ class ServerOptions:
     device: str = _option("auto", str, "where the model runs: auto, cpu, mps, cuda or cuda:N")
     dtype: str = _option("auto", str, "precision of the weights: auto, float32, bfloat16 or float16")
     adapter: str = _option("", str, "directory of a fine-tuned adapter of the model, in peft's layout")
-    quantize: str = _option("auto", str, "quantization of the language model: auto, none, int8 or int4")
+    quantize: str = _option("auto", str, "quantization of the language model: auto, none, int8, int4 or fp8")
     script: str = _option("", str, "JSON file with the answers of the scripted engine")
     key: str = _option("", _key, "key that callers need: auto for a new one at every start, or a text of your own")
     api_key: str = _option("", _secret, "key that programs show for /v1/ as a bearer token; KEY when not set")
@@ -178,6 +179,8 @@ class ServerOptions:
             raise StartError("SCRIPT needs ENGINE=scripted: only that engine reads its answers from a file.")
         if (self.language or self.cache) and self.model != SMALL:
             raise StartError("LANGUAGE and CACHE need MODEL=small: only small is assembled.")
+        if problem := foreign_format(self.model):
+            raise StartError(f"MODEL={self.model} {problem}; {INSTEAD}.")
         if self.model and self.model != SMALL and not Path(self.model).is_dir():
             raise StartError(
                 f"MODEL={self.model}: there is no such folder. Name small, or the folder that holds config.json."

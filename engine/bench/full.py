@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from engine.checkpoint.loader import LoadedModel, build_untrained, count, store_for_steps
 from engine.config import OmniConfig
+from engine.config_language import Generation
 from engine.model.omni import OmniModel
 from engine.model.vocos import Vocos
 from engine.serving.live_engine import MINI
 
-OFFICIAL = {
+OFFICIAL: dict[str, Any] = {
     "model_type": "minicpmo", "version": "2.6", "vocab_size": 151_700, "drop_vision_last_layer": False,
     "chunk_input": True, "slice_config": {"max_slice_nums": 9, "patch_size": 14, "scale_resolution": 448},
     "vision_config": {}, "audio_config": {}, "tts_config": {"llm_dim": 3584},
 }  # fmt: skip
 """What differs from the sizes that :mod:`engine.config` takes for granted."""
+
+SEES = {"architectures": ["MiniCPMV"], "model_type": "minicpmv"}
+FAMILY: dict[Generation, dict[str, Any]] = {
+    "o-2.6": OFFICIAL,
+    "v-2.6": SEES | {"version": 2.6, "drop_vision_last_layer": False},
+    "v-2.5": SEES | {"version": "2.5", "drop_vision_last_layer": False},
+    "v-2.0": SEES | {"vision_encoder": "vit_so400m_patch14_siglip_384.webli", "drop_vision_last_layer": True},
+}
+"""The same of every model of the family."""
 
 
 def random_model(device: torch.device, config: OmniConfig | None = None) -> LoadedModel:

@@ -10,6 +10,7 @@ import torch
 from engine.bench.callers import PICTURE, PROMPT_TOKENS, SPEECH, TEXT, UNIT_TOKENS, WAVE_CONTEXT
 from engine.bench.costs import BOUND, CARDS, EXPECTED, FUSED, Costs
 from engine.bench.full import OFFICIAL
+from engine.bench.memory import weight_bytes
 from engine.config import OmniConfig
 from engine.conversation.sampling import Noise
 from engine.conversation.session import SessionPool, SessionState
@@ -38,17 +39,7 @@ class Plan:
 
 def plan(config: OmniConfig, dtype: torch.dtype, *, context: int = 8_192) -> Plan:
     """What a model of these sizes takes; sessions of ``context`` tokens."""
-    model, vocos = blank(config, dtype)
-    parts: dict[str, list[torch.nn.Module]] = {
-        "vision": [model.vpm, model.resampler] if config.sees else [],
-        "hearing": [model.apm, model.audio_projection_layer],
-        "language": [model.llm],
-        "speech": [model.tts],
-        "wave": [vocos],
-    }
-    weights = {
-        name: sum(weight.nbytes for part in group for weight in part.parameters()) for name, group in parts.items()
-    }
+    weights = weight_bytes(config, dtype)
     return Plan(config, dtype, weights, session_bytes(config, min(context, config.llm.max_positions), dtype))
 
 

@@ -89,6 +89,10 @@ class Adapter:
                 raise CheckpointError(self.path, f"needs lora_A and lora_B of rank {rank}", AGAIN, key=key)
             self.pairs[key] = pair["A"], pair["B"]
 
+    def changes(self, key: str) -> bool:
+        """Whether the adapter has something for this weight."""
+        return key in self.pairs or key in self.whole
+
     def __call__(self, key: str, weight: Tensor) -> Tensor:
         """The weight of the model with the adapter in it, on its device and in its dtype. Raises CheckpointError for
         one that the adapter does not fit."""

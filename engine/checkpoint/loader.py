@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from transformers import PreTrainedTokenizerFast
 from engine.checkpoint.adapter import Adapter
 from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
 from engine.checkpoint.load_options import DEFAULTS, LoadOptions
-from engine.checkpoint.quantize import BYTES, Quantizer, choose
+from engine.checkpoint.quantize import Quantizer, bytes_of, choose
+from engine.checkpoint.stored import Stored, StoredReader, stored_format
 from engine.checkpoint.tokenizer_files import (
     FamilyTokenizer,
     load_pronunciation,
@@ -42,9 +43,9 @@ from engine.checkpoint.weights import (
     read_header,
     read_tensors,
 )
-from engine.config import CONFIG_FILE, OmniConfig, VisionLanguageConfig, read_config
-from engine.errors import ConfigError
+from engine.config import OmniConfig, VisionLanguageConfig, read_config
 from engine.model.decoder import store_by_input
+from engine.model.int4 import GroupedWeight
 from engine.model.omni import OmniModel
 from engine.model.vision_language import VisionLanguageModel
 from engine.model.vocos import Vocos
@@ -148,30 +149,31 @@ class _Weights:
 
     def __init__(self, directory: Path, config: VisionLanguageConfig, options: LoadOptions) -> None:
         """Raises LoadError."""
-        if config.quantization is not None:
-            method = config.quantization.get("quant_method", "an unknown method")
-            problem = f"says that the weights are stored quantised with {method}, which is not supported yet"
-            remedy = "use the bf16 checkpoint, with quantize=int4 to make it small"
-            raise ConfigError(directory / CONFIG_FILE, problem, remedy, key="quantization_config")
+        form = stored_format(directory, config.quantization)
         self.directory = directory
         self.devices = resolve_devices(options.device)
         self.dtype = resolve_dtype(options.dtype, self.devices[0])
-        chosen = options.quantize
-        if self.dtype == torch.float32:
-            chosen = choose(chosen, self.devices[0], config.weights_by_part()[""])
-        self.quantizer = None if chosen in ("auto", "none") else Quantizer(chosen, self.devices[0], self.dtype)
+        in_groups = form is not None and form.keeps_groups
+        size = config.weights_by_part()[""]
+        chosen = choose(options.quantize, self.devices[0], self.dtype, size, in_groups=in_groups)
+        self.quantizer = None if chosen == "none" else Quantizer(chosen, self.devices[0], self.dtype)
         self.adapter = None if options.adapter is None else Adapter.read(Path(options.adapter))
         self.shards = find_shards(directory)
+        self.form, self.stored = form, cast(StoredReader | None, None)
         vision = replace(config.vision, drop_last_layer=_drops_vision_layer(config, self.shards))
         self.config = replace(config, vision=vision)
 
     def check(self, model: VisionLanguageModel) -> None:
         """Compare the files with a model that is on the meta device. Raises CheckpointError."""
+        expected, shards = _shapes(model), self.shards
         if self.adapter is not None:
-            self.adapter.check_keys(_shapes(model))
+            self.adapter.check_keys(expected)
+        if self.form is not None:
+            self.stored = StoredReader(self.form, shards, expected)
+            shards = self.stored.plain(shards)
         check_tensors(
-            self.shards,
-            _shapes(model),
+            shards,
+            expected,
             optional=_optional(self.config),
             ignored=_ignored(self.config),
             source=self.directory,
@@ -182,18 +184,34 @@ class _Weights:
         expected, device_map = _shapes(model), _plan(model, self.devices, self.dtype, self.quantizer)
 
         def place(key: str) -> tuple[torch.device, torch.dtype] | None:
-            return (device_map.device_of(key), self.dtype) if key in expected else None
+            base, dtype = (key, None) if self.stored is None else self.stored.kind(key)
+            return (device_map.device_of(base), dtype or self.dtype) if base in expected or dtype else None
 
         def take(key: str, tensor: Tensor) -> None:
-            assign(model, key, tensor if self.adapter is None else self.adapter(key, tensor))
-            if self.quantizer is not None and self.quantizer.covers(key):
-                self.quantizer(model, key)
+            whole = (key, tensor) if self.stored is None else self.stored.take(self.directory, key, tensor)
+            if whole is not None:
+                self._put(model, *whole)
 
         read_tensors(self.shards, place, take, progress=progress)
         _fill_optional(model, device_map.home, self.dtype)
         if device_map.is_spread:
             connect(model.llm.model.layers, model.llm.model.norm, device_map)
         store_for_steps(model)
+
+    def _put(self, model: VisionLanguageModel, key: str, weight: Stored) -> None:
+        """One weight, with the adapter in it, and quantised. One that is stored in groups of four bits stays as it is
+        where that is what is wanted."""
+        quantizer = self.quantizer if self.quantizer is not None and self.quantizer.covers(key) else None
+        changed = self.adapter is not None and self.adapter.changes(key)
+        if isinstance(weight, GroupedWeight):
+            if quantizer is not None and quantizer.name == "int4" and weight.fits_kernel and not changed:
+                quantizer(model, key, weight)
+                return
+            weight = weight.floats()
+        weight = weight.to(self.dtype)
+        assign(model, key, weight if self.adapter is None else self.adapter(key, weight))
+        if quantizer is not None:
+            quantizer(model, key)
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
@@ -275,15 +293,15 @@ def _ignored(config: VisionLanguageConfig) -> Callable[[str], bool]:
 def _plan(
     model: VisionLanguageModel, devices: list[torch.device], dtype: torch.dtype, quantizer: Quantizer | None
 ) -> DeviceMap:
-    layers, other = [0.0] * len(model.llm.model.layers), 0.0
+    layers, other = [0] * len(model.llm.model.layers), 0
     for key, weight in model.named_parameters():
-        covered = quantizer is not None and quantizer.covers(key)
-        size = weight.numel() * (BYTES[quantizer.name] if quantizer is not None and covered else dtype.itemsize)
+        name = "none" if quantizer is None or not quantizer.covers(key) else quantizer.name
+        size = bytes_of(name, weight.shape, dtype)
         if key.startswith("llm.model.layers."):
             layers[int(key.split(".", 4)[3])] += size
         else:
             other += size
-    return plan_devices(devices, [free_memory(device) for device in devices], list(map(int, layers)), int(other))
+    return plan_devices(devices, [free_memory(device) for device in devices], layers, other)
 
 
 def _fill_optional(model: VisionLanguageModel, device: torch.device, dtype: torch.dtype) -> None:

@@ -1,55 +1,69 @@
-"""Quantisation of the language model while it is loaded: in whole numbers of our own on a CPU, through torchao
-(optional) on a card."""
+"""Quantisation of the language model while it is loaded.
+
+``int8`` is in whole numbers of our own on a CPU, and weight-only through torchao (optional) on a card; ``int4`` is in
+groups (:mod:`engine.model.int4`), rounded here or as a GPTQ checkpoint has them; ``fp8``, through torchao, has weights
+and what they are multiplied with in eight bits of floating point, which tensor cores take from Ada and Hopper on.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.errors import LoadError
+from engine.model.int4 import GROUPS, GroupedWeight, Int4Linear, grouped
 from engine.model.int8 import Int8Embedding, Int8Linear
 from engine.model.vision_language import VisionLanguageModel
 from engine.spec import QUANTIZATIONS
 
-BYTES = {"int8": 1.0, "int4": 0.5625}
-"""Bytes per weight, scales included."""
-GROUPS = (128, 64, 32)
-"""Weights that share a scale in int4: the largest number that divides the layer's width."""
 LARGE = 100_000_000
 """From so many weights on, a language model on a CPU is quantised unless told otherwise: every token reads them all."""
 TABLES = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
+CAPABILITY = {"int4": (8, 0), "fp8": (8, 9)}
+"""The least compute capability of a card."""
 
 
-def choose(name: str, device: torch.device, weights: int) -> str:
-    """The quantization that ``auto`` means for a language model of so many ``weights``; any other name is itself."""
+def choose(name: str, device: torch.device, dtype: torch.dtype, weights: int, *, in_groups: bool = False) -> str:
+    """The quantization that ``auto`` means for a language model of so many ``weights``, which the checkpoint may have
+    ``in_groups``; any other name is itself."""
     if name != "auto":
         return name
-    return "int8" if device.type == "cpu" and weights > LARGE else "none"
+    if device.type == "cpu":
+        return "int8" if dtype == torch.float32 and weights > LARGE else "none"
+    return "int4" if in_groups and device.type == "cuda" and dtype == torch.bfloat16 else "none"
+
+
+def bytes_of(name: str, shape: torch.Size, dtype: torch.dtype) -> int:
+    """Bytes of a matrix [outputs, inputs] that is quantised as ``name`` says (``none``: not), scales included."""
+    size = shape.numel()
+    if name == "int4":
+        return size // 2 + 2 * torch.bfloat16.itemsize * size // _group(shape[1])
+    return size * dtype.itemsize if name == "none" else size + shape[0] * torch.float32.itemsize
+
+
+def _group(inputs: int) -> int:
+    """Inputs that share a scale. Raises ValueError."""
+    group = next((size for size in GROUPS if inputs % size == 0), None)
+    if group is None:
+        raise ValueError(f"{inputs} inputs do not split into groups of {GROUPS[-1]}")
+    return group
 
 
 class Quantizer:
-    """Replaces a weight of the language model right after it was loaded, so that the full model is never in memory.
-
-    Its layers are quantised, which are most of the bytes that a decoding step reads; on a CPU its table of words and
-    its head are, too. The senses and the voice keep their precision.
-    """
+    """Replaces a weight of the language model right after it was loaded, so that the full model is never in memory."""
 
     def __init__(self, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        """``name`` is ``int8`` or ``int4``. Raises LoadError where that does not go with the device or the dtype, or
-        needs a torchao that is not installed."""
-        if name not in BYTES:
+        """``name`` is ``int8``, ``int4`` or ``fp8``. Raises LoadError where that does not go with the device or the
+        dtype, or needs a torchao that is not installed."""
+        if name not in QUANTIZATIONS or name in ("auto", "none"):
             raise LoadError(f"quantize={name}", "is not a quantization", f"use one of {', '.join(QUANTIZATIONS)}")
-        if name == "int4" and (device.type != "cuda" or dtype != torch.bfloat16):
-            problem = f"needs bfloat16 on a CUDA device, not {str(dtype).removeprefix('torch.')} on {device.type}"
-            raise LoadError("quantize=int4", problem, "use quantize=int8, or dtype=bfloat16 and device=cuda")
         self.name = name
-        self._on_cpu = device.type == "cpu"
-        if self._on_cpu:
-            if dtype != torch.float32:
-                problem = f"computes in float32 on a CPU, not in {str(dtype).removeprefix('torch.')}"
-                raise LoadError("quantize=int8", problem, "leave dtype at auto, or use quantize=none")
+        self._whole = name == "int8" and device.type == "cpu"
+        if problem := _obstacle(name, device, dtype):
+            raise LoadError(f"quantize={name}", problem[0], problem[1])
+        if name == "int4" or self._whole:
             return
         try:
             import torchao.quantization as torchao
@@ -59,38 +73,59 @@ class Quantizer:
         self._torchao = torchao
 
     def covers(self, key: str) -> bool:
-        """Whether the parameter ``key`` is a weight to quantise."""
-        return (key.startswith("llm.model.layers.") and key.endswith("_proj.weight")) or (
-            self._on_cpu and key in TABLES
-        )
+        """Whether the parameter ``key`` is a weight to quantise: those of the layers, which are most of the bytes that
+        a decoding step reads; in whole numbers the table of words and the head, too. The senses and the voice keep
+        their precision."""
+        return self.is_of_layers(key) or (self._whole and key in TABLES)
 
-    def __call__(self, model: VisionLanguageModel, key: str) -> None:
-        """Quantise the weight ``key`` of ``model``. Raises LoadError when torchao cannot."""
+    @staticmethod
+    def is_of_layers(key: str) -> bool:
+        """Whether this is a weight of the language model's layers, which are quantised on every device."""
+        return key.startswith("llm.model.layers.") and key.endswith("_proj.weight")
+
+    def __call__(self, model: VisionLanguageModel, key: str, stored: GroupedWeight | None = None) -> None:
+        """Quantise the weight ``key`` of ``model``, which is ``stored`` in groups or has its place already. Raises
+        LoadError where it cannot be."""
         path = key.rpartition(".")[0]
         module: Any = model.get_submodule(path)
-        if not self._on_cpu:
-            self._by_torchao(module, key)
-        elif isinstance(module, nn.Embedding):
-            model.set_submodule(path, Int8Embedding(module.weight))
-            if model.llm.tied:  # from here on each has a form of its own
-                model.llm.tied = False
-                model.set_submodule("llm.lm_head", Int8Linear(module.weight))
-        else:
-            model.set_submodule(path, Int8Linear(module.weight, module.bias))
-
-    def _by_torchao(self, linear: nn.Linear, key: str) -> None:
         try:
-            self._torchao.quantize_(linear, self._config(linear))
+            if self.name == "int4":
+                weight = module.weight if stored is None else stored
+                if isinstance(weight, Tensor):
+                    weight = grouped(weight, _group(weight.shape[1]))
+                model.set_submodule(path, Int4Linear(weight, module.bias))
+            elif not self._whole:
+                self._torchao.quantize_(module, self._config())
+            elif isinstance(module, nn.Embedding):
+                model.set_submodule(path, Int8Embedding(module.weight))
+                if model.llm.tied:  # from here on each has a form of its own
+                    model.llm.tied = False
+                    model.set_submodule("llm.lm_head", Int8Linear(module.weight))
+            else:
+                model.set_submodule(path, Int8Linear(module.weight, module.bias))
         except Exception as error:  # torchao raises whatever its kernels raise
             problem = f"cannot be quantised to {self.name} ({type(error).__name__}: {error})"
-            raise LoadError("torchao", problem, "use another quantize or none", key=key) from error
+            raise LoadError(f"quantize={self.name}", problem, "use another quantize or none", key=key) from error
 
-    def _config(self, linear: nn.Linear) -> Any:
+    def _config(self) -> Any:
         if self.name == "int8":
-            return self._torchao.Int8WeightOnlyConfig()
-        group = next((size for size in GROUPS if linear.in_features % size == 0), None)
-        if group is None:
-            raise ValueError(f"{linear.in_features} inputs do not split into groups of {GROUPS[-1]}")
-        return self._torchao.Int4WeightOnlyConfig(
-            group_size=group, int4_packing_format="tile_packed_to_4d", set_inductor_config=False
+            return self._torchao.Int8WeightOnlyConfig(set_inductor_config=False)
+        return self._torchao.Float8DynamicActivationFloat8WeightConfig(
+            granularity=self._torchao.PerRow(), set_inductor_config=False
         )
+
+
+def _obstacle(name: str, device: torch.device, dtype: torch.dtype) -> tuple[str, str] | None:
+    """Why a device or a dtype cannot have this quantization, and what to use instead."""
+    said = str(dtype).removeprefix("torch.")
+    if name == "int8" and device.type == "cpu" and dtype != torch.float32:
+        return f"computes in float32 on a CPU, not in {said}", "leave dtype at auto, or use quantize=none"
+    if (least := CAPABILITY.get(name)) is None or (name == "int4" and device.type == "cpu"):
+        return None
+    wanted = f"a CUDA device of compute capability {least[0]}.{least[1]} or later"
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return f"needs bfloat16 on {wanted}, not {said} on {device.type}", "use quantize=int8 or none"
+    found = torch.cuda.get_device_capability(device)
+    if found < least:
+        return f"needs {wanted}; this one has {found[0]}.{found[1]}", "use quantize=int8 or none"
+    return None

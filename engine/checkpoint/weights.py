@@ -21,6 +21,7 @@ from engine.checkpoint.pickles import read_pickle
 from engine.config import CONFIG_FILE
 from engine.config_reader import read_json
 from engine.errors import CheckpointError
+from engine.foreign import INSTEAD, foreign_format
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILES = ("model.safetensors", "weights.safetensors")
@@ -113,8 +114,8 @@ def find_shards(directory: Path) -> list[Shard]:
     if index is None or (index.name == PICKLED_INDEX and single is not None and single.suffix != ".bin"):
         if single is not None:
             return [_open_shard(single)]
-        if next(directory.glob("*.gguf"), None):
-            raise CheckpointError(directory, "holds no *.safetensors", "use the official safetensors checkpoint")
+        if problem := foreign_format(directory):
+            raise CheckpointError(directory, problem, INSTEAD)
         for pattern, name in (("model-*.safetensors", INDEX_FILE), ("pytorch_model-*.bin", PICKLED_INDEX)):
             if next(directory.glob(pattern), None):
                 raise CheckpointError(directory / name, "is missing", AGAIN)
@@ -156,12 +157,13 @@ def check_tensors(
     remedy = f"use weights and {CONFIG_FILE} of the same checkpoint"
     found: dict[str, Path] = {}
     for shard in shards:
+        if key := next((key for key in shard.tensors if key.endswith((".qweight", ".qzeros"))), None):
+            problem = f"belongs to a GPTQ checkpoint, of which {CONFIG_FILE} says nothing"
+            again = "download config.json, or quantize_config.json, of the same checkpoint"
+            raise CheckpointError(shard.path, problem, again, key=key)
         for key, tensor in shard.tensors.items():
             if ignored(key):
                 continue
-            if key.endswith((".qweight", ".qzeros", ".scales", ".g_idx")):
-                problem = "belongs to a GPTQ checkpoint, which is not supported yet"
-                raise CheckpointError(shard.path, problem, "use the bf16 checkpoint with quantize=int4", key=key)
             if key not in expected:
                 raise CheckpointError(shard.path, "is unexpected: the model has no such tensor", remedy, key=key)
             if key in found:

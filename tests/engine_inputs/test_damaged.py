@@ -109,10 +109,10 @@ CASES: list[tuple[str, Damage, type[LoadError], list[str]]] = [
         ["architectures", "MiniCPM-Llama3-V 2.5", "neither hears nor speaks", "engine.chat"],
     ),
     (
-        "GPTQ by configuration",
-        edit_json("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
+        "quantised by another runtime",
+        edit_json("config.json", quantization_config={"quant_method": "awq", "bits": 4}),
         ConfigError,
-        ["config.json", "quantization_config", "gptq", "not supported yet", "quantize=int4"],
+        ["model", "AWQ", "quantize=int4"],
     ),
     (
         "GPTQ by tensors",

@@ -208,14 +208,14 @@ def test_whole_numbers_are_multiplied_exactly() -> None:
     ],
 )
 def test_a_large_model_is_quantised_on_a_cpu(name: str, device: str, weights: int, chosen: str) -> None:
-    assert choose(name, torch.device(device), weights) == chosen
+    assert choose(name, torch.device(device), torch.float32, weights) == chosen
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"quantize": "int3"}, "quantize=int3: is not a quantization; use one of auto, none, int8, int4"),
-        ({"quantize": "int4"}, "needs bfloat16 on a CUDA device"),
+        ({"quantize": "int3"}, "quantize=int3: is not a quantization; use one of auto, none, int8, int4, fp8"),
+        ({"quantize": "fp8"}, "needs bfloat16 on a CUDA device"),
         ({"device": "quantum"}, "is not a device"),
         ({"device": "cuda:63"}, "cuda:63: is not there"),
         ({"dtype": "float8"}, "is not a supported dtype"),
