@@ -33,7 +33,9 @@ from app.call.media_time import FRAME_SAMPLES
 from app.call.microphone import Microphone
 from app.call.outbox import CallMoment, Outbox
 from app.call.playout import SpeechQueue
+from app.call.stop_words import StopWords
 from app.call.tap import CallTap
+from app.call.turn_state import TurnState
 from app.call.unit_results import UnitResult, UnitResults
 from engine.client import EngineError, EngineInfo, EngineSession
 
@@ -51,16 +53,17 @@ class Call:
         tap: CallTap | None = None,
         *,
         engine: EngineInfo | None = None,
+        stop_words: StopWords | None = None,
         resume_token: str | None = None,
         resume_s: float | None = None,
         recorded: bool = False,
         held: bool = False,
         on_end: Callable[[str], None] | None = None,
     ) -> None:
-        """``on_end(reason)`` is called once when the call ends by itself (``bye``, silence, the engine is lost); the
-        owner then closes it. ``held`` keeps the engine's results back until ``link.release()`` lets them take effect
-        (replay of recorded times). ``resume_token``, ``resume_s`` and ``recorded`` are told to the client only, never
-        to the tap.
+        """``stop_words`` understands what is said during an answer. ``on_end(reason)`` is called once when the call
+        ends by itself (``bye``, silence, the engine is lost); the owner then closes it. ``held`` keeps the engine's
+        results back until ``link.release()`` lets them take effect (replay of recorded times). ``resume_token``,
+        ``resume_s`` and ``recorded`` are told to the client only, never to the tap.
         """
         self.call_id = call_id
         self.config = config
@@ -68,7 +71,7 @@ class Call:
         self._on_end = on_end
         self._closed = self._ended = False
         self._t = 0
-        self._state = turn.TurnState(muted=config.turn.detection == "push_to_talk")
+        self._state = TurnState(muted=config.turn.detection == "push_to_talk")
         self._turn_events: deque[turn.Event] = deque()
         self._stepping = False
         self._drafts = DraftCosts()
@@ -80,7 +83,7 @@ class Call:
         )
         self.output = SpeechQueue(self._on_played, self._on_pulled, config.media.fade_out_ms)
         self._sound_test = EchoTest(self.output, self._outbox)
-        self._ears = CallEars(config, self.judged, self._sound_test, held=held)
+        self._ears = CallEars(config, self._sound_test, stop_words, self.judged, self.meant, held=held)
         self.microphone = Microphone(self._on_frame, config.media.max_gap_s)
         self._delivery = AnswerDelivery(config, self.output, self._outbox)
         self.link = EngineLink(
@@ -133,6 +136,14 @@ class Call:
         if self._tap:
             self._tap.judged(self._t, end, probability)
         self._step(turn.Judged(end, "smart_turn", probability))
+
+    def meant(self, end: int, stop: bool) -> None:
+        """The model, which was asked what was said until media time ``end`` (samples), says whether to ``stop``."""
+        if self._closed:
+            return
+        if self._tap:
+            self._tap.meant(self._t, end, stop)
+        self._step(turn.Meant(end, stop))
 
     def fault(self, epoch: int | None, error: EngineError) -> None:
         """The engine has failed at the answer of ``epoch``, or for good, where that is None."""
@@ -335,6 +346,8 @@ class Call:
                 self._feeder.feed_text(text)
             case turn.Judge(end):
                 self._ask(end)
+            case turn.Understand(onset, end):
+                self._ears.understand(end, self._t - onset)
             case turn.Prepare(epoch, end):
                 self._feeder.try_end(end)
                 self._drafts.begin(self._t)

@@ -102,6 +102,9 @@ class TurnConfig:
     """Who says something again so soon after it did not stop the answer insists …"""
     barge_in_insisting_ms: int = _number(520, 20, 5_000)
     """… and this much is enough, both together."""
+    barge_in_words: str = "stop, wait, no, hold on, stop it"
+    """What interrupts however short it is: whatever means the same to the model as one of these, parted by commas, by
+    what it would answer. Empty for nothing."""
     preroll_ms: int = _number(300, 0, 2_000)
     """How much sound before the onset belongs to the turn."""
     hangover_ms: int = _number(120, 0, 5_000)

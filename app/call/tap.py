@@ -1,9 +1,9 @@
 """Watching a call: all that went in and came out, in one order.
 
 A call is deterministic: given the same inputs in the same order it gives the same events. A tap sees both. The inputs
-that a replay has to repeat are ``audio``, ``frame``, ``command``, ``result``, ``fault``, ``judged``, ``played`` and
-``paused``, each with the media time at which it happened: after the 20 ms frame of microphone audio that ends there,
-before the next one.
+that a replay has to repeat are ``audio``, ``frame``, ``command``, ``result``, ``fault``, ``judged``, ``meant``,
+``played`` and ``paused``, each with the media time at which it happened: after the 20 ms frame of microphone audio that
+ends there, before the next one.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class CallTap(Protocol):
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         """Somebody who was asked whether the person was done at media time ``end`` has said so."""
+        ...
+
+    def meant(self, t_samples: int, end: int, stop: bool) -> None:
+        """The model, which was asked what was said until media time ``end`` during an answer, says whether it means to
+        stop."""
         ...
 
     def played(self, t_samples: int, epoch: int, samples: int) -> None:

@@ -11,16 +11,15 @@ that it takes follows from how probable it is that the person is done (:mod:`app
 is prepared as soon as there is a lull, and is there when the turn ends, or was never asked for.
 
 What interrupts. The first voice during an answer pauses it. If enough is surely said, in one go or by who insists, it
-was an interruption; if not, it was a cough or an "mhm", and the answer goes on where it was. Only who begins to speak
-when the answer is all but over waits for its last words, and has the turn then.
+was an interruption; of less the model is asked what it means, and "stop" is one, too. If not, it was a cough or an
+"mhm", and the answer goes on where it was. Only who begins to speak when the answer is all but over waits for its last
+words, and has the turn then.
 
 Silence. It is counted while nobody has the turn, and any sign of life begins it anew (:mod:`app.call.silence`). A word
 of the model's own is on trial like an answer in a pause: who speaks before it is there has never been spoken to.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from app.call.config import CallConfig
 from app.call.end_of_turn.patience import done_probability, patience_ms
@@ -33,47 +32,37 @@ from app.call.turn import (
     AnswerFailed,
     AnswerStopped,
     CancelAnswer,
-    CancelGeneration,
     Close,
     CloseTurn,
     Commit,
     Discard,
-    Done,
-    Draft,
     Drained,
     DropTurn,
     EndCall,
     EndSpeech,
     Event,
-    Flush,
-    Generate,
     Judge,
     Judged,
     Lull,
     LullOver,
+    Meant,
     MicrophoneLost,
     Muted,
-    OpenTurn,
-    Pause,
-    Phase,
-    Play,
     PrefillText,
     Prepare,
     PrepareWord,
     Present,
-    Resume,
-    Retract,
     Show,
     SpeechEnded,
     SpeechStarted,
-    Status,
     Tick,
-    TurnAnswer,
-    TurnState,
     Typed,
+    Understand,
     WithdrawEnd,
 )
-from engine.client import INPUT_RATE, Chunk
+from app.call.turn_answer import AnswerStep
+from app.call.turn_state import Draft, Ignored, TurnState
+from engine.client import INPUT_RATE
 
 SIGNS_OF_LIFE = (SpeechStarted, SpeechEnded, Typed, Commit, Discard, CancelAnswer, Present)
 """What shows that the person is there, beside a change of the microphone's switch."""
@@ -92,18 +81,8 @@ def step(state: TurnState, event: Event, now: int, config: CallConfig) -> tuple[
     return machine.state, machine.actions
 
 
-class _Step:
-    """One step under way: the state so far and the actions so far."""
-
-    def __init__(self, state: TurnState, now: int, config: CallConfig) -> None:
-        self.state = state
-        self.now = now
-        self.config = config
-        self.push_to_talk = config.turn.detection == "push_to_talk"
-        self.actions: list[Action] = []
-        self.reason = ""
-        self.shown: Phase | None = None
-        """A phase that was shown in the middle of this step."""
+class _Step(AnswerStep):
+    """One step under way: what follows from what the person does."""
 
     def take(self, event: Event) -> None:
         if isinstance(event, SIGNS_OF_LIFE) or (isinstance(event, Muted) and event.muted != self.state.muted):
@@ -128,6 +107,9 @@ class _Step:
                 if self._is_listening() and self.state.lull == event.end:
                     self._set(judged=(*self.state.judged, event))
                     self._end_if_done()
+            case Meant(end, stop):
+                if stop:
+                    self._obey(end)
             case Tick(voiced_ms, spoken_ms, stirring):
                 self._tick(voiced_ms, spoken_ms)
                 self._count_silence(stirring)
@@ -222,9 +204,10 @@ class _Step:
         return self.state.opened is not None and not self.push_to_talk
 
     def _speech_ended(self, end: int, spoken_ms: int) -> None:
+        onset = end if self.state.speech is None else self.state.speech
         self._set(speech=None, voiced_ms=0, spoken_ms=0, deaf=False)
         if not self._is_listening():
-            self._set(lull=None, ignored=(spoken_ms, end))
+            self._set(lull=None, ignored=Ignored(onset, end, spoken_ms))
             self._resume()
         elif self._done() is None:
             self._close_turn("end_of_speech", end=end, spoken_ms=self.state.said_ms + spoken_ms)
@@ -260,11 +243,6 @@ class _Step:
         if 1000 * (self.now - state.lull) >= patience_ms(done, self.config.turn) * INPUT_RATE:
             self._close_turn("end_of_turn", end=state.lull, spoken_ms=state.said_ms + state.spoken_ms)
 
-    def _retract(self) -> None:
-        if (draft := self.state.draft) is not None:
-            self._set(draft=None)
-            self._do(Retract(draft.epoch, draft.finished))
-
     # --------------------------------------------------------------------------------------------- what interrupts
     def _may_barge_in(self) -> bool:
         state = self.state
@@ -275,18 +253,38 @@ class _Step:
         """Somebody makes a sound during the answer: pause it, stop it, or let it go on."""
         state, config = self.state, self.config.turn
         assert state.speech is not None
-        ignored_ms, ended = state.ignored
-        again = ignored_ms > 0 and 1000 * (state.speech - ended) <= config.barge_in_insist_ms * INPUT_RATE
-        insists = again and ignored_ms + state.spoken_ms >= config.barge_in_insisting_ms
+        before = state.ignored
+        again = before.spoken_ms > 0 and 1000 * (state.speech - before.end) <= config.barge_in_insist_ms * INPUT_RATE
+        insists = again and before.spoken_ms + state.spoken_ms >= config.barge_in_insisting_ms
         if state.spoken_ms >= config.barge_in_ms or (insists and state.spoken_ms >= config.min_speech_ms):
-            self._interrupt("barge_in")
-            self._open(state.speech, "speech")
+            self._give_way(state.speech)
         elif state.lull is None:
             if state.voiced_ms - state.passed_ms >= config.barge_in_pause_ms:
                 self._pause()
-        elif 1000 * (self.now - state.lull) >= config.barge_in_resume_ms * INPUT_RATE:
-            self._set(passed_ms=state.voiced_ms)
-            self._resume()
+        else:
+            silent_ms = 1000 * (self.now - state.lull) // INPUT_RATE
+            new = state.asked != state.lull and state.spoken_ms >= config.min_speech_ms
+            if new and config.barge_in_words and silent_ms >= config.hangover_ms:
+                self._set(asked=state.lull)
+                self._do(Understand(state.speech, state.lull))
+            if silent_ms >= config.barge_in_resume_ms:
+                self._set(passed_ms=state.voiced_ms)
+                self._resume()
+
+    def _obey(self, end: int) -> None:
+        """What was said until ``end`` means that the answer is to stop. Who has spoken since said more than that."""
+        state, said = self.state, self.state.ignored
+        if end != state.asked or state.answer is None or not self.config.barge_in:
+            return
+        if state.speech is not None and state.lull == end and self._may_barge_in():
+            self._give_way(state.speech)
+        elif state.speech is None and said.end == end:  # it was understood late
+            self._give_way(said.onset)
+            self._close_turn("end_of_speech", end=end, spoken_ms=said.spoken_ms)
+
+    def _give_way(self, onset: int) -> None:
+        self._interrupt("barge_in")
+        self._open(onset, "speech")
 
     def _is_free(self) -> bool:
         """Whether speech begins a turn: nobody else has one."""
@@ -316,11 +314,6 @@ class _Step:
         self._do(PrefillText(text))
         self._generate("typed", None, speak)
 
-    def _open(self, onset: int, reason: str) -> None:
-        self._set(turn=self.state.turn + 1, opened=onset, said_ms=0, lull=None, judged=())
-        self.reason = reason
-        self._do(OpenTurn(onset))
-
     def _close_turn(self, reason: str, *, end: int | None = None, spoken_ms: int | None = None) -> None:
         """End the person's turn and have it answered, unless nearly nothing was said."""
         spoken = self.state.said_ms + self.state.spoken_ms if spoken_ms is None else spoken_ms
@@ -346,83 +339,7 @@ class _Step:
         self.reason = reason
         self._do(DropTurn(reason))
 
-    # ------------------------------------------------------------------------------------------------- the answer
-    def _generate(self, reason: str, speech_end: int | None, speak: bool) -> None:
-        draft = self.state.draft
-        epoch = self._next_epoch() if draft is None else draft.epoch
-        self._set(epoch=epoch, answer=TurnAnswer(self.state.turn, epoch), draft=None, ignored=(0, 0))
-        self.reason = reason
-        self._do(Generate(self.state.turn, epoch, reason, speak, speech_end, draft is not None))
-        if draft is not None and draft.chunks:
-            self._do(Show("thinking", reason))  # phases come in their order, however short one is
-            self.shown = "thinking"
-            for chunk in draft.chunks:
-                self._chunk(chunk)
-
-    def _next_epoch(self) -> int:
-        self._set(used=self.state.used + 1)
-        return self.state.used
-
-    def _chunk(self, chunk: Chunk) -> None:
-        draft = self.state.draft
-        if draft is not None and draft.epoch == chunk.epoch:
-            self._set(draft=replace(draft, chunks=(*draft.chunks, chunk)))
-            return
-        answer = self.state.answer
-        if answer is None or answer.epoch != chunk.epoch or answer.finished:
-            return
-        begun = answer.begun or bool(chunk.text) or len(chunk.pcm) > 0
-        self._set(answer=replace(answer, begun=begun, finished=chunk.finish is not None))
-        self.reason = "answer"
-        self._do(Play(chunk))
-
-    def _failed(self, epoch: int) -> None:
-        if self.state.draft is not None and self.state.draft.epoch == epoch:
-            self._retract()  # asked again in earnest, it may go well, or fail where the person can be told
-            return
-        answer = self.state.answer
-        if answer is not None and answer.epoch == epoch:
-            self._do(Flush())
-            self._finish("failed", "engine_error")
-
-    def _interrupt(self, reason: str) -> None:
-        """Cut the answer: silence first, then the new epoch, then the engine, then the word to the client."""
-        answer = self.state.answer
-        assert answer is not None
-        self._set(answer=None, epoch=self._next_epoch())
-        self._do(Flush())
-        if not answer.finished:
-            self._set(stopping=answer.epoch)
-            self._do(CancelGeneration(answer.epoch))
-        self._do(Done(answer.turn, answer.epoch, "cancelled", reason))
-        self._do(Show("interrupted", reason))
-        self.shown = "interrupted"
-        self.reason = reason
-
-    def _pause(self) -> None:
-        answer = self.state.answer
-        if answer is not None and answer.begun and not answer.paused:
-            self._set(answer=replace(answer, paused=True))
-            self._do(Pause())
-
-    def _resume(self) -> None:
-        answer = self.state.answer
-        if answer is not None and answer.paused:
-            self._set(answer=replace(answer, paused=False))
-            self._do(Resume())
-
-    def _finish(self, status: Status, reason: str) -> None:
-        """The answer is over by itself. Who was already speaking has the turn now."""
-        answer = self.state.answer
-        assert answer is not None
-        self._set(answer=None)
-        self.reason = reason
-        self._do(Done(answer.turn, answer.epoch, status, reason))
-        state = self.state
-        if state.speech is not None and not state.deaf and not self.push_to_talk:
-            # Without barge-in what was said during the answer does not count: it may be the answer's own echo.
-            self._open(state.speech if self.config.barge_in else self.now, "speech")
-
+    # ------------------------------------------------------------------------------------------ the call's end
     def _end_call(self, reason: str) -> None:
         if self.state.answer is not None:
             self._interrupt(reason)
@@ -439,10 +356,3 @@ class _Step:
             self._do(Show("idle", "idle"))
             self.shown = "idle"
         self._do(EndCall())
-
-    # ------------------------------------------------------------------------------------------------------ helpers
-    def _set(self, **changes: object) -> None:
-        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
-
-    def _do(self, action: Action) -> None:
-        self.actions.append(action)

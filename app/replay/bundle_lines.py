@@ -22,6 +22,7 @@ TIMED_INPUTS: Mapping[str, str | None] = {
     "result": "n",
     "fault": "what",
     "judged": "of",
+    "meant": "said",
     "pull": "n",
     "command": "line",
     "frame": "file",
@@ -31,6 +32,7 @@ TIMED_INPUTS: Mapping[str, str | None] = {
 """Inputs of a recorded call besides its audio, and the member that each has in its line of ``timing.jsonl``: the
 number of the engine's result; the epoch that the engine failed at (null: for good) and its error as code, message and
 whether it may go well later; the media time that a judgement is about and the probability that the turn was over then;
+the media time until which something was said during an answer and whether it meant to stop;
 the samples (24 kHz) that the track took, the line of ``commands.jsonl``, the picture's file, and why the call ended."""
 
 
@@ -169,6 +171,10 @@ def _is_judgement(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and _is_number(value[1])
 
 
+def _is_meaning(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and isinstance(value[1], bool)
+
+
 def _is_fault(value: object) -> bool:
     if not isinstance(value, list) or len(value) != 4:
         return False
@@ -182,5 +188,6 @@ _VALUES: Mapping[str, Callable[[object], bool]] = {
     "file": _is_text,
     "reason": _is_text,
     "of": _is_judgement,
+    "said": _is_meaning,
     "what": _is_fault,
 }

@@ -80,6 +80,9 @@ class Recorder:
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         self._put("judged", t_samples, end, probability)
 
+    def meant(self, t_samples: int, end: int, stop: bool) -> None:
+        self._put("meant", t_samples, end, stop)
+
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         """Not written: it follows from what was pulled."""
 

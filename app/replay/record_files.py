@@ -110,6 +110,9 @@ class RecordingFiles:
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         self._input({"at": t_samples, "input": "judged", "of": [end, probability]})
 
+    def meant(self, t_samples: int, end: int, stop: bool) -> None:
+        self._input({"at": t_samples, "input": "meant", "said": [end, stop]})
+
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         """Follows from the pull, which :meth:`speech` wrote down."""
 

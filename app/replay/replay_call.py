@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from app.call.call import Call
 from app.call.media_time import FRAME_SAMPLES
+from app.call.stop_words import StopWords
 from app.replay.bundle import Bundle
 from app.replay.bundle_lines import TimedCommand, TimedInput
 from app.replay.bundle_media import Picture, read_still
@@ -85,7 +86,8 @@ async def _call(bundle: Bundle, engine: Engine, answer: Path | None, *, held: bo
     """A call that is set up as the bundle asks for, and closed at the end."""
     session = await engine.open(bundle.config.session_options())
     log = _Log(answer)
-    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, held=held)
+    words = StopWords(engine) if engine.info is not None and engine.info.hears else None
+    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, stop_words=words, held=held)
     try:
         yield call, log
     finally:
@@ -140,6 +142,8 @@ async def _play_recording(call: Call, bundle: Bundle, timing: Sequence[TimedInpu
                     await call.link.idle()  # the engine leaves the answer before the next input
                 case "judged":
                     call.judged(*timed.value)
+                case "meant":
+                    call.meant(*timed.value)
                 case "pull":
                     call.output.pull(timed.value)
                 case "command":
@@ -200,6 +204,9 @@ class _Log:
         """An input of a recording; elsewhere it follows from the engine."""
 
     def judged(self, t_samples: int, end: int, probability: float) -> None:
+        """An input of a recording; elsewhere it follows from the sound."""
+
+    def meant(self, t_samples: int, end: int, stop: bool) -> None:
         """An input of a recording; elsewhere it follows from the sound."""
 
     def played(self, t_samples: int, epoch: int, samples: int) -> None:

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
-from engine.client import Chunk, Engine, EngineSession, Prefilled, SessionOptions, Unit
+from engine.client import (
+    ChatRequest,
+    ChatStream,
+    Chunk,
+    Engine,
+    EngineInfo,
+    EngineSession,
+    Prefilled,
+    SessionOptions,
+    Unit,
+)
 
 
 class TimedEngine:
     """Passes everything on, and notes for its newest session, by epoch, what it was asked for."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, listener: Engine | None = None) -> None:
+        """``listener`` is asked what somebody means, in place of an engine that has no ears."""
         self._engine = engine
+        self._listener = listener or engine
         self.asked: set[int] = set()
         """Answers that it was asked for."""
         self.first_sound: dict[int, float] = {}
@@ -21,6 +34,14 @@ class TimedEngine:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+    @property
+    def info(self) -> EngineInfo | None:
+        info = self._engine.info
+        return info and replace(info, hears=self._listener.info is not None and self._listener.info.hears)
+
+    def chat(self, request: ChatRequest) -> ChatStream:
+        return self._listener.chat(request)
 
     async def open(self, options: SessionOptions) -> EngineSession:
         self.asked, self.first_sound = set(), {}

@@ -19,6 +19,7 @@ from typing import Any
 from app.call.call import Call
 from app.call.config import CallConfig, OptionError
 from app.call.ending import notices_s
+from app.call.stop_words import StopWords, words_of
 from app.errors import RequestError
 from app.replay.record import Recordings
 from app.server.addresses import local_addresses
@@ -70,6 +71,7 @@ class CallRegistry:
         self._max_call_s = max_call_s
         self._defaults = defaults
         self._recordings = recordings
+        self._stop_words = StopWords(engine)
         self._calls: dict[str, OpenCall] = {}
         self._places = Places(lambda: self.most)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -284,6 +286,7 @@ class CallRegistry:
             session,
             tap,
             engine=engine,
+            stop_words=self._understood(config) if engine is not None and engine.hears else None,
             resume_token=resume_token,
             resume_s=self._grace_s,
             recorded=tap is not None,
@@ -293,6 +296,10 @@ class CallRegistry:
         if self._max_call_s:
             self._limit_time(entry)
         return entry
+
+    def _understood(self, config: CallConfig) -> StopWords:
+        self._stop_words.begin(words_of(config.turn.barge_in_words))
+        return self._stop_words
 
     def _limit_time(self, entry: OpenCall) -> None:
         loop, limit_s = asyncio.get_running_loop(), self._max_call_s

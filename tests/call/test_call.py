@@ -48,6 +48,9 @@ class Log:
     def judged(self, t_samples: int, end: int, probability: float) -> None:
         self.inputs.append(("judged", end, probability))
 
+    def meant(self, t_samples: int, end: int, stop: bool) -> None:
+        self.inputs.append(("meant", end, stop))
+
     def played(self, t_samples: int, epoch: int, samples: int) -> None:
         self.inputs.append(("played", samples))
 

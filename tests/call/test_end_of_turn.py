@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
 from app.call.config import CallConfig, Judging, TurnConfig
-from app.call.end_of_turn.judge import TurnJudge
+from app.call.end_of_turn.judge import SoundJudge
 from app.call.end_of_turn.patience import done_probability, patience_ms
 from app.call.end_of_turn.smart_turn import judge, log_mel
 from engine.client import Prefilled, Unit
@@ -65,7 +65,7 @@ class Oracle:
 async def test_a_question_is_about_the_turn_alone_and_at_most_its_last_eight_seconds() -> None:
     told: list[tuple[int, float]] = []
     oracle = Oracle(0.25, 0.5)
-    turn_judge = TurnJudge(lambda: oracle, lambda end, probability: told.append((end, probability)))
+    turn_judge = SoundJudge(oracle.probability, lambda end, probability: told.append((end, probability)))
     for _ in range(500):
         turn_judge.push(np.zeros(320, np.int16))
     turn_judge.ask(7, 32_000)
@@ -78,7 +78,7 @@ async def test_a_question_is_about_the_turn_alone_and_at_most_its_last_eight_sec
 
 async def test_a_question_that_is_overtaken_is_given_up() -> None:
     told: list[tuple[int, float]] = []
-    turn_judge = TurnJudge(lambda: Oracle(0.25, 0.5), lambda end, probability: told.append((end, probability)))
+    turn_judge = SoundJudge(Oracle(0.25, 0.5).probability, lambda end, probability: told.append((end, probability)))
     turn_judge.push(np.zeros(320, np.int16))
     turn_judge.ask(1, 320)
     turn_judge.ask(2, 320)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.call import turn, turn_machine
 from app.call.config import CallConfig, Judging
+from app.call.turn_state import TurnState
 from engine.client import INPUT_RATE, Chunk
 
 CONFIG = CallConfig.from_mapping({"turn": {"prepare": False}})
@@ -26,7 +27,7 @@ class Talk:
 
     def __init__(self, config: CallConfig = CONFIG) -> None:
         self.config = config
-        self.state = turn.TurnState(muted=config.turn.detection == "push_to_talk")
+        self.state = TurnState(muted=config.turn.detection == "push_to_talk")
         self.now = self.lull = 0
         self.log: list[str] = []
         self.wait(20)
@@ -67,6 +68,9 @@ class Talk:
 
     def judge(self, probability: float | None, by: Judging = "model") -> Talk:
         return self.tell(turn.Judged(self.lull, by, probability))
+
+    def mean(self, stop: bool) -> Talk:
+        return self.tell(turn.Meant(self.lull, stop))
 
     def fall_silent(self, voiced_ms: int = 1_000, *, spoken: bool = True) -> Talk:
         self.hush(540, voiced_ms, spoken=spoken)
@@ -138,7 +142,7 @@ def test_an_okay_pauses_the_answer_and_does_not_cut_it() -> None:
     talk = Talk().say().answer()
     talk.take()
     assert talk.speak(20).take() == ["pause"]
-    assert talk.wait(400, 120).hush(300, voiced_ms=520).take() == []
+    assert talk.wait(400, 120).hush(300, voiced_ms=520).take() == ["understand"]
     assert talk.hush(20, voiced_ms=520).phase == "speaking"
     assert talk.hush(20, voiced_ms=520).take() == ["resume"]
 
@@ -167,9 +171,48 @@ def test_after_an_answer_went_on_a_click_does_not_pause_it_again() -> None:
 
 def test_who_says_stop_again_insists() -> None:
     talk = Talk().say().answer().speak(200).fall_silent(300)
-    assert talk.take()[-2:] == ["pause", "resume"]
+    assert talk.take()[-2:] == ["understand", "resume"]
     assert talk.wait(600).speak(120).phase == "speaking"
     assert talk.wait(20, 220).take()[-1] == "hearing"
+
+
+def test_a_word_that_means_stop_stops_the_answer_at_once() -> None:
+    talk = Talk().say().answer().speak(200).hush(180, voiced_ms=300)
+    assert talk.take()[-2:] == ["pause", "understand"]
+    assert talk.mean(True).take() == ["flush", "cancel 1", "cancelled 1/1 barge_in", "interrupted", "open", "hearing"]
+    assert talk.mean(True).take() == []
+    assert talk.fall_silent(300).take() == ["close", "generate 2/3", "thinking"]
+
+
+def test_a_word_that_means_something_else_lets_the_answer_go_on() -> None:
+    talk = Talk().say().answer().speak(200).hush(180, voiced_ms=300).mean(False)
+    talk.take()
+    assert talk.wait(160, 300).take() == ["resume"]
+    assert talk.phase == "speaking"
+
+
+def test_a_word_that_is_understood_late_is_answered_all_the_same() -> None:
+    talk = Talk().say().answer().speak(200).fall_silent(300)
+    assert talk.take()[-1] == "resume"
+    heard = talk.wait(200).mean(True).take()
+    assert heard[:4] == ["flush", "cancel 1", "cancelled 1/1 barge_in", "interrupted"]
+    assert heard[4:] == ["open", "close", "generate 2/3", "thinking"]
+
+
+def test_what_was_meant_before_somebody_went_on_is_no_word_any_more() -> None:
+    talk = Talk().say().answer().speak(200).hush(180, voiced_ms=300)
+    assert talk.tell(turn.LullOver()).wait(100, 300).mean(True).phase == "speaking"
+
+
+def test_a_word_under_another_answer_stops_nothing() -> None:
+    talk = Talk().say().answer("all", finish=True).speak(200).fall_silent(300).drain()
+    talk.tell(turn.Typed("and then?")).answer()
+    assert talk.mean(True).phase == "speaking"
+
+
+def test_without_words_nobody_is_asked_what_was_meant() -> None:
+    talk = Talk(CallConfig.from_mapping({"turn": {"prepare": False, "barge_in_words": ""}})).say().answer()
+    assert "understand" not in talk.speak(200).fall_silent(300).take()
 
 
 def test_who_coughs_after_an_okay_does_not_insist() -> None:
@@ -181,7 +224,7 @@ def test_who_coughs_after_an_okay_does_not_insist() -> None:
 def test_two_backchannels_far_apart_do_not_add_up() -> None:
     talk = Talk().say().answer().speak(300).fall_silent(400).wait(1_500)
     talk.take()
-    assert talk.speak(400).fall_silent(500).take() == ["pause", "resume"]
+    assert talk.speak(400).fall_silent(500).take() == ["pause", "understand", "resume"]
 
 
 def test_nobody_insists_under_another_answer() -> None:
@@ -435,7 +478,7 @@ EVENTS = st.one_of(
     st.builds(turn.MicrophoneLost), st.builds(turn.Muted, st.booleans()), st.just(turn.Typed("hello")),
     st.just(turn.Commit()), st.just(turn.Discard()), st.just(turn.CancelAnswer()), EPOCHS.flatmap(chunks),
     st.just("lull"), st.just("lull"), st.just("over"), st.just("done"), st.just("not done"), st.just("word"),
-    st.just("no word"), st.just("draft chunk"),
+    st.just("no word"), st.just("stop"), st.just("okay"), st.just("draft chunk"),
     st.just("chunk"), st.just("finish"), st.just("drained"), st.builds(turn.AnswerFailed, EPOCHS),
     st.just("quiet"), st.just("quiet"), st.just("stirring"), st.just(turn.Present()),
     st.builds(turn.AnswerStopped, EPOCHS), st.builds(turn.Drained, EPOCHS),
@@ -456,7 +499,7 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
     words = warnings = 0  # since the last sign of life
     ended = False
     paused, lull = False, 0
-    state, now, speaking, voiced, spoken = turn.TurnState(muted=push_to_talk), 0, False, 0, 0
+    state, now, speaking, voiced, spoken = TurnState(muted=push_to_talk), 0, False, 0, 0
     answering: int | None = None
     turn_open = False
     used: set[int] = set()
@@ -488,6 +531,8 @@ def test_rules_that_hold_in_any_order(events: list[object], barge_in: bool, push
                 event = turn.LullOver() if speaking else turn.Tick(0, 0)
             case "done" | "not done":
                 event = turn.Judged(lull, "smart_turn", 1.0 if item == "done" else 0.1)
+            case "stop" | "okay":
+                event = turn.Meant(lull, item == "stop")
             case "word" | "no word":
                 event = turn.Judged(lull, "model", 0.9 if item == "word" else None)
             case "stirring":

@@ -21,7 +21,7 @@ from app.call.echo.gate import needed_likeness
 from app.call.media_time import FRAME_MS
 from app.call.outbox import Outbox
 from app.call.playout import SpeechQueue
-from app.call.turn import TurnState
+from app.call.turn_state import TurnState
 from engine.client import INPUT_RATE, OUTPUT_RATE
 
 Policy = Literal["full", "careful", "headphones", "push_to_talk"]

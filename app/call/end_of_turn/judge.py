@@ -1,12 +1,12 @@
-"""Asks somebody who listens whether the person is done. What they say is an input of the call, like any other."""
+"""Asks somebody who listens, whether the person is done, for one. What they say is an input of the call, like any."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from app.call.media_time import FRAME_SAMPLES
 from engine.client import INPUT_RATE
 
 LONGEST_SAMPLES = 8 * INPUT_RATE
-"""How much of a turn is listened to at most, its end."""
+"""How much is listened to at most: the end of what was said."""
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -28,31 +29,25 @@ class EndOfTurn(Protocol):
         ...
 
 
-class TurnJudge:
+class SoundJudge(Generic[T]):
     """Keeps the newest seconds of the microphone and asks about them, one question at a time."""
 
-    def __init__(self, listener: Callable[[], EndOfTurn], tell: Callable[[int, float], None]) -> None:
-        """``listener()`` is made when it is first needed; ``tell(end, probability)`` is called on the event loop."""
-        self._make = listener
-        self._listener: EndOfTurn | None = None
+    def __init__(self, ask: Callable[[NDArray[np.int16]], Awaitable[T]], tell: Callable[[int, T], None]) -> None:
+        """``ask(audio)`` is given int16 [n] at 16 kHz; ``tell(end, answer)`` is called on the event loop."""
+        self._question = ask
         self._tell = tell
         self._line: deque[NDArray[np.int16]] = deque(maxlen=LONGEST_SAMPLES // FRAME_SAMPLES)
         self._asking: asyncio.Task[None] | None = None
-
-    def prepare(self) -> None:
-        """Somebody will be asked: have them there when it is time."""
-        if self._listener is None:
-            self._listener = self._make()
 
     def push(self, frame: NDArray[np.int16]) -> None:
         """The next 20 ms of the microphone, int16 [320]."""
         self._line.append(frame)
 
-    def ask(self, end: int, turn_samples: int) -> None:
-        """Whether the person was done at media time ``end``; the turn is ``turn_samples`` long by now. A question that
-        is still open is given up: the person has spoken since."""
+    def ask(self, end: int, samples: int) -> None:
+        """Ask about what was said until media time ``end``, the newest ``samples``. A question that is still open is
+        given up: the person has spoken since."""
         self.close()
-        frames = list(self._line)[-max(1, -(-turn_samples // FRAME_SAMPLES)) :]
+        frames = list(self._line)[-max(1, -(-samples // FRAME_SAMPLES)) :]
         self._asking = asyncio.get_running_loop().create_task(self._ask(end, np.concatenate(frames)))
 
     async def idle(self) -> None:
@@ -68,10 +63,8 @@ class TurnJudge:
 
     async def _ask(self, end: int, audio: NDArray[np.int16]) -> None:
         try:
-            self.prepare()
-            assert self._listener is not None
-            probability = await self._listener.probability(audio)
-        except Exception:  # silence still ends the turn
-            log.exception("it could not be judged whether a turn is over")
+            answer = await self._question(audio)
+        except Exception:  # silence still ends the turn, and who insists still stops an answer
+            log.exception("a question about what was said came to nothing")
             return
-        self._tell(end, probability)
+        self._tell(end, answer)
