@@ -19,6 +19,9 @@ class LoadOptions:
     """Of the language model's weights: see :func:`engine.checkpoint.quantize.choose`."""
     adapter: str | Path | None = None
     """A directory in peft's layout, put into the weights before these are quantised."""
+    for_training: bool = False
+    """The model is to be trained: its products stay apart, so that adapters find them, and nothing is changed in
+    place."""
     progress: bool = True
     """Show a bar of the bytes that are read."""
 

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from engine.checkpoint.adapter import Adapter
 from engine.checkpoint.devices import DeviceMap, connect, free_memory, plan_devices, resolve_devices, resolve_dtype
 from engine.checkpoint.load_options import DEFAULTS, LoadOptions
+from engine.checkpoint.nf4 import NF4, Nf4Quantizer
 from engine.checkpoint.quantize import Quantizer, bytes_of, choose
 from engine.checkpoint.stored import Stored, StoredReader, stored_format
 from engine.checkpoint.tokenizer_files import (
@@ -156,7 +157,12 @@ class _Weights:
         in_groups = form is not None and form.keeps_groups
         size = config.weights_by_part()[""]
         chosen = choose(options.quantize, self.devices[0], self.dtype, size, in_groups=in_groups)
-        self.quantizer = None if chosen == "none" else Quantizer(chosen, self.devices[0], self.dtype)
+        self.quantizer: Quantizer | None = None
+        if chosen == NF4:
+            self.quantizer = Nf4Quantizer(self.devices[0], self.dtype)
+        elif chosen != "none":
+            self.quantizer = Quantizer(chosen, self.devices[0], self.dtype)
+        self.for_training = options.for_training
         self.adapter = None if options.adapter is None else Adapter.read(Path(options.adapter))
         self.shards = find_shards(directory)
         self.form, self.stored = form, cast(StoredReader | None, None)
@@ -196,7 +202,8 @@ class _Weights:
         _fill_optional(model, device_map.home, self.dtype)
         if device_map.is_spread:
             connect(model.llm.model.layers, model.llm.model.norm, device_map)
-        store_for_steps(model)
+        if not self.for_training:
+            store_for_steps(model)
 
     def _put(self, model: VisionLanguageModel, key: str, weight: Stored) -> None:
         """One weight, with the adapter in it, and quantised. One that is stored in groups of four bits stays as it is

@@ -40,6 +40,8 @@ def bytes_of(name: str, shape: torch.Size, dtype: torch.dtype) -> int:
     size = shape.numel()
     if name == "int4":
         return size // 2 + 2 * torch.bfloat16.itemsize * size // _group(shape[1])
+    if name == "nf4":
+        return size * 33 // 64
     return size * dtype.itemsize if name == "none" else size + shape[0] * torch.float32.itemsize
 
 

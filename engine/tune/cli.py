@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--alpha", type=int, default=64, metavar="N", help="its scale is alpha / rank (default: 64)")
     train.add_argument("--dropout", type=float, default=0.05, metavar="X", help="in the adapter (default: 0.05)")
     train.add_argument("--targets", metavar="REGEX", help="names of linear layers (default: q, k, v, o of all layers)")
+    train.add_argument(
+        "--quantize", choices=("none", "nf4", "int8"), default="none",
+        help="keep the weights under the adapter in 4 bits (bitsandbytes) or 8 (torchao, on a card)",
+    )  # fmt: skip
     how = parser.add_argument_group("how")
     how.add_argument("--steps", type=int, metavar="N", help="optimizer steps; goes before --epochs")
     how.add_argument("--epochs", type=float, default=3.0, metavar="X", help="times through the data (default: 3)")
@@ -81,9 +86,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print("memory ran out; use --recompute, --batch 1, --max-slices, --max-length, or no --full", file=sys.stderr)
+        remedies = "--quantize nf4, --recompute, --batch 1, --max-slices, --max-length, or no --full"
+        print(f"memory ran out; use {remedies}", file=sys.stderr)
         return 1
     return 0
+
+
+def _device(name: str) -> str:
+    """What ``--device`` means: of several processes each has a card of its own unless told otherwise. Raises
+    InputError for more than one."""
+    if "," in name:
+        raise InputError(f"--device {name} names several cards; use accelerate launch, one process for each")
+    if name != "auto" or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return name
+    from accelerate import PartialState
+
+    return str(PartialState().device)
+
+
+def _check_quantize(options: argparse.Namespace, device: torch.device) -> None:
+    """Raise InputError where quantised weights cannot be trained on."""
+    if options.quantize != "none" and options.full:
+        raise InputError(
+            f"--quantize {options.quantize} is for an adapter; leave out --full, whose weights are trained"
+        )
+    if options.quantize == "int8" and device.type == "cpu":
+        raise InputError("--quantize int8 needs a card: on a CPU it is for answers only; use --quantize nf4, or none")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -99,8 +127,8 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.resume is False and (options.out / STATE).exists():
         raise InputError(f"{options.out} holds a run already; go on with --resume, or name a new folder")
-    devices = resolve_devices(options.device)
-    dtype = resolve_dtype(options.dtype, devices[0])
+    device = resolve_devices(_device(options.device))[0]
+    dtype = resolve_dtype(options.dtype, device)
     training = TrainingOptions(
         steps=options.steps,
         epochs=options.epochs,
@@ -113,7 +141,9 @@ def _run(options: argparse.Namespace) -> None:
         dtype=dtype,
     )
     lora = LoraOptions(options.rank, options.alpha, options.dropout, options.targets or TARGETS)
-    loaded = load_model(options.model, LoadOptions(device=options.device, dtype=options.dtype, quantize="none"))
+    _check_quantize(options, device)
+    how = LoadOptions(str(device), options.dtype, options.quantize, for_training=True)
+    loaded = load_model(options.model, how)
     limits = {"max_length": options.max_length, "max_slices": options.max_slices}
     data = Conversations(options.data, loaded, **limits)
     evaluation = Conversations(options.eval, loaded, **limits) if options.eval else None

@@ -19,6 +19,7 @@ from engine.errors import LoadError
 from engine.mini.layout import CHECKPOINT
 from engine.tune.cli import main
 from tests.engine_tune.conftest import write_data
+from tests.family.conftest import SETS
 
 QUICK = ("--rank", "8", "--alpha", "16", "--dropout", "0", "--batch", "4", "--learning-rate", "1e-3", "--device", "cpu")
 
@@ -72,18 +73,21 @@ def test_a_merged_checkpoint_answers_as_the_adapter_does(tuned: tuple[Path, Path
     assert answers(merged, unseen) == answers(beside, unseen)
 
 
-@pytest.mark.train
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    data = write_data(tmp_path, "train", 3, seed=3)
-    more = ("--dropout", "0.2", "--steps", "4", "--evaluate-every", "2", "--accumulate", "2", "--recompute")
-    assert tune(data, tmp_path / "whole", *more) == 0
+    small = SETS["v-2.6"]
+    how = ("--dropout", "0.2", "--steps", "4", "--evaluate-every", "2", "--accumulate", "2", "--batch", "1")
+
+    def run(name: str, *more: str) -> int:
+        return tune(small / "train.json", tmp_path / name, *how, *more, "--recompute", "--max-slices", "1", str(small))
+
+    assert run("whole") == 0
     stopped = Stop(after=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.tune.training.Trainer._step", stopped.wrap())
         with pytest.raises(KeyboardInterrupt):
-            tune(data, tmp_path / "parts", *more)
-    assert tune(data, tmp_path / "parts", *more) == 1, "a run is not written over"
-    assert tune(data, tmp_path / "parts", *more, "--resume") == 0
+            run("parts")
+    assert run("parts") == 1, "a run is not written over"
+    assert run("parts", "--resume") == 0
     whole, parts = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
