@@ -34,10 +34,10 @@ class Nf4Quantizer(Quantizer):
         self._library: Any = bitsandbytes
 
     def covers(self, key: str) -> bool:
-        return key.startswith("llm.model.layers.") and key.endswith("_proj.weight")
+        return self.is_of_layers(key)
 
-    def __call__(self, model: VisionLanguageModel, key: str, weight: GroupedWeight | None = None) -> None:
-        assert weight is None, "groups are kept where int4 is wanted"
+    def __call__(self, model: VisionLanguageModel, key: str, stored: GroupedWeight | None = None) -> None:
+        assert stored is None, "groups are kept where int4 is wanted"
         path = key.rpartition(".")[0]
         plain = model.get_submodule(path)
         assert isinstance(plain, nn.Linear)
