@@ -42,11 +42,12 @@ class Stopwatch:
         self._wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def __call__(self, work: Callable[[], object]) -> float:
+        """Of ``work``; a float that it returns are seconds that somebody waits for its result besides."""
         self._wait()
         start = self._read()
-        work()
+        besides = work()
         self._wait()
-        return self._read() - start
+        return self._read() - start + (besides if isinstance(besides, float) else 0.0)
 
 
 def in_turns(

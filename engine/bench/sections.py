@@ -19,6 +19,7 @@ from engine.conversation.rows import ROWS
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk
+from engine.conversation.speech_live import silence_of
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Decode, Read, Render, Speak, Voice, Work
@@ -69,16 +70,20 @@ class Bench:
                 yield list(section())
 
     def first_audio(self) -> Iterator[Timing]:
-        """From the request for an answer to its first sound; and from a last unit that comes with the request."""
+        """From the request for an answer to its first sound; and from a last unit that comes with the request. Silence
+        that is handed out in front of it is waited for, too."""
 
-        def ours(size: int, unit: bool) -> None:
-            self._together([self._turn(state, unit) for state in self._rewound(size)])
+        def ours(size: int, unit: bool) -> float:
+            silent: list[float] = []
+            self._together([self._turn(state, unit, silent) for state in self._rewound(size)])
+            return max(silent)
 
-        def reference(unit: bool) -> None:
+        def reference(unit: bool) -> float:
             self.emulator.restore(self.before)
             if unit:
                 self.emulator.prefill(self.sound, self.picture)
-            next(self.emulator.speak())
+            _, wave = next(self.emulator.speak())
+            return silence_of(torch.from_numpy(wave)) / OUTPUT_RATE
 
         for what, unit in (("request to first sound", False), ("last unit to first sound", True)):
             for size in self.sizes:
@@ -191,8 +196,9 @@ class Bench:
             group = states[start : start + UNITS_PER_BATCH]
             self._together([self.stream.prefill(state, message) for state in group])
 
-    def _turn(self, state: SessionState, unit: bool) -> Generator[Any, Any, None]:
-        """An answer up to its first sound, after a last ``unit`` or none."""
+    def _turn(self, state: SessionState, unit: bool, silent: list[float]) -> Generator[Any, Any, None]:
+        """An answer up to its first sound, after a last ``unit`` or none; ``silent`` is told the seconds of silence in
+        front of it."""
         if unit:
             yield from self.stream.prefill(state, self.unit)
         task = self.stream.generate(state, AnswerOptions(64, 64, speech=ENDLESS), self.pace).task()
@@ -204,6 +210,7 @@ class Bench:
                 if not isinstance(item, SpeechChunk):
                     result = yield item
                 elif len(item.wave):
+                    silent.append(silence_of(item.wave) / OUTPUT_RATE)
                     return
         finally:
             task.close()

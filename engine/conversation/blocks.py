@@ -8,9 +8,11 @@ one that wants fewer steps than the others shares their block.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from engine.model.tts import CodeTables
 from engine.model.vision_language import VisionLanguageModel
 
 LEAST_SPAN = 256
+SPAN_GRAIN = 64
 LEAST_STEPS = 32
 
 
@@ -60,8 +63,14 @@ class StepRows:
         arena.reserve(max(ends))
         places = list(range(len(slots))) if self.paged else list(slots)
         count = power_of_two(max(places) + 1, arena.slots)
-        span = arena.capacity if self.paged else power_of_two(max(*ends, LEAST_SPAN), arena.capacity)
+        span = arena.capacity if self.paged else self._span(max(*ends, LEAST_SPAN))
         return Rows(count, span, places)
+
+    def _span(self, end: int) -> int:
+        """Keys that are looked at for ``end`` of them: few sizes for recordings, and few keys where there are none."""
+        if self.arena.device.type == "cpu":
+            return min(-(-end // SPAN_GRAIN) * SPAN_GRAIN, self.arena.capacity)
+        return power_of_two(end, self.arena.capacity)
 
     @property
     def sizes(self) -> list[int]:
@@ -89,8 +98,40 @@ class StepRows:
         self.places.places.fill_(self.arena.capacity)
 
 
-class TextBlocks:
+S = TypeVar("S", TextSampling, SpeechSampling)
+
+
+class Blocks(ABC, Generic[S]):
+    """Blocks of one kind of step, recorded where there is a recorder for it."""
+
+    kind: ClassVar[str]
+    recorder: GraphRecorder
+    steps: StepRows
+    rows: TextRows | SpeechRows
+
+    @abstractmethod
+    def _step(self, count: int, span: int, sampling: S) -> Callable[[], None]:
+        """A step of so many rows and keys, always on the same tensors."""
+
+    def _known(self, count: int, span: int, sampling: S) -> tuple[Key, Callable[[], None]]:
+        """The same by its name. Whatever the number of sessions will be, it is recorded from the first time on."""
+        if self.recorder.news(self.kind, span, sampling):
+            for size in self.steps.sizes:
+                self.recorder.expect((self.kind, size, span, sampling), self._step(size, span, sampling), self.idle)
+        return (self.kind, count, span, sampling), self._step(count, span, sampling)
+
+    def idle(self) -> None:
+        """Nobody has a row."""
+        self.steps.idle()
+        self.rows.alive.fill_(False)
+        self.rows.step.zero_()
+
+
+class TextBlocks(Blocks[TextSampling]):
     """Blocks of text tokens."""
+
+    kind = "text"
+    rows: TextRows
 
     def __init__(
         self, model: VisionLanguageModel, arena: KVArena, stops: Tensor, recorder: GraphRecorder, *, paged: bool | None
@@ -130,8 +171,7 @@ class TextBlocks:
         torch._foreach_copy_(own, [work.seen for work in works])
         if not sampling.greedy:
             fill_uniform(rows.uniform, chosen.places, [work.noise.draw(work.steps)[0] for work in works])
-        self._expect(chosen.span, sampling)
-        key, step = self._step(chosen.count, chosen.span, sampling)
+        key, step = self._known(chosen.count, chosen.span, sampling)
         self.recorder.run(key, step)
         first = self.states[: chosen.count].clone()
         launch(self.recorder, key, step, steps - 1, rows.alive)
@@ -141,22 +181,9 @@ class TextBlocks:
             torch._foreach_copy_([work.seen for work in works], own)
         return results, [first[place] for place in chosen.places]
 
-    def _step(self, count: int, span: int, sampling: TextSampling) -> tuple[Key, Callable[[], None]]:
+    def _step(self, count: int, span: int, sampling: TextSampling) -> Callable[[], None]:
         rows, cache, states = self.rows.narrowed(count), self.steps.cache(count, span), self.states[:count]
-        step = partial(text_step, self.model, rows, cache, states, self.stops, sampling)
-        return ("text", count, span, sampling), step
-
-    def _expect(self, span: int, sampling: TextSampling) -> None:
-        """Whatever the number of sessions will be, have the step recorded."""
-        if self.recorder.news("text", span, sampling):
-            for count in self.steps.sizes:
-                self.recorder.expect(*self._step(count, span, sampling), self.idle)
-
-    def idle(self) -> None:
-        """Nobody has a row."""
-        self.steps.idle()
-        self.rows.alive.fill_(False)
-        self.rows.step.zero_()
+        return partial(text_step, self.model, rows, cache, states, self.stops, sampling)
 
 
 def text_step(
@@ -168,8 +195,11 @@ def text_step(
     draw_text(llm.scores(states), rows, stops, sampling)
 
 
-class SpeechBlocks:
+class SpeechBlocks(Blocks[SpeechSampling]):
     """Blocks of audio codes."""
+
+    kind = "speech"
+    rows: SpeechRows
 
     def __init__(self, model: OmniModel, arena: KVArena, tables: CodeTables, recorder: GraphRecorder) -> None:
         self.model, self.tables, self.recorder = model, tables, recorder
@@ -210,27 +240,13 @@ class SpeechBlocks:
         if not sampling.greedy:
             shape = tts.config.num_vq
             fill_uniform(rows.uniform, chosen.places, [work.noise.draw(work.steps, shape)[0] for work in works])
-        self._expect(chosen.span, sampling)
-        launch(self.recorder, *self._step(chosen.count, chosen.span, sampling), steps, rows.alive)
+        launch(self.recorder, *self._known(chosen.count, chosen.span, sampling), steps, rows.alive)
         return list(download(rows.results())[chosen.places])
 
-    def _step(self, count: int, span: int, sampling: SpeechSampling) -> tuple[Key, Callable[[], None]]:
+    def _step(self, count: int, span: int, sampling: SpeechSampling) -> Callable[[], None]:
         rows = self.rows.narrowed(count)
         cache = self.steps.cache(count, span, self.model.tts.sight(rows.text_length))
-        step = partial(speech_step, self.model, rows, cache, self.tables, sampling)
-        return ("speech", count, span, sampling), step
-
-    def _expect(self, span: int, sampling: SpeechSampling) -> None:
-        """Whatever the number of voices will be, have the step recorded."""
-        if self.recorder.news("speech", span, sampling):
-            for count in self.steps.sizes:
-                self.recorder.expect(*self._step(count, span, sampling), self.idle)
-
-    def idle(self) -> None:
-        """Nobody has a row."""
-        self.steps.idle()
-        self.rows.alive.fill_(False)
-        self.rows.step.zero_()
+        return partial(speech_step, self.model, rows, cache, self.tables, sampling)
 
 
 def speech_step(

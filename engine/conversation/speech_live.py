@@ -52,6 +52,13 @@ ONSET_SAMPLES = OUTPUT_RATE // 100
 nobody hears it, but waits for it."""
 
 
+def silence_of(wave: Tensor) -> int:
+    """Samples of silence that a wave float32 [N] begins with: all of them, if nothing in it can be heard."""
+    level = wave[: len(wave) // LEVEL_SAMPLES * LEVEL_SAMPLES].view(-1, LEVEL_SAMPLES).square().mean(1)
+    loud = (level > QUIET).nonzero()
+    return int(loud[0]) * LEVEL_SAMPLES if len(loud) else len(wave)
+
+
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
     """How a live answer is paced."""
@@ -273,9 +280,6 @@ class LiveSpeech:
     def _silence(self, wave: Tensor) -> int:
         """How many samples can be left out in front of the answer's first sound; ``_quiet`` tells whether it is still
         to come."""
-        room = self.options.max_trim - self.said.trimmed
-        level = wave[: len(wave) // LEVEL_SAMPLES * LEVEL_SAMPLES].view(-1, LEVEL_SAMPLES).square().mean(1)
-        loud = (level > QUIET).nonzero()
-        self._quiet = not len(loud) and len(wave) <= room
-        silent = int(loud[0]) * LEVEL_SAMPLES if len(loud) else len(wave)
+        room, silent = self.options.max_trim - self.said.trimmed, silence_of(wave)
+        self._quiet = silent == len(wave) <= room
         return max(0, min(silent - ONSET_SAMPLES, room))
