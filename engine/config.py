@@ -26,6 +26,7 @@ from engine.config_family import (
     recognise,
 )
 from engine.config_language import NAMES, LLMConfig, read_language_config
+from engine.config_naming import NamingConfig, read_naming_config
 from engine.config_reader import Reader
 from engine.config_sizes import check_size, omni_weights
 from engine.config_vision import (
@@ -182,6 +183,13 @@ class OmniConfig(VisionLanguageConfig):
     front (``typed_as_heard``, no key of the official model)."""
     reader: ReaderConfig | None
     """Of a model that understands by reading words; None for the official one."""
+    naming: NamingConfig | None
+    """Of a model without eyes that is told in words what a picture shows; None for the official one."""
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether pictures reach the language model, by eyes of its own or in words."""
+        return self.sees or self.naming is not None
 
     def weights_by_part(self) -> dict[str, int]:
         return omni_weights(self)
@@ -216,6 +224,7 @@ class OmniConfig(VisionLanguageConfig):
             typed_as_heard=root.get("typed_as_heard", False),
             quantization=root.block("quantization_config").data or None,
             reader=read_words_config(root.block("reader_config")),
+            naming=read_naming_config(root.block("naming_config")),
         )
         check_sight(built, root, pre)
         _check_consistency(built, root, pre)
@@ -263,6 +272,9 @@ def _check_consistency(config: OmniConfig, root: Reader, pre: Reader) -> None:
     if config.reader is not None and config.reader.d_model != audio.d_model:
         problem = f"is {config.reader.d_model}, but audio_config.d_model is {audio.d_model}"
         raise root.error("reader_config.d_model", problem, REMEDY)
+    if config.sees and config.naming is not None:
+        problem = "is there, but the model has eyes of its own (init_vision)"
+        raise root.error("naming_config", problem, "leave one of them out")
     if audio.num_mel_bins != config.mel.num_mel_bins:
         problem = f"is {config.mel.num_mel_bins}, but the audio encoder takes {audio.num_mel_bins} mel bands"
         raise pre.error("feature_size", problem, REMEDY)

@@ -43,6 +43,11 @@ class VisionLanguageConfig:
     """The checkpoint's own ``quantization_config``, if its weights are stored quantised."""
 
     @property
+    def takes_pictures(self) -> bool:
+        """Whether pictures reach the language model."""
+        return self.sees
+
+    @property
     def resampler_heads(self) -> int:
         return max(1, self.llm.hidden_size // 128)
 

@@ -1,4 +1,5 @@
-"""The sounds of a conversation, for a model that understands by words: what was said stands there as if typed."""
+"""The sounds and pictures of a conversation, for a model that understands by words: what was said stands there as if
+typed, and what a picture shows as it is told in a call."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from engine.chat.prompt import samples_of
 from engine.client import INPUT_RATE
+from engine.conversation.naming import look
 from engine.conversation.reading import Reading, read_on, read_rest
 from engine.conversation.served import ServedModel
+from engine.conversation.sight import Sight, ThingFinder
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Listen, Step, Transcribe
 from engine.model.audio import conv_length
@@ -20,15 +24,20 @@ from engine.processing.prompts import Message, Part, TypedText
 
 
 def hear_words(stream: ServedModel, messages: Sequence[Message]) -> Step[list[Message]]:
-    """The messages with words in place of what the user says, where the model reads; else as they are."""
-    if not isinstance(stream, StreamingModel) or stream.words is None:
+    """The messages with words in place of what the user says, where the model reads, and of what pictures show, where
+    they are named to it; else as they are."""
+    if not isinstance(stream, StreamingModel):
         return list(messages)
+    finder, naming, sight = stream.message.images, stream.config.naming, Sight()
     heard = []
-    for message in messages:
+    for turn, message in enumerate(messages):
         parts: list[Part] = []
         for part in message.content:
-            if isinstance(part, np.ndarray) and message.role == "user":
+            if isinstance(part, np.ndarray) and message.role == "user" and stream.words is not None:
                 part = TypedText((yield from _read(stream, samples_of(part))))
+            elif isinstance(part, Image.Image) and isinstance(finder, ThingFinder) and naming is not None:
+                sight, told = yield from look(sight, finder(part), turn, naming)
+                part = TypedText(told)
             parts.append(part)
         heard.append(replace(message, content=parts))
     return heard

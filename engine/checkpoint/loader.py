@@ -91,6 +91,8 @@ class LoadedModel(LoadedVisionLanguage):
     """What the tokens of the reader stand for; None where the model has none."""
     pronunciation: Pronunciation | None = None
     """How text becomes the phones that the talker reads; None where its tokenizer takes text."""
+    namer: LoadedVisionLanguage | None = None
+    """Another model of the family, which says in words what a picture shows; None where this one has eyes, or none."""
 
 
 def load_model(directory: str | Path, options: LoadOptions = DEFAULTS) -> LoadedVisionLanguage:
@@ -142,6 +144,17 @@ def _load_omni(directory: Path, config: OmniConfig, options: LoadOptions) -> Loa
         voices,
         load_words(directory, config),
         load_pronunciation(directory),
+        _load_namer(directory, config, options),
+    )
+
+
+def _load_namer(directory: Path, config: OmniConfig, options: LoadOptions) -> LoadedVisionLanguage | None:
+    """In float32: how certain it is has been measured so. Raises LoadError."""
+    if config.naming is None:
+        return None
+    device = str(resolve_devices(options.device)[0])
+    return load_model(
+        directory / config.naming.folder, LoadOptions(device, "float32", "none", progress=options.progress)
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.conversation.blocks import SpeechBlocks, TextBlocks
 from engine.conversation.captured import GraphRecorder
 from engine.conversation.exact_blocks import ExactBlocks
+from engine.conversation.naming import PictureNamer
 from engine.conversation.reading import Transcribed
 from engine.conversation.session import Hearing, SessionPool
 from engine.conversation.text_steps import read_text
@@ -30,6 +31,7 @@ from engine.conversation.work import (
     HearClips,
     Listen,
     LookBack,
+    Name,
     Read,
     Recall,
     Render,
@@ -65,11 +67,13 @@ class Executor:
         *,
         rows: int | None = None,
         paged: bool | None = None,
+        namer: PictureNamer | None = None,
     ) -> None:
         """With ``rows`` every step of text or speech is a pass of just so many rows, padded where fewer sessions take
         part, and all other work is done session by session, so that who shares a batch changes no bit of a result
         (where :func:`engine.conversation.rows.exact_rows` says so). None: batches are as large as they come.
-        ``paged`` is for the tests, see :class:`~engine.conversation.blocks.TextBlocks`.
+        ``paged`` is for the tests, see :class:`~engine.conversation.blocks.TextBlocks`. ``namer`` says in words what
+        pictures show, for a model without eyes.
 
         A model that has no ears and no voice has no ``vocos`` either, and is asked for no sound.
         """
@@ -94,8 +98,10 @@ class Executor:
                 if model.device.type != "cpu":  # which gains nothing by it
                     self._waves = WaveBlocks(omni, vocos, wave, pool.sessions)
         self.reader = None if omni is None or omni.reader is None else WordReader(omni)
+        self.namer = namer
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
+            Name: self.name,
             Hear: self.hear,
             HearClips: self.hear_clips,
             Listen: self.listen,
@@ -179,6 +185,10 @@ class Executor:
         patches, sizes = pad_slices([work.image for work in works])
         vectors = self.model.see(upload(patches.to(self.model.dtype), self.model.device), sizes)
         return list(vectors.split([len(work.image.sizes) for work in works]))
+
+    def name(self, works: Sequence[Name]) -> list[str]:
+        assert self.namer is not None
+        return [self.namer(work.image) for work in works]
 
     def hear(self, works: Sequence[Hear]) -> list[Tensor]:
         model, step = self.model, self.model.config.audio.pool_step

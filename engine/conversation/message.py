@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from engine.conversation.session import Bookkeeping, Kind, kinds_of, runs_of
+from engine.conversation.sight import Found, ThingFinder
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
@@ -29,26 +31,42 @@ class Prepared:
     mels: tuple[Tensor, ...] = ()
     words_at: int | None = None
     """Where in the row the words go that are read from the sound; None where nothing is read."""
+    found: tuple[tuple[int, Found], ...] = ()
+    """Things found in pictures that are told in words, and where in the row these go."""
     has_text: bool = False
     """Something was typed."""
 
     def with_words(self, ids: Sequence[int]) -> Prepared:
         """The message with the tokens of the words that were said in it."""
-        if not ids or self.words_at is None:
+        return self if self.words_at is None else self._insert(self.words_at, ids, "audio")
+
+    def with_told(self, told: Sequence[Sequence[int]]) -> Prepared:
+        """The message with what is told of each of its pictures."""
+        message = self
+        for (place, _), ids in reversed(list(zip(self.found, told, strict=True))):
+            message = message._insert(place, ids, "image")
+        return message
+
+    def _insert(self, place: int, ids: Sequence[int], kind: Kind) -> Prepared:
+        if not ids:
             return self
         kinds = [kind for kind, count in self.kinds for _ in range(count)]
-        kinds[self.words_at : self.words_at] = ["audio"] * len(ids)
-        return replace(self, row=self.row.insert(self.words_at, ids), kinds=runs_of(kinds))
+        kinds[place:place] = [kind] * len(ids)
+        words_at = self.words_at
+        if words_at is not None and words_at >= place:
+            words_at += len(ids)
+        return replace(self, row=self.row.insert(place, ids), kinds=runs_of(kinds), words_at=words_at)
 
 
 class MessageBuilder:
     """Prepares messages for one model."""
 
     def __init__(
-        self, build: TokenBuilder, images: ImageProcessor, mel: MelExtractor, *, reads: bool, sees: bool
+        self, build: TokenBuilder, images: ImageProcessor | ThingFinder | None, mel: MelExtractor, *, reads: bool
     ) -> None:
-        """``reads``: what a person says becomes words, not vectors; ``sees``: the model has eyes."""
-        self._build, self._images, self._mel, self._reads, self._sees = build, images, mel, reads, sees
+        """``images`` prepares pictures: for the model's own eyes, or to be told in words; None for a model that takes
+        none. ``reads``: what a person says becomes words, not vectors."""
+        self._build, self.images, self._mel, self._reads = build, images, mel, reads
 
     def __call__(self, book: Bookkeeping, message: Message, max_slices: int) -> Prepared:
         """The message that comes next where the conversation stands as ``book`` says. Raises InputError for a part
@@ -59,15 +77,21 @@ class MessageBuilder:
         pieces: list[Piece] = []
         images: list[ImageSlices] = []
         mels: list[Tensor] = []
+        found: list[Found] = []
+        gaps: list[int] = []  # how many pieces come before what is told of each picture
         words_before: int | None = None
         for part in message.content:
             if reads and words_before is None and isinstance(part, np.ndarray | TypedText):
                 words_before = len(pieces)
             if isinstance(part, Image.Image):
-                if not self._sees:
+                if self.images is None:
                     raise InputError("the message has a picture and this model has no eyes; leave pictures out")
-                images.append(self._images(part, max_slices))
-                pieces.append(ImageSlot(images[-1].grid))
+                if isinstance(self.images, ThingFinder):
+                    found.append(self.images(part))
+                    gaps.append(len(pieces))
+                else:
+                    images.append(self.images(part, max_slices))
+                    pieces.append(ImageSlot(images[-1].grid))
             elif isinstance(part, np.ndarray):
                 mels.append(self._mel(part))
                 pieces += [] if reads else [AudioSlot(len(part))]
@@ -78,6 +102,7 @@ class MessageBuilder:
             else:
                 raise InputError(f"a part is {type(part).__name__}; give text, a picture or an array of samples")
         closing = opening = ""
+        inside = len(pieces)
         if book.first:
             pieces = _wrap(message.role, pieces)
         elif book.opens_turn and message.role == "user":
@@ -85,17 +110,26 @@ class MessageBuilder:
             opening = f"{IM_START}user\n"
             closing = header.removesuffix(opening)
             pieces.insert(0, header)
-            words_before = None if words_before is None else words_before + 1
-        row, words_at = self._build(pieces), None
-        if words_before is not None:  # words join neither what is before them nor what is behind
-            first = self._build(pieces[:words_before])
-            row, words_at = first.followed_by(self._build(pieces[words_before:])), len(first)
+        ahead = int(len(pieces) > inside)
+        row, places = self._apart(pieces, {ahead + gap for gap in (*gaps, words_before) if gap is not None})
+        words_at = None if words_before is None else places[ahead + words_before]
         if not len(row) and words_at is None:
             raise InputError("the message is empty; give text, a picture or sound")
         closes, opens = (len(self._build.text(text)) for text in (closing, opening))
         kinds = kinds_of(row, closes, opens, prompt=book.first)
         typed = any(isinstance(piece, TypedText) for piece in pieces)
-        return Prepared(message.role, row, kinds, tuple(images), tuple(mels), words_at, typed)
+        told = tuple((places[ahead + gap], things) for gap, things in zip(gaps, found, strict=True))
+        return Prepared(message.role, row, kinds, tuple(images), tuple(mels), words_at, told, typed)
+
+    def _apart(self, pieces: Sequence[Piece], gaps: Set[int]) -> tuple[TokenRow, dict[int, int]]:
+        """The row of ``pieces``, and how many tokens come before each of the ``gaps`` between them: what is put there
+        joins neither what is before it nor what is behind."""
+        borders = [*sorted(gaps), len(pieces)]
+        row, places = self._build(pieces[: borders[0]]), dict[int, int]()
+        for begin, end in pairwise(borders):
+            places[begin] = len(row)
+            row = row.followed_by(self._build(pieces[begin:end]))
+        return row, places
 
     def prompt_length(self, message: Message) -> int:
         """Tokens of a first message of texts and sounds."""

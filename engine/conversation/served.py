@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage
 from engine.conversation.executor import Executor
+from engine.conversation.naming import make_namer
 from engine.conversation.session import SessionPool, SessionState
 from engine.model.transfer import upload
 from engine.processing.image import ImageProcessor
@@ -40,7 +41,8 @@ class ServedModel:
         self.images = ImageProcessor(loaded.config.image)
         self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
         vocos = loaded.vocos if isinstance(loaded, LoadedModel) else None
-        self.executor = Executor(loaded.model, vocos, self.pool, self.builder.stop, rows=rows)
+        namer = make_namer(loaded)
+        self.executor = Executor(loaded.model, vocos, self.pool, self.builder.stop, rows=rows, namer=namer)
 
     def open(self, seed: int = 0) -> SessionState:
         """A new session."""

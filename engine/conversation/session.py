@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.conversation.pace import Pace
 from engine.conversation.reading import Reading
 from engine.conversation.sampling import Noise
+from engine.conversation.sight import Sight
 from engine.conversation.storage import HEARINGS, Capacities, whole_pages
 from engine.errors import ModelError
 from engine.model.kv import KVArena, KVFullError
@@ -79,6 +80,7 @@ class Mark:
     hearing: Hearing
     noise: Noise
     reading: Reading
+    sight: Sight
 
 
 @dataclass(slots=True)
@@ -91,6 +93,7 @@ class SessionState:
     book: Bookkeeping = field(default_factory=Bookkeeping)
     hearing: Hearing = field(default_factory=Hearing)
     reading: Reading = field(default_factory=Reading)
+    sight: Sight = field(default_factory=Sight)
     length: int = 0
     """Tokens in the language model's cache."""
     dropped: int = 0
@@ -112,7 +115,7 @@ class SessionState:
         return self.length + self.dropped
 
     def mark(self) -> Mark:
-        return Mark(self.position, self.book, self.hearing, self.noise, self.reading)
+        return Mark(self.position, self.book, self.hearing, self.noise, self.reading, self.sight)
 
     def place(self, position: int) -> int:
         """Place in the cache of what was fed at ``position``, or of what follows if that was dropped."""
@@ -245,7 +248,7 @@ class SessionPool:
         state.spans = _cut(state.spans, mark.position)
         state.dropped = mark.position - length
         state.length, state.book, state.hearing, state.noise = length, mark.book, heard, mark.noise
-        state.reading = mark.reading
+        state.reading, state.sight = mark.reading, mark.sight
 
     @torch.inference_mode()
     def reset_hearing(self, state: SessionState) -> None:

@@ -18,6 +18,7 @@ from engine.client import DEFAULT_VOICE
 from engine.config import OmniConfig
 from engine.conversation.answer_text import AnswerText
 from engine.conversation.message import MessageBuilder, Prepared
+from engine.conversation.naming import make_finder, tell_pictures
 from engine.conversation.reading import read_on, read_rest, rest_of
 from engine.conversation.sampling import SpeechSampling
 from engine.conversation.served import ServedModel
@@ -79,8 +80,8 @@ class StreamingModel(ServedModel):
         self.vocos = loaded.vocos
         self.mel = MelExtractor(loaded.config.mel)
         self.words = loaded.words
-        reads, sees = self.words is not None, loaded.config.sees
-        self.message = MessageBuilder(self.builder, self.images, self.mel, reads=reads, sees=sees)
+        images = self.images if loaded.config.sees else make_finder(loaded)
+        self.message = MessageBuilder(self.builder, images, self.mel, reads=self.words is not None)
         self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts, loaded.pronunciation)
         llm = loaded.config.llm
         self.window = None if window is None else KVWindow(self.pool.llm, llm.head_dim, llm.rope_theta, window)
@@ -114,6 +115,7 @@ class StreamingModel(ServedModel):
             pictures = []
             for image in prepared.images:
                 pictures.append((yield See(image)))
+            prepared = yield from tell_pictures(state, prepared, self.builder, self.config.naming)
             sounds, said, rest = [], "", ""
             if prepared.words_at is None or self.words is None:
                 for mel in prepared.mels:

@@ -39,6 +39,15 @@ class See:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Name:
+    """Name what is drawn in a picture, by the model that the language model sees with -> words; none where it is not
+    certain."""
+
+    part: ClassVar[ModelPart] = ModelPart.SENSES
+    image: ImageSlices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Hear:
     """Encode the next sound of a session, log-mel [mel bins, M] -> [tokens, hidden]; the audio cache grows."""
 
@@ -192,7 +201,7 @@ class Render:
     codes: Tensor
 
 
-Work = See | Hear | HearClips | Listen | Transcribe | Feed | Decode | Read | Recall | Speak | LookBack | Render
+Work = See | Name | Hear | HearClips | Listen | Transcribe | Feed | Decode | Read | Recall | Speak | LookBack | Render
 
 STEP_WORK = (Decode, Speak)
 """What goes token by token or code by code: a step reads all weights for one row, so that sharing it saves most."""

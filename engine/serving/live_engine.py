@@ -111,7 +111,7 @@ class LiveEngine:
             max_sessions=max(1, self._room.calls),  # a model without a voice says so to who calls it
             voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *stored])),
             hears=called,
-            sees=loaded.config.sees,
+            sees=loaded.config.takes_pictures,
             speaks=called,
             note=read_text(directory / "notice.txt", 500) if loaded.trained else UNTRAINED,
             examples=read_examples(directory) if loaded.trained else (),
@@ -194,7 +194,7 @@ class LiveEngine:
         stream = StreamingModel(loaded, sessions=room.sessions, context=context, window=window, rows=rows)
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
-        seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if loaded.config.sees else []
+        seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if loaded.config.takes_pictures else []
         _finish(stream, stream.prefill(state, get_sys_prompt(mode="omni", language="en")))
         _finish(stream, stream.prefill(state, Message("user", [*seen, silence])))
         options = AnswerOptions(max_new_tokens=64, min_new_tokens=64, text=read_sampling(_directory(self._spec)))

@@ -338,7 +338,7 @@ def _content(unit: Unit, config: OmniConfig) -> list[Part]:
     Sound of less than :func:`least_samples` is filled up with silence. A model without eyes gets no picture.
     """
     parts: list[Part] = []
-    if unit.frame is not None and config.sees:
+    if unit.frame is not None and config.takes_pictures:
         parts += [UNIT, decode_frame(unit.frame)]
     if len(unit.audio):
         silence = max(0, least_samples(config) - len(unit.audio))

@@ -8,6 +8,7 @@
     language.safetensors                        llm.*
     ears.safetensors                            apm.* (Whisper's encoder), reader.* (its decoder)
     voice.safetensors                           tts.*, audio_projection_layer.*
+    naming/                                     mini's eyes and language, a checkpoint of its own: says what is seen
     assets/                                     vocoder, talker's and reader's tokenizers, voices
     assembled.json                              what it was made of, and the SHA-256 of every file
 
@@ -42,11 +43,12 @@ from engine.small import layout
 from engine.small.ctranslate2 import whisper_tensors
 from engine.small.fetch import AssemblyError, disk_errors, fetch, sha256_of
 from engine.small.language import TABLE, LanguageSource, from_folder, from_gguf, with_extra
+from engine.small.naming import naming_config, naming_tensors, write_naming
 from engine.small.packages import QWEN, QWEN_TOLD, WHISPER, WHISPER_CONFIG, WHISPER_TOKENIZER
 from engine.small.shards import Planned, planned, with_adapter, write_shard
 from engine.small.voice import constant, stored_voices, talker
 
-RECIPE = 3
+RECIPE = 4
 """To be raised when this package writes something else of the same parts."""
 MANIFEST = "assembled.json"
 HERE = Path(__file__).parent
@@ -176,10 +178,18 @@ def _write_weights(folder: Path, language: LanguageSource, whisper: Path, voice:
     shards = {name: [tensor for tensor in tensors if tensor.key not in ours] for name, tensors in shards.items()}
     size = sum(tensor.size for tensors in shards.values() for tensor in tensors)
     index: dict[str, str] = {}
-    with tqdm(total=size, unit="B", unit_scale=True, desc="Writing weights", disable=not progress) as bar:
+    seen = naming_tensors()
+    with tqdm(
+        total=size + sum(tensor.size for tensor in seen),
+        unit="B",
+        unit_scale=True,
+        desc="Writing weights",
+        disable=not progress,
+    ) as bar:
         for name, tensors in shards.items():
             write_shard(folder / name, tensors, bar.update)
             index |= dict.fromkeys((tensor.key for tensor in tensors), name)
+        write_naming(folder / "naming", seen, bar.update)
     for path, header in trained.items():
         shutil.copyfile(path, folder / path.name)
         index |= dict.fromkeys(header, path.name)
@@ -213,7 +223,7 @@ def _write_documents(folder: Path, language: LanguageSource, whisper: dict[str, 
     }
     mini = read_json(MINI / "config.json")
     voice = {block: mini[block] for block in ("tts_config", "dvae_config", "vocos_config")}
-    config = layout.config(language, reader, voice)
+    config = layout.config(language, reader, voice) | {"naming_config": naming_config()}
     _document(folder / "config.json", with_parts(config, PARTS))
     told = (TEXTS / "prompt.txt").read_text(encoding="utf-8").strip()
     _document(folder / "tokenizer_config.json", layout.TOKENIZER | {"chat_template": layout.chat_template(told)})

@@ -10,7 +10,7 @@ from engine.small.language import LanguageSource
 SENSES: dict[str, Any] = {
     "architectures": ["MiniCPMO"], "model_type": "minicpmo", "version": "2.6", "torch_dtype": "bfloat16",
     "hidden_act": "silu", "use_cache": True, "attention_dropout": 0.0, "use_sliding_window": False,
-    # No eyes yet: none have learnt to show their picture to a language model of this width.
+    # Pictures are told in words, since no eyes have learnt to show them to a language model of this width.
     "init_vision": False, "init_audio": True, "init_tts": True,
     "audio_config": {
         "model_type": "whisper", "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8,

@@ -57,7 +57,7 @@ def keep_own(model: Path, out: Path) -> None:
     with out.open("w", encoding="utf-8") as file:
         for asked in typist.ask_all(questions):
             if is_short(asked) and asked.answers[-1].endswith((".", "!", "?")):
-                file.write(json.dumps({"asked": asked.turns[0], "said": asked.answers[-1]}) + "\n")
+                file.write(json.dumps({"asked": asked.question.turns[0], "said": asked.answers[-1]}) + "\n")
                 file.flush()
 
 

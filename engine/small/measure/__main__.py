@@ -2,7 +2,8 @@
 
 ``typed``: the fixed questions (``questions.txt``), typed; any other model of the official layout can be named, too.
 ``heard FOLDER``: words of recordings (``manifest.jsonl``) that are read wrong. ``spoken FOLDER``: recordings of the
-fixed questions, answered as they were read, beside the same questions typed.
+fixed questions, answered as they were read, beside the same questions typed. ``seen [FOLDER]``: pictures that are
+named, and asked about; FOLDER has photographs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,18 +19,19 @@ import torch
 
 from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
-from engine.small.measure import heard, typed
-from engine.small.measure.judge import plain, read_questions
+from engine.small.measure import heard, seen, spoken, typed
+from engine.small.measure.judge import read_questions
 from engine.small.measure.sounds import CONDITIONS, read_corpus, under
 from engine.spec import QUANTIZATIONS, small_cache
 
 T = TypeVar("T")
+PHOTOS = (".jpg", ".jpeg", ".png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m engine.small.measure", description=__doc__)
-    parser.add_argument("what", choices=("typed", "heard", "spoken"))
-    parser.add_argument("folder", nargs="?", type=Path, help="recordings with a manifest.jsonl")
+    parser.add_argument("what", choices=("typed", "heard", "spoken", "seen"))
+    parser.add_argument("folder", nargs="?", type=Path, help="recordings with a manifest.jsonl; photographs")
     parser.add_argument("--model", type=Path, default=small_cache() / "small", help="default: the assembled small")
     parser.add_argument("--adapter", type=Path, help="what python -m engine.small.lessons wrote")
     parser.add_argument("--prompt", help="what the model is told at the start, in place of its own prompt.txt")
@@ -38,10 +40,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth question")
     parser.add_argument("--speakers", type=_names, default=(), metavar="A,B", help="beginnings of names; default: all")
     parser.add_argument("--conditions", type=_names, default=CONDITIONS, metavar="A,B", help=f"of {CONDITIONS}")
-    parser.add_argument("--most", type=int, metavar="N", help="recordings")
+    parser.add_argument("--most", type=int, metavar="N", help="recordings, or pictures of a kind (30)")
+    parser.add_argument("--half", choices=seen.HALVES, default="report", help="of the pictures")
     parser.add_argument("--out", type=Path, help="file that gets every answer, a line of JSON each")
     options = parser.parse_args()
-    if options.what != "typed" and options.folder is None:
+    if options.what in ("heard", "spoken") and options.folder is None:
         parser.error(f"{options.what} needs a folder with recordings")
     torch.set_num_threads(1)
     kinds, every = options.kinds, options.every
@@ -53,17 +56,29 @@ def main() -> None:
     if options.what == "typed":
         print(typed.table(list(_kept(typist.ask_all(questions), options.out))))
         return
+    if options.what == "seen":
+        _see(typist, options)
+        return
     recordings = read_corpus(options.folder, options.speakers, options.most)
     ears = heard.CallReader(loaded)
     if options.what == "heard":
         print(heard.table(list(_kept(heard.hear_all(ears, recordings, options.conditions), options.out))))
         return
-    asked = {plain(question.turns[0]): question for question in questions if len(question.turns) == 1}
-    recordings = [one for one in recordings if plain(one.text) in asked]
-    for condition in ("typed", *options.conditions):
-        texts = [one.text if condition == "typed" else ears.read(under(one, condition)) for one in recordings]
-        given = [replace(asked[plain(one.text)], turns=(text,)) for one, text in zip(recordings, texts, strict=True)]
-        print(f"{condition}\n{typed.table(list(_kept(typist.ask_all(given), options.out)))}\n")
+    asked = spoken.spoken_questions(questions, recordings)
+    answers = spoken.ask_spoken(
+        asked, options.conditions, lambda one, condition: ears.read(under(one, condition)), typist.ask_all
+    )
+    print(spoken.table(list(_kept(answers, options.out))))
+
+
+def _see(typist: typed.Typist, options: argparse.Namespace) -> None:
+    photos = (
+        [] if options.folder is None else sorted(path for path in options.folder.rglob("*") if path.suffix in PHOTOS)
+    )
+    count = options.most or 30
+    print(seen.table(list(_kept(seen.name_all(typist.stream, options.half, count, photos), options.out))))
+    asked = seen.questions_about(options.half, count)
+    print(seen.answers_table(list(_kept(seen.ask_all(typist, asked), options.out))))
 
 
 def _kept(results: Iterable[T], out: Path | None) -> Iterator[T]:

@@ -12,7 +12,7 @@ from engine.checkpoint.loader import LoadedModel
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import Task, Work
-from engine.processing.prompts import Message, TypedText, get_sys_prompt
+from engine.processing.prompts import Message, Part, TypedText, get_sys_prompt
 from engine.serving.checks import MAX_PROMPT_CHARS
 from engine.serving.live_engine import read_sampling, read_text
 from engine.small.measure.judge import BRIEF_WORDS, Question, plain
@@ -28,8 +28,7 @@ CONTEXT = 1_024
 class AnsweredQuestion:
     """One question with what was said to it."""
 
-    kind: str
-    turns: tuple[str, ...]
+    question: Question
     answers: tuple[str, ...]
     right: bool
 
@@ -46,14 +45,14 @@ class Typist:
         sampling = read_sampling(folder)
         self.options = AnswerOptions(max_new_tokens=min(64, sampling.longest), text=sampling, speak=False)
 
-    def ask_all(self, questions: Sequence[Question]) -> Iterator[AnsweredQuestion]:
-        """Each question in a conversation of its own, as they are done."""
+    def ask_all(self, questions: Sequence[Question], shown: Sequence[Part] = ()) -> Iterator[AnsweredQuestion]:
+        """Each question in a conversation of its own, as they are done; ``shown`` comes first in each."""
         waiting = deque(questions)
         held: list[tuple[Question, Conversation, Work]] = []
         while waiting or held:
             while waiting and len(held) < ABREAST:
                 question = waiting.popleft()
-                conversation = self._conversation(question.turns)
+                conversation = self._conversation(question.turns, shown)
                 held.append((question, conversation, next(conversation)))
             results = self.stream.executor.run([work for _, _, work in held])
             going = []
@@ -62,17 +61,18 @@ class Typist:
                     going.append((question, conversation, conversation.send(result)))
                 except StopIteration as end:
                     answers: tuple[str, ...] = end.value
-                    yield AnsweredQuestion(question.kind, question.turns, answers, question.holds(answers[-1]))
+                    yield AnsweredQuestion(question, answers, question.holds(answers[-1]))
             held = going
 
-    def _conversation(self, turns: Sequence[str]) -> Conversation:
+    def _conversation(self, turns: Sequence[str], shown: Sequence[Part]) -> Conversation:
         """The answers to what is typed in turn."""
         stream, answers = self.stream, []
         state = stream.open()
         try:
             yield from _outputs(stream.prefill(state, self.opening))
             for text in turns:
-                yield from _outputs(stream.prefill(state, Message("user", [TypedText(text)])))
+                parts, shown = [*shown, TypedText(text)], ()
+                yield from _outputs(stream.prefill(state, Message("user", parts)))
                 chunks = yield from _outputs(stream.generate(state, self.options).task())
                 answers.append("".join(chunk.text for chunk in chunks).strip())
         finally:
@@ -97,10 +97,10 @@ def _outputs(task: Task[T]) -> Generator[Work, Any, list[T]]:
 
 def table(asked: Sequence[AnsweredQuestion]) -> str:
     """Right answers by kind, and how many answers are short enough to be spoken, as Markdown."""
-    kinds = list(dict.fromkeys(one.kind for one in asked))
+    kinds = list(dict.fromkeys(one.question.kind for one in asked))
     lines = ["| kind | right | short |", "|---|---|---|"]
     for name in [*kinds, "all"]:
-        group = [one for one in asked if name in (one.kind, "all")]
+        group = [one for one in asked if name in (one.question.kind, "all")]
         right, short = (sum(map(test, group)) for test in (lambda one: one.right, is_short))
         lines.append(f"| {name} | {share(right, len(group))} | {share(short, len(group))} |")
     return "\n".join(lines)
