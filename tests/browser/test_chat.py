@@ -19,10 +19,12 @@ from playwright.async_api import Download, expect
 from app.server.options import ServerOptions
 from app.server.server import Server as AppServer
 from app.server.server import engine_spec
+from engine.config_language import Generation
 from engine.serving.factory import create_engine
 from tests.browser.caller import PATIENCE_MS, Browsers
 from tests.browser.chatter import Chatter, chatting, picture, video
 from tests.browser.server import Server, write_script
+from tests.family.conftest import GENERATIONS, SETS, manifest
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -327,6 +329,32 @@ async def test_a_model_without_a_voice_has_the_chat_as_its_first_page(monkeypatc
                     assert (response.status, response.url.path) == (200, expected)
 
 
+@pytest.mark.parametrize("generation", GENERATIONS)
+async def test_a_v_model_answers_as_published(browsers: Browsers, generation: Generation) -> None:
+    folder, told = SETS[generation], manifest(generation)["chat"]["single"]
+    flags = ["--model", str(folder), "--device", "cpu", "--host", "127.0.0.1", "--port", "0"]
+    options = ServerOptions.parse(flags, {})
+    async with AppServer(options, create_engine(replace(engine_spec(options), in_process=True))) as server:
+        await server.listen(None)
+        await server.start_engine()
+        async with chatting(browsers, f"http://127.0.0.1:{server.port}") as person:
+            await expect(person["engine"]).to_have_text(folder.name)
+            for control in ("call-link", "note"):
+                await expect(person[control]).to_be_hidden()
+            await person.press("settings")
+            await expect(person["speak"]).to_be_hidden()
+            await person["temperature"].fill("0")
+            await person["max_tokens"].fill("16")
+            await person.press("settings-done")
+            await person["files"].set_input_files(folder / "images" / "single.png")
+            await expect(person["added"]).to_have_count(1, timeout=PATIENCE_MS)
+            await person.ask("What is in the image?")
+            said = await (await person.answered()).inner_text()
+            assert " ".join(said.replace("!", "").split()) == " ".join(told["text"].split())
+            await person.ask("And now?")  # with the first turn before it
+            await person.answered(1)
+
+
 @pytest.mark.slow
 async def test_mini_sees_hears_and_speaks(
     browsers: Browsers, start_server: Callable[..., Server], talker: Path, tmp_path: Path
@@ -356,6 +384,7 @@ async def test_mini_sees_hears_and_speaks(
         await person.press("clear")
         await person.press("note")
         await expect(person["note"]).to_have_attribute("aria-pressed", "true", timeout=PATIENCE_MS)
+        await expect(person["question"]).to_have_attribute("placeholder", "Listening. Press again to end.")
         await person.page.wait_for_timeout(4_000)  # of speech
         await person.press("note")
         await expect(person["added"]).to_have_count(1, timeout=PATIENCE_MS)

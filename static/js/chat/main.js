@@ -189,6 +189,7 @@ async function record() {
   }
   microphone.setAttribute("aria-pressed", String(note.isOn));
   microphone.setAttribute("aria-label", note.isOn ? "End the voice note" : "Record a voice note");
+  input.placeholder = note.isOn ? "Listening. Press again to end." : "Ask about it";
   draw();
 }
 

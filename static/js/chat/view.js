@@ -114,6 +114,7 @@ export class TurnsView {
     const [text, aside, tools] = /** @type {HTMLElement[]} */ ([...element.children].filter((child) => !child.matches("audio")));
     element.dataset.status = turn.status;
     if (text.textContent !== turn.text) text.textContent = turn.text;
+    text.classList.toggle("caret-after", turn.status === "waiting" || turn.status === "coming");
     aside.textContent = turn.note ?? (turn.status === "waiting" ? "Reading" : "");
     aside.hidden = !aside.textContent;
     if (turn.sound && !element.querySelector("audio")) {
