@@ -170,15 +170,16 @@ def _fault(error: Exception) -> str:
 def _missing(options: argparse.Namespace) -> str | None:
     """What a mode needs and was not given."""
     mode = options.mode
+    question = (options.question or "").strip()
     if mode in TASK_PROMPTS and not options.audio:
         return f"mode {mode} needs --audio"
-    if mode == "cloning" and not (options.voice and options.question):
+    if mode == "cloning" and not (options.voice and question):
         return "mode cloning needs --voice (who speaks) and --question (what to read)"
-    if mode in ("assistant", "roleplay") and not (options.audio or options.question):
+    if mode in ("assistant", "roleplay") and not (options.audio or question):
         return f"mode {mode} needs --audio or --question"
-    if mode == "omni" and not (options.video or options.audio or options.image or options.question):
+    if mode == "omni" and not (options.video or options.audio or options.image or question):
         return "mode omni needs --video, or --image, --audio or --question"
-    if mode == "chat" and not (options.question or options.image or options.audio or options.video):
+    if mode == "chat" and not (question or options.image or options.audio or options.video):
         return "give a --question, an --image, an --audio or a --video"
     if options.max_frames < 1:
         return "--max-frames must be at least 1"

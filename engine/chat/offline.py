@@ -56,7 +56,7 @@ from engine.processing.prompts import TTS_EOS, Message, TypedText
 
 __all__ = ["Answering", "Chat", "ChatAnswer", "ChatOptions", "Conversation", "chat", "write_sound"]
 
-SHORTEN = "shorten the text or sound, use fewer or smaller pictures, or a lower max_inp_length"
+SHORTEN = "shorten the text or sound, or use fewer or smaller pictures"
 TEXT_BLOCK = 8
 """Tokens drawn between two looks at what they say."""
 

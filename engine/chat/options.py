@@ -62,12 +62,16 @@ class ChatOptions:
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
         penalty = 1.0 if self.repetition_penalty is None else self.repetition_penalty
+        if self.temperature == 0:
+            raise InputError("temperature is 0; for the likeliest token switch drawing off (do_sample=False, --greedy)")
         if not (0 < self.temperature < math.inf and 0 < penalty < math.inf and 0 < self.top_p <= 1):
             raise InputError("temperature and repetition_penalty must be numbers above 0, and top_p in (0, 1]")
         cells = self.max_slice_nums if isinstance(self.max_slice_nums, tuple) else (self.max_slice_nums,)
         cut_well = all(limit is None or 1 <= limit <= MAX_SLICES for limit in cells)
-        if not 2 <= self.num_beams <= MAX_BEAMS or not cut_well:
-            raise InputError(f"num_beams must be from 2 to {MAX_BEAMS}, and max_slice_nums from 1 to {MAX_SLICES}")
+        if not 2 <= self.num_beams <= MAX_BEAMS:
+            raise InputError(f"num_beams is {self.num_beams}; it must be from 2 to {MAX_BEAMS}")
+        if not cut_well:
+            raise InputError(f"max_slice_nums is {self.max_slice_nums}; it must be from 1 to {MAX_SLICES}")
 
     @property
     def penalty(self) -> float:

@@ -49,7 +49,8 @@ def decode_picture(
                 image.load()
                 return image
     except UnidentifiedImageError:  # whose own words hold an address in memory
-        raise MediaError(name, "is not a picture in a known format", remedy) from None
+        fault = "is not a picture in a known format" if _has_bytes(source) else "is empty"
+        raise MediaError(name, fault, remedy) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise MediaError(name, f"has more than {max_pixels:,} pixels", "send a smaller picture") from None
     except FileNotFoundError:
@@ -80,6 +81,10 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         raise MediaError(name, f"has {size}, allowed are {max_pixels:,}", "send a smaller picture")
     if max(width, height) > MAX_SHAPE * min(width, height):
         raise MediaError(name, f"is {size}, one side over {MAX_SHAPE:,} times the other", "cut it into pieces")
+
+
+def _has_bytes(source: Encoded) -> bool:
+    return bool(source) if isinstance(source, bytes) else Path(source).stat().st_size > 0
 
 
 def _called(source: Encoded, name: str) -> str:

@@ -29,6 +29,8 @@ class Video:
         self.path = path
         try:
             refuse_lost(Path(path))
+            if not Path(path).stat().st_size:
+                raise MediaError(path, "is empty", COPY)
             self._file = Path(path).open("rb")  # noqa: SIM115 (av takes no path that is not Unicode)
         except Lost as error:
             raise MediaError(path, error.fault, error.remedy) from None

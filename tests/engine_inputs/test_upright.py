@@ -238,7 +238,7 @@ def bomb(width: int, height: int) -> bytes:
 
 NOISE = Image.effect_noise((64, 64), 50).convert("RGB")
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "no byte": (b"", "not a picture in a known format"),
+    "no byte": (b"", "is empty"),
     "text": (b"hello" * 99, "not a picture in a known format"),
     "zeros": (bytes(1000), "not a picture in a known format"),
     "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a known format"),
