@@ -73,9 +73,8 @@ class Kernels:
 COUNTED = Kernels(text=760, code=573, see=342, hear=351, feed=736, read=520, wave=250)
 """Before steps were fused."""
 
-FUSED = Kernels(text=422, code=326, see=342, hear=351, feed=410, read=300, wave=250)
-"""As they are: ``python -m engine.bench.launches`` counts steps of text and speech; passes over several tokens
-have saved as much."""
+FUSED = Kernels(text=262, code=187, see=263, hear=283, feed=289, read=209, wave=205)
+"""As they are: what ``python -m engine.bench.launches`` counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from engine.bench.callers import UNIT_TOKENS
 from engine.bench.full import OFFICIAL
 from engine.config import OmniConfig
 from engine.conversation.blocks import speech_step, text_step
 from engine.conversation.sampling import SpeechSampling, TextSampling
+from engine.conversation.session import SessionPool
 from engine.conversation.speech_steps import SpeechRows
 from engine.conversation.text_steps import TextRows
+from engine.model.audio import pool as pooled
 from engine.model.fused import launches_of
-from engine.model.kv import KVArena
+from engine.model.kv import KVArena, whole
 from engine.model.kv_steps import KVSteps
 from engine.model.omni import OmniModel
+from engine.model.vocos import Vocos
 
 READS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "tolist")
 SIZED_BY_DATA = ("nonzero", "nonzero_numpy", "masked_select", "unique", "unique2", "_unique2", "unique_consecutive",
@@ -108,8 +112,7 @@ def official() -> OmniModel:
     """The model at its official size, without numbers."""
     with torch.device("meta"):
         model = OmniModel(OmniConfig.from_dicts(OFFICIAL)).to(torch.bfloat16).requires_grad_(False).eval()
-    model.llm.model.join()
-    model.tts.model.join()
+    model.join()
     return model
 
 
@@ -117,6 +120,35 @@ def official() -> OmniModel:
 def steps(model: OmniModel, rows: int, *, context: int = CONTEXT) -> tuple[Counted, Counted]:
     """A step of text and one of speech for ``rows`` sessions at once."""
     return _text(model, rows, context), _speech(model, rows)
+
+
+@torch.inference_mode()
+def passes(model: OmniModel) -> dict[str, int]:
+    """Launches of what no recording repeats, for one session: by the names of :class:`engine.bench.costs.Kernels`. A
+    wave, which may be recorded, besides. The host waits for none of them but as it hands their inputs over."""
+    config, device, dtype = model.config, model.device, model.dtype
+    with device:
+        vocos = Vocos(config.vocos).requires_grad_(False).eval()
+    pool = SessionPool(model, sessions=1, context=CONTEXT)
+    side = config.image.scale_resolution // config.vision.patch_size
+    patches = torch.zeros(1, side * side, 3 * config.vision.patch_size**2, device=device, dtype=dtype)
+    mel = torch.zeros(1, config.audio.num_mel_bins, 100, device=device, dtype=dtype)
+    unit = torch.zeros(1, UNIT_TOKENS, config.llm.hidden_size, device=device, dtype=dtype)
+    text = torch.zeros(1, 10, config.tts.hidden_size, device=device, dtype=dtype)
+    codes = torch.zeros(1, config.tts.num_vq, 77, dtype=torch.int64, device=device)
+
+    def hear() -> None:
+        heard = model.apm.stream(mel, [100], pool.audio.place([0], [100], [50], sight=whole))
+        pooled(model.audio_projection_layer(heard), config.audio.pool_step)
+
+    work: dict[str, Callable[[], object]] = {
+        "see": lambda: model.see(patches, [(side, side)]),
+        "hear": hear,
+        "feed": lambda: model.llm(unit, cache=pool.llm.place([0], [4_000], [UNIT_TOKENS])),
+        "read": lambda: model.tts(text, cache=pool.speech.place([0], [20], [10])),
+        "wave": lambda: vocos(model.tts.dvae.decode(codes)),
+    }
+    return {name: _launched(one).total for name, one in work.items()}
 
 
 def _text(model: OmniModel, rows: int, context: int) -> Counted:
@@ -140,10 +172,16 @@ def _speech(model: OmniModel, rows: int) -> Counted:
     return _count("speech", rows, step, [*tts.model.layers.parameters(), tables.heads], arena)
 
 
+def _launched(work: Callable[[], object]) -> Launches:
+    work()  # what is made once is made now
+    launches = Launches()
+    with launches:
+        work()
+    return launches
+
+
 def _count(name: str, rows: int, step: Callable[[], None], weights: Sequence[Tensor], arena: KVArena) -> Counted:
-    step()  # what is made once is made now
-    with Launches() as launches:
-        step()
+    launches = _launched(step)
     read = sum(weight.nbytes for weight in weights)
     return Counted(name, rows, launches.total, len(launches.waits), read / 1e6, arena.nbytes / 1e6)
 
@@ -155,6 +193,7 @@ def main() -> int:
         for row in steps(model, rows):
             counts = f"{row.step:<8} {row.rows:>8} {row.launches:>9} {row.waits:>11}"
             print(f"{counts} {row.weights_mb:>11.0f} {row.cache_mb:>9.0f}")
+    print(*(f"{name} {count}" for name, count in passes(model).items()), sep=", ")
     return 0
 
 

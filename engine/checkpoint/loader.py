@@ -273,9 +273,7 @@ def store_for_steps(model: VisionLanguageModel) -> None:
     """Store what every step of text or speech is multiplied with as its device reads it best: on a CPU, a product of
     few rows; elsewhere, few products. To be called once, when the weights are there to stay."""
     if model.device.type != "cpu":
-        model.llm.model.join()
-        if isinstance(model, OmniModel):
-            model.tts.model.join()
+        model.join()
         return
     heads: list[nn.Module] = [] if model.llm.tied else [model.llm.lm_head]
     speech = model.tts.model.layers.modules() if isinstance(model, OmniModel) else ()

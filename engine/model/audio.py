@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import AudioConfig
+from engine.model.decoder import join_linears
+from engine.model.fused import add_and_norm_by
 from engine.model.kv import KVBatch
 
 FRAMES_PER_SECOND = 50
@@ -49,20 +51,26 @@ class AudioAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        self.joined: tuple[Tensor, Tensor | None] | None = None
+        """The weights of q, k and v as one matrix, and their bias, see :func:`~engine.model.decoder.join_linears`."""
 
     def forward(self, x: Tensor, layer: int, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
         # x [B, T, d_model] -> the same; q, k, v [B, heads, T, d_model / heads]; mask bool [B, 1, T, T]
         batch, frames, width = x.shape
-        q, k, v = (
-            proj(x).view(batch, frames, self.heads, -1).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        if self.joined is None:
+            products = [proj(x) for proj in (self.q_proj, self.k_proj, self.v_proj)]
+        else:
+            products = list(F.linear(x, *self.joined).chunk(3, -1))
+        q, k, v = (product.view(batch, frames, self.heads, -1).transpose(1, 2) for product in products)
         if cache is None:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:
             mixed = cache.attend(layer, q, k, v)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
         return out
+
+    def join(self) -> None:
+        self.joined = join_linears((self.q_proj, self.k_proj, self.v_proj))
 
 
 class AudioLayer(nn.Module):
@@ -76,11 +84,13 @@ class AudioLayer(nn.Module):
         self.fc2 = nn.Linear(config.ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, layer: int, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
-        # x [B, T, d_model] -> the same
-        x = x + self.self_attn(self.self_attn_layer_norm(x), layer, mask, cache)
-        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
-        return out
+    def forward(
+        self, x: Tensor, more: Tensor | None, layer: int, mask: Tensor | None, cache: KVBatch | None
+    ) -> tuple[Tensor, Tensor]:
+        # x [B, T, d_model] and what is still to be added to it -> the same
+        x, normed = add_and_norm_by(self.self_attn_layer_norm, x, more)
+        x, normed = add_and_norm_by(self.final_layer_norm, x, self.self_attn(normed, layer, mask, cache))
+        return x, self.fc2(F.gelu(self.fc1(normed)))
 
 
 class AudioEncoder(nn.Module):
@@ -129,10 +139,17 @@ class AudioEncoder(nn.Module):
         return F.gelu(self.conv2(x)).transpose(1, 2)
 
     def _transform(self, x: Tensor, mask: Tensor | None, cache: KVBatch | None) -> Tensor:
+        x, more = x.contiguous(), None
         for index, layer in enumerate(self.layers):
-            x = layer(x, index, mask, cache)
-        out: Tensor = self.layer_norm(x)
+            x, more = layer(x, more, index, mask, cache)
+        out: Tensor = self.layer_norm(x if more is None else x + more)
         return out
+
+    def join(self) -> None:
+        """See :meth:`engine.model.decoder.Decoder.join`."""
+        for layer in self.layers:
+            assert isinstance(layer, AudioLayer)
+            layer.self_attn.join()
 
     def _clip_mask(self, frames: int, mel_lens: Sequence[int], chunk: int, device: torch.device) -> Tensor | None:
         """Bool ``[B or 1, 1, C or 1, C]``, True where a query frame may look; None where it may look everywhere.

@@ -66,7 +66,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def join_linears(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None] | None:
-    """The weights of products of one input as a single matrix [all outputs, inputs], with their bias if they have one.
+    """The weights of products of one input as a single matrix [all outputs, inputs], with their bias if one has any.
 
     The weights of ``linears`` become parts of that matrix, so that nothing is kept twice and every name stays. None
     where one of them is no plain matrix (it was quantised).
@@ -74,12 +74,16 @@ def join_linears(linears: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None] |
     if not all(map(_is_plain, linears)):
         return None
     weight = torch.cat([linear.weight.data for linear in linears])
-    bias = None if linears[0].bias is None else torch.cat([linear.bias.data for linear in linears])
+    bias = None
+    if any(linear.bias is not None for linear in linears):
+        zeros = [linear.weight.data.new_zeros(linear.out_features) for linear in linears]
+        given = [none if linear.bias is None else linear.bias.data for linear, none in zip(linears, zeros, strict=True)]
+        bias = torch.cat(given)
     start = 0
     for linear in linears:
         part = slice(start, start + linear.out_features)
         linear.weight.data = weight[part]
-        if bias is not None:
+        if bias is not None and linear.bias is not None:
             linear.bias.data = bias[part]
         start = part.stop
     return weight, bias

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.errors import is_out_of_memory
@@ -28,7 +28,7 @@ _LIBRARY = torch.library.Library("omnicall", "DEF")
 
 
 class Fused(Generic[P, R]):
-    """One chain. On a CPU calling it is calling its definition, without a detour."""
+    """One chain. On a CPU, and where gradients are wanted, calling it is calling its definition, without a detour."""
 
     every: ClassVar[dict[str, Fused[..., Any]]] = {}
     """By the operator's name."""
@@ -36,7 +36,7 @@ class Fused(Generic[P, R]):
     def __init__(self, plain: Callable[P, R], schema: str, kernels: str, launches: int) -> None:
         self.plain, self.name, self.launches = plain, plain.__name__, launches
         self.interpreted = False
-        """Run the kernel on a CPU, too: for the tests, with Triton's interpreter."""
+        """Run the kernel wherever it is: for the tests on a CPU, with Triton's interpreter."""
         self._kernels = kernels
         self._refused = self._worked = False
         self.__doc__ = plain.__doc__
@@ -49,8 +49,10 @@ class Fused(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         tensor = args[0]
         assert isinstance(tensor, Tensor)
-        if tensor.device.type == "cpu":
-            return self.kernel(*args, **kwargs) if self.interpreted else self.plain(*args, **kwargs)
+        if self.interpreted:
+            return self.kernel(*args, **kwargs)
+        if tensor.device.type == "cpu" or torch.is_grad_enabled():
+            return self.plain(*args, **kwargs)
         out: R = self._operator(*args, **kwargs)
         return out
 
@@ -99,6 +101,18 @@ def swiglu(both: Tensor) -> Tensor:
     """Gates and values side by side [..., 2 * N] -> the values, each times SiLU of its gate [..., N]."""
     gate, up = both.chunk(2, -1)
     return F.silu(gate).mul_(up)
+
+
+@fused("(Tensor x, Tensor more, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)")
+def add_and_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The sum of ``x`` and ``more`` [..., width], and its layer norm."""
+    total = x + more
+    return total, F.layer_norm(total, weight.shape, weight, bias, eps)
+
+
+def add_and_norm_by(norm: nn.LayerNorm, x: Tensor, more: Tensor | None) -> tuple[Tensor, Tensor]:
+    """:func:`add_and_norm` with a module's weights, of ``x`` alone where there is nothing ``more``."""
+    return (x, norm(x)) if more is None else add_and_norm(x, more, norm.weight, norm.bias, norm.eps)
 
 
 @fused("(Tensor both, Tensor cos, Tensor sin, Tensor(a!) store, Tensor slots, Tensor places, int heads) -> Tensor")

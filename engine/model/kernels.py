@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -42,6 +43,31 @@ def swiglu(both: Tensor) -> Tensor:
     out = both.new_empty(*both.shape[:-1], size)
     _swiglu[(out.numel() // size, triton.cdiv(size, WIDE))](both.contiguous(), out, size, BLOCK=WIDE)
     return out
+
+
+@jit
+def _add_and_norm(
+    x: tl.tensor, more: tl.tensor, weight: tl.tensor, bias: tl.tensor, total: tl.tensor, normed: tl.tensor,
+    eps: tl.tensor, size: tl.tensor, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    row, i = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    inside, at = i < size, row * size + i
+    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) + tl.load(more + at, mask=inside, other=0.0)
+    value = value.to(total.dtype.element_ty).to(tl.float32)  # what is added to later is what was normed
+    tl.store(total + at, value, mask=inside)
+    mean = tl.sum(value, 0) / size
+    apart = tl.where(inside, value - mean, 0.0)
+    scaled = apart * tl.rsqrt(tl.sum(apart * apart, 0) / size + eps)
+    scaled = scaled * tl.load(weight + i, mask=inside, other=0.0) + tl.load(bias + i, mask=inside, other=0.0)
+    tl.store(normed + at, scaled, mask=inside)
+
+
+def add_and_norm(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    size = x.shape[-1]
+    total, normed = torch.empty_like(x), torch.empty_like(x)
+    assert all(tensor.is_contiguous() for tensor in (x, more))
+    _add_and_norm[(x.numel() // size,)](x, more, weight, bias, total, normed, eps, size, BLOCK=width(size))
+    return total, normed
 
 
 @jit

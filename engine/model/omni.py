@@ -25,3 +25,9 @@ class OmniModel(VisionLanguageModel):
         self.audio_projection_layer = AudioProjector(config.audio.ffn_dim // 4, config.llm.hidden_size)
         self.tts = ConditionalChatTTS(config.tts, config.dvae)
         self.reader = None if config.reader is None else WordDecoder(config.reader)
+
+    def join(self) -> None:
+        """See :meth:`engine.model.decoder.Decoder.join`."""
+        super().join()
+        self.apm.join()
+        self.tts.model.join()

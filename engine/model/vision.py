@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.config import VisionConfig
+from engine.model.decoder import join_linears
+from engine.model.fused import add_and_norm_by
 
 GridSize = tuple[int, int]
 """Patches of one slice: (rows, columns)."""
@@ -90,17 +92,23 @@ class VisionAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        self.joined: tuple[Tensor, Tensor | None] | None = None
+        """The weights of q, k and v as one matrix, and their bias, see :func:`~engine.model.decoder.join_linears`."""
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         # x [B, L, hidden] -> the same; q, k, v [B, heads, L, hidden / heads]; mask bool [B, 1, 1, L]
         batch, length, width = x.shape
-        q, k, v = (
-            proj(x).view(batch, length, self.heads, -1).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        if self.joined is None:
+            products = [proj(x) for proj in (self.q_proj, self.k_proj, self.v_proj)]
+        else:
+            products = list(F.linear(x, *self.joined).chunk(3, -1))
+        q, k, v = (product.view(batch, length, self.heads, -1).transpose(1, 2) for product in products)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
+
+    def join(self) -> None:
+        self.joined = join_linears((self.q_proj, self.k_proj, self.v_proj))
 
 
 class VisionMLP(nn.Module):
@@ -127,11 +135,11 @@ class VisionLayer(nn.Module):
         self.mlp = VisionMLP(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        # x [B, L, hidden] -> the same
-        x = x + self.self_attn(self.layer_norm1(x), mask)
-        out: Tensor = x + self.mlp(self.layer_norm2(x))
-        return out
+    def forward(self, x: Tensor, more: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        # x [B, L, hidden] and what is still to be added to it -> the same
+        x, normed = add_and_norm_by(self.layer_norm1, x, more)
+        x, normed = add_and_norm_by(self.layer_norm2, x, self.self_attn(normed, mask))
+        return x, self.mlp(normed)
 
 
 class VisionEncoder(nn.Module):
@@ -141,9 +149,10 @@ class VisionEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         # x [B, L, hidden] -> the same
+        more: Tensor | None = None
         for layer in self.layers:
-            x = layer(x, mask)
-        return x
+            x, more = layer(x, more, mask)
+        return x if more is None else x + more
 
 
 class SiglipVisionTower(nn.Module):
@@ -179,6 +188,12 @@ class SiglipVisionTower(nn.Module):
         x = self.embeddings(patches, sizes)
         out: Tensor = self.post_layernorm(self.encoder(x, patch_mask(sizes, patches.shape[1], x.device)))
         return out
+
+    def join(self) -> None:
+        """See :meth:`engine.model.decoder.Decoder.join`."""
+        for layer in self.encoder.layers:
+            assert isinstance(layer, VisionLayer)
+            layer.self_attn.join()
 
 
 def _rows(patches: Tensor, sizes: tuple[GridSize, ...]) -> list[tuple[Tensor, int]]:

@@ -48,6 +48,12 @@ class VisionLanguageModel(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.llm.model.norm.weight.dtype
 
+    def join(self) -> None:
+        """See :meth:`engine.model.decoder.Decoder.join`."""
+        self.llm.model.join()
+        if self.config.sees and isinstance(self.vpm, SiglipVisionTower):
+            self.vpm.join()
+
     def see(self, patches: Tensor, sizes: Sequence[GridSize]) -> Tensor:
         """Patches of S slices and their grids (rows, columns) -> [S, query_num, hidden].
 

@@ -17,7 +17,7 @@ from engine.conversation.sampling import SpeechSampling
 from engine.conversation.speech_steps import SpeechRows, choose_codes_, go_on_
 from engine.conversation.text_steps import TextRows, choose_text_, text_scores
 from engine.model.decoder import rotary
-from engine.model.fused import Fused, advance_lengths_, swiglu, turn_and_store
+from engine.model.fused import Fused, add_and_norm, advance_lengths_, swiglu, turn_and_store
 from engine.model.tts import advance_mask_
 
 Case = tuple[Fused[..., Any], list[Any]]
@@ -30,6 +30,9 @@ def chains(rows: int, dtype: torch.dtype, seed: int) -> Iterator[Case]:
     torch.manual_seed(seed)
     for width in (24, 1_030):
         yield swiglu, [torch.randn(rows, 1, 2 * width).to(dtype)]
+    for width in (40, 1_152):
+        x, more = torch.randn(2, rows, width).to(dtype)
+        yield add_and_norm, [x, more, torch.randn(width).to(dtype), torch.randn(width).to(dtype), 1e-6]
     for tokens, heads, kv_heads, head_dim in ((1, 7, 1, 128), (3, 4, 4, 10))[: 2 if rows < 8 else 1]:
         yield turn_and_store, _turning(rows, tokens, heads, kv_heads, head_dim, dtype)
     yield advance_lengths_, [torch.randint(0, 91, (rows,)), torch.ones(rows, dtype=torch.int32), 90]

@@ -135,8 +135,7 @@ def test_every_kernel_compiles_for_a_card() -> None:
 def test_blocks_of_kernels_say_the_same(loaded: LoadedModel, interpreted: None) -> None:
     """Whole steps of text and speech, with sessions in slots that are no neighbours."""
     model = copy.deepcopy(loaded.model)
-    for decoder in (model.llm.model, model.tts.model):
-        decoder.join()
+    model.join()
     ours, theirs = (Callers(replace(loaded, model=which), 4, paged=True) for which in (model, loaded.model))
     results = []
     for callers in (ours, theirs):
