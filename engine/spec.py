@@ -46,6 +46,8 @@ class EngineSpec:
     """A fine-tuned adapter of the model: a directory in peft's layout."""
     max_sessions: int = 16
     """Calls at once, or as many of them as fit; 0: as :func:`engine.conversation.storage.choose_room` says."""
+    admit_by_cost: bool = False
+    """Let in no more calls than real time has room for, by what work costs here (:mod:`engine.serving.admission`)."""
     threads: int = 0
     """CPU threads of the worker; 0 leaves one core to the media process."""
     context: int = 8_192

@@ -24,7 +24,7 @@ from app.errors import RequestError
 from app.replay.record import Recordings
 from app.server.addresses import local_addresses
 from app.server.open_call import OpenCall
-from app.server.places import PlaceInLine, Places
+from app.server.places import CallPlace, PlaceInLine, Places
 from app.webrtc.candidates import Reachable, parse_candidate
 from app.webrtc.offer import Offer, read_offer
 from app.webrtc.peer import Peer, PeerSettings
@@ -117,7 +117,7 @@ class CallRegistry:
         self._require_engine()
         place = self._places.take(ticket, address)
         try:
-            place.entry = entry = await self._new_call(config)
+            place.entry = entry = await self._new_call(config, place)
         except BaseException:
             self._places.give_back(place)
             raise
@@ -268,12 +268,12 @@ class CallRegistry:
                 "not_ready", "The model is not ready yet; GET /ready tells when.", retry_after=RETRY_NOT_READY_S
             )
 
-    async def _new_call(self, config: CallConfig) -> OpenCall:
+    async def _new_call(self, config: CallConfig, place: CallPlace) -> OpenCall:
         try:
             session = await self._engine.open(config.session_options())
         except EngineError as error:
             if error.code == "full":
-                raise self._places.full() from error
+                raise self._places.refuse(place) from error
             code = error.code if error.code in ("bad_options", "prompt_too_long") else "engine_failed"
             raise RequestError(code, error.message, retry_after=5 if error.retryable else None) from error
         call_id, resume_token = secrets.token_urlsafe(16), secrets.token_urlsafe(32)

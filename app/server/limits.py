@@ -125,6 +125,13 @@ class WaitingLine:
         ticket.asked_at = self._clock()
         return ticket.number, position + 1
 
+    def first(self, number: str | None) -> str:
+        """Put the holder of this ticket, or of a new one, before all others -> the ticket."""
+        self.leave(number)
+        ticket = Ticket(number or secrets.token_urlsafe(12), self._clock())
+        self._line.appendleft(ticket)
+        return ticket.number
+
     def keep(self, number: str | None) -> None:
         """The holder of this ticket is still there."""
         for ticket in self._line:

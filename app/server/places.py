@@ -6,12 +6,14 @@ on the way.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from app.errors import RequestError
 from app.server.limits import WaitingLine, client_of
 from app.server.open_call import OpenCall
+from app.token_bucket import Clock
 
 RETRY_FULL_S = 3.0
 TYPICAL_CALL_S = 120.0
@@ -19,6 +21,8 @@ MAX_UNCONNECTED = 2
 """Offers of one address that may wait for their connection at the same time, so that nobody takes all places."""
 
 RETRY_UNCONNECTED_S = 2.0
+HELD_S = 15.0
+"""After the engine refused a call for want of time: so long, or until a call ends, nobody else is let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class CallPlace:
     """Taken from the beginning of an offer until all of its call is closed."""
 
     client: str
+    ticket: str | None = None
+    """With which it was waited for."""
     entry: OpenCall | None = None
 
     @property
@@ -46,8 +52,9 @@ class CallPlace:
 class Places:
     """``most()`` places, and the line of those who wait for one."""
 
-    def __init__(self, most: Callable[[], int]) -> None:
-        self._most = most
+    def __init__(self, most: Callable[[], int], clock: Clock = time.monotonic) -> None:
+        self._most, self._clock = most, clock
+        self._held_at, self._held_until = 0, 0.0
         self._taken: set[CallPlace] = set()
         self._line = WaitingLine()
         self._mean_call_s = TYPICAL_CALL_S
@@ -58,8 +65,8 @@ class Places:
 
     @property
     def most(self) -> int:
-        """All places, taken or not."""
-        return self._most()
+        """All places, taken or not: fewer for a while after the engine had no time for more."""
+        return min(self._most(), self._held_at) if self._clock() < self._held_until else self._most()
 
     def calls(self) -> Iterator[OpenCall]:
         """The calls that have a place, those that are ending among them."""
@@ -81,7 +88,7 @@ class Places:
         """A place for a caller at ``address``. Raises RequestError ``full`` or ``rate_limited``."""
         if not self._is_next(ticket):
             raise self.full(ticket)
-        place = CallPlace(client_of(address))
+        place = CallPlace(client_of(address), ticket)
         if sum(other.client == place.client and other.waits for other in self._taken) >= MAX_UNCONNECTED:
             raise RequestError(
                 "rate_limited",
@@ -96,9 +103,17 @@ class Places:
         """Its call never began."""
         self._taken.discard(place)
 
+    def refuse(self, place: CallPlace) -> RequestError:
+        """The engine has no time for this call beside those that have a place. Its caller is the first in line, and the
+        refusal says so."""
+        self._taken.discard(place)
+        self._held_at, self._held_until = max(1, len(self)), self._clock() + HELD_S
+        return self.full(self._line.first(place.ticket))
+
     def ended(self, entry: OpenCall, length_s: float) -> None:
         """This call is over, and its place is free."""
         self._taken = {place for place in self._taken if place.entry is not entry}
+        self._held_until = 0.0
         self._mean_call_s += (length_s - self._mean_call_s) / 8
 
     def full(self, ticket: str | None = None) -> RequestError:

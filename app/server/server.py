@@ -266,6 +266,7 @@ def engine_spec(options: ServerOptions) -> EngineSpec:
         adapter=options.adapter or None,
         max_sessions=options.max_calls,
         context=options.context,
+        admit_by_cost=not options.max_calls,
         script=options.script or None,
     )
 

@@ -25,6 +25,7 @@ from engine.conversation.session import SessionState
 from engine.conversation.speech import OVERLAP, SpeechChunk
 from engine.conversation.work import Decode, Feed, Hear, LookBack, Read, Render, See, Speak, Voice
 from engine.processing.image import ImageSlices
+from engine.serving.admission import CODES_PER_TOKEN
 from engine.serving.live_answer import ServedAnswer
 from engine.serving.live_session import PACE
 from engine.serving.policy import UNIT_DUE_S
@@ -32,7 +33,7 @@ from engine.serving.scheduler import Cancelled, Job, Scheduler
 
 WARM_UP_S = 15.0
 UNIT_TOKENS, PROMPT_TOKENS = 95, 14
-TEXT_TOKENS, CODES_PER_TOKEN = (10, 30), 11.7
+TEXT_TOKENS = (10, 30)
 TURN_S = (6, 14)
 CONTEXT = (4_000, 8_000)
 BUFFERED_S = 2.0
@@ -59,6 +60,8 @@ class CallOutcomes:
     turn_sounds: list[float] = field(default_factory=list)
     """The same where the turn's last unit comes with the request."""
     underruns: int = 0
+    refused: int = 0
+    """Calls for which there was no time."""
     waiting: int = 0
     """Units of all calls that wait now."""
     backlog: list[int] = field(default_factory=list)
@@ -108,22 +111,32 @@ class Caller:
         aligned: bool = False,
         ranked: bool = False,
         turn_s: tuple[int, int] = TURN_S,
+        admit: Callable[[], bool] = lambda: True,
     ) -> None:
         """It begins within the first turn's length, and a turn has ``turn_s`` whole seconds. ``aligned``: its seconds
-        begin when everybody's do. ``ranked``: its pieces are due by kinds of urgency."""
+        begin when everybody's do. ``ranked``: its pieces are due by kinds of urgency.
+        ``admit`` is asked whether the call may begin."""
         self._machine, self._scheduler, self._session, self._outcome = machine, scheduler, session, outcome
         self._aligned, self._ranked, self._turn_s = aligned, ranked, turn_s
         self._dice = random.Random(seed)
         self._lane = scheduler.open()
         self._answer: ServedAnswer | None = None
         self._sounds = False  # some of the answer was played
-        machine.at(self._dice.uniform(0, turn_s[1]), self._listen)
+        self._admit = admit
+        machine.at(self._dice.uniform(0, turn_s[1]), self._begin)
 
     @property
     def _counts(self) -> bool:
         return self._machine.now > self._outcome.warm_up_s
 
     # ------------------------------------------------------------------------------------------ what a person does
+    def _begin(self) -> None:
+        """The call begins, if it may."""
+        if self._admit():
+            self._listen()
+        else:
+            self._outcome.refused += 1
+
     def _listen(self) -> None:
         """A turn begins."""
         begin = float(-(-self._machine.now // 1)) if self._aligned else self._machine.now

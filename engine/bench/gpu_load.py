@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.bench.callers import CODES_PER_TOKEN, CONTEXT, TURN_S, Caller, CallOutcomes
+from engine.bench.callers import CONTEXT, TURN_S, Caller, CallOutcomes
 from engine.bench.machine import WallClock
 from engine.bench.sections import ENDLESS, Bench
 from engine.bench.simulation import percentile
@@ -24,6 +24,7 @@ from engine.conversation.text import AnswerOptions
 from engine.conversation.window import KVWindow, WindowOptions
 from engine.conversation.work import Work
 from engine.processing.prompts import Message
+from engine.serving.admission import CODES_PER_TOKEN
 from engine.serving.live_session import PACE
 from engine.serving.policy import ByDeadline
 from engine.serving.scheduler import Scheduler

@@ -13,10 +13,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from engine.bench.callers import WARM_UP_S, Caller, CallOutcomes, SimulatedSession
+from engine.bench.callers import SAMPLES_PER_CODE, WARM_UP_S, Caller, CallOutcomes, SimulatedSession
 from engine.bench.costs import CARDS, COUNTED, FUSED, Card, Costs
 from engine.bench.machine import Machine
+from engine.client import OUTPUT_RATE
 from engine.conversation.work import Decode, ModelPart, Speak, Work, batch_key
+from engine.serving.admission import CallCosts
 from engine.serving.policy import ByDeadline
 from engine.serving.scheduler import Scheduler
 
@@ -31,9 +33,16 @@ class Way:
     deadlines: bool
     """By deadlines, with parts of the model side by side, and blocks of different length in one batch; else by four
     kinds of urgency, one batch after the other, as it was before."""
+    admits: bool = False
+    """By measured cost: calls for which there is no time are refused. As calls are served."""
 
 
-WAYS = (Way("before", False, False), Way("graphs", True, False), Way("deadlines", True, True))
+WAYS = (
+    Way("before", False, False),
+    Way("graphs", True, False),
+    Way("deadlines", True, True),
+    Way("admission", True, True, admits=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class Row:
     backlog_p95: int
     """Units of all calls that wait."""
     answers: int
+    refused: int
+    """Calls that were not let in."""
 
 
 def by_steps(work: Work) -> object:
@@ -67,17 +78,27 @@ def simulate(card: Card, calls: int, way: Way, *, seconds: float, aligned: bool 
         {part: machine.track() for part in ModelPart} if way.deadlines else dict.fromkeys(ModelPart, machine.track())
     )
     policy = ByDeadline() if way.deadlines else ByDeadline(key=by_steps)
-    scheduler = Scheduler(tracks, policy, clock=lambda: machine.now)
+    costs = CallCosts(tracks, OUTPUT_RATE / SAMPLES_PER_CODE, lambda: machine.now)
+    scheduler = Scheduler(tracks, policy, clock=lambda: machine.now, measure=costs)
     outcome = CallOutcomes(WARM_UP_S)
+    begun = 0
+
+    def admit() -> bool:
+        nonlocal begun
+        if way.admits and not costs.admits(begun):
+            return False
+        begun += 1
+        return True
+
     for number in range(calls):
-        session = SimulatedSession(machine, number)
-        Caller(machine, scheduler, session, outcome, seed + number, aligned=aligned, ranked=not way.deadlines)
+        session, ranked = SimulatedSession(machine, number), not way.deadlines
+        Caller(machine, scheduler, session, outcome, seed + number, aligned=aligned, ranked=ranked, admit=admit)
     machine.run(scheduler, WARM_UP_S + seconds)
     asked, turns = outcome.first_sounds, outcome.turn_sounds
     underruns = round(outcome.underruns / max(1, outcome.answers), 3)
     backlog = int(percentile(outcome.backlog, 95))
     sounds = (_ms(asked, 50), _ms(asked, 95), underruns, _ms(turns, 50), _ms(turns, 95))
-    return Row(card.name, calls, way.name, *sounds, backlog, outcome.answers)
+    return Row(card.name, calls, way.name, *sounds, backlog, outcome.answers, outcome.refused)
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -96,12 +117,13 @@ def line(row: Row) -> str:
     return (
         f"{row.card:<5} {row.calls:>5}  {row.policy:<10} {row.p50_ms:>8.1f} {row.p95_ms:>8.1f} {row.turn_p50_ms:>9.1f}"
         f" {row.turn_p95_ms:>9.1f} {row.underruns_per_answer:>10.3f} {row.backlog_p95:>8} {row.answers:>8}"
+        f" {row.refused:>8}"
     )
 
 
 HEADER = (
-    "             request to first sound   with a last unit   underruns    units\n"
-    "card  calls  policy       p50 ms   p95 ms    p50 ms    p95 ms  an answer  waiting  answers"
+    "             request to first sound   with a last unit   underruns    units              calls\n"
+    "card  calls  policy       p50 ms   p95 ms    p50 ms    p95 ms  an answer  waiting  answers  refused"
 )
 
 

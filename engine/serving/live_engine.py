@@ -10,6 +10,8 @@ import asyncio
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_un
 from engine.client import (
     DEFAULT_VOICE,
     INPUT_RATE,
+    OUTPUT_RATE,
     UNIT_SAMPLES,
     ChatRequest,
     ChatStream,
@@ -38,19 +41,20 @@ from engine.conversation.captured import record_in_background
 from engine.conversation.rows import exact_rows
 from engine.conversation.sampling import TextSampling
 from engine.conversation.served import ServedModel
-from engine.conversation.storage import SessionRoom, choose_room
+from engine.conversation.storage import SessionRoom, choose_room, counted
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.window import WindowOptions
-from engine.conversation.work import Task
+from engine.conversation.work import Task, Work
 from engine.errors import ConfigError, InputError, LoadError
 from engine.processing.prompts import UNIT, Message, Part, TypedText, get_sys_prompt
+from engine.serving.admission import CallCosts
 from engine.serving.answer import refused
 from engine.serving.checks import MAX_PROMPT_CHARS, check_chat, check_options
 from engine.serving.live_chat import LiveChats
 from engine.serving.live_session import ChatRuntime, LiveSession, Runtime, room_of
 from engine.serving.policy import ByDeadline, Limits
-from engine.serving.scheduler import Scheduler
+from engine.serving.scheduler import Measure, Scheduler, unmeasured
 from engine.serving.tracks import tracks_on
 from engine.spec import EngineSpec
 
@@ -73,6 +77,7 @@ class LiveEngine:
         self._told = ""
         self._room = SessionRoom(0, 0, 0)
         self._runtime: ChatRuntime | None = None
+        self.costs: CallCosts | None = None
         self._chats: LiveChats | None = None
         self._stopped = threading.Event()
 
@@ -85,7 +90,13 @@ class LiveEngine:
         rows = stream.executor.rows
         limits = Limits() if rows is None else Limits(units=1, steps=rows, answers=1)
         devices = {weight.device for weight in loaded.model.parameters()}
-        scheduler = Scheduler(tracks_on(stream.executor, devices), ByDeadline(limits))
+        tracks, stopwatch = tracks_on(stream.executor, devices), stopwatch_on(loaded.model.device)
+        if isinstance(stream, StreamingModel):
+            self.costs = CallCosts(tracks, OUTPUT_RATE / stream.samples_per_code, time.monotonic)
+            if self._spec.admit_by_cost:
+                await asyncio.to_thread(self._rehearse, stream, self.costs)
+                log.info("a call takes %.0f %% of the time here", 100 * self.costs.share)
+        scheduler = Scheduler(tracks, ByDeadline(limits), measure=self.costs or unmeasured, stopwatch=stopwatch)
         scheduler.start()
         if any(recorder.enabled for recorder in stream.executor.recorders):
             recording = (stream.executor.recorders, self._stopped)
@@ -138,6 +149,10 @@ class LiveEngine:
         room.check_prompt()
         if len(self._sessions) >= self._info.max_sessions:
             message = f"All {self._info.max_sessions} sessions are taken; try again when a call has ended."
+            raise EngineError("full", message, retryable=True)
+        if self._spec.admit_by_cost and self.costs is not None and not self.costs.admits(len(self._sessions)):
+            count = counted(len(self._sessions), "session")
+            message = f"The model has no time for more than its {count}; try again when a call has ended."
             raise EngineError("full", message, retryable=True)
         session = LiveSession(self._runtime, options, prompt, room, self._sessions.discard)
         self._sessions.add(session)
@@ -192,15 +207,21 @@ class LiveEngine:
             return served
         window = WindowOptions(high=context, low=context * 3 // 4)
         stream = StreamingModel(loaded, sessions=room.sessions, context=context, window=window, rows=rows)
+        self._rehearse(stream, unmeasured)
+        return stream
+
+    @torch.inference_mode()
+    def _rehearse(self, stream: StreamingModel, measure: Measure) -> None:
+        """A unit, and an answer until it is heard."""
         state = stream.open()
         silence = np.zeros(UNIT_SAMPLES, np.float32)
-        seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if loaded.config.takes_pictures else []
-        _finish(stream, stream.prefill(state, get_sys_prompt(mode="omni", language="en")))
-        _finish(stream, stream.prefill(state, Message("user", [*seen, silence])))
+        seen: list[Part] = [UNIT, Image.new("RGB", (448, 448))] if stream.config.takes_pictures else []
+        said = Message("user", [*seen, silence, TypedText("hello")])  # who reads has no answer to silence
         options = AnswerOptions(max_new_tokens=64, min_new_tokens=64, text=read_sampling(_directory(self._spec)))
-        _finish(stream, stream.generate(state, options).task(), outputs=2)
+        _finish(stream, stream.prefill(state, get_sys_prompt(mode="omni", language="en")), measure)
+        _finish(stream, stream.prefill(state, said), measure)
+        _finish(stream, stream.generate(state, options).task(), measure, outputs=2)
         stream.pool.drop(state)
-        return stream
 
 
 def load(spec: EngineSpec) -> LoadedVisionLanguage:
@@ -279,6 +300,12 @@ def room_on(spec: EngineSpec, loaded: LoadedVisionLanguage) -> SessionRoom:
     return room
 
 
+def stopwatch_on(device: torch.device) -> Callable[[], float]:
+    """What a batch took, in seconds: on a processor, where one thread carries all out, of that thread, so that other
+    programs do not count as the model's cost."""
+    return time.thread_time if device.type == "cpu" else time.monotonic
+
+
 def shared_rows(spec: EngineSpec, loaded: LoadedVisionLanguage) -> int | None:
     """Rows of every step of text or speech; None where sessions share whatever they can."""
     on_cpu = loaded.model.device.type == "cpu"
@@ -294,8 +321,19 @@ def _directory(spec: EngineSpec) -> Path:
     return Path(spec.model) if spec.model else MINI
 
 
-def _finish(stream: StreamingModel, task: Task[object], outputs: int | None = None) -> None:
-    """Drive a task to its end, or until it has given so many outputs."""
-    for count, _ in enumerate(stream.executor.drive(task), 1):
-        if count == outputs:
-            return
+def _finish(stream: StreamingModel, task: Task[object], measure: Measure, outputs: int | None = None) -> None:
+    """Drive a task to its end, or until it has given so many outputs; ``measure`` is told what each piece took."""
+    result, stopwatch = None, stopwatch_on(stream.model.device)
+    try:
+        while outputs != 0:
+            item, result = task.send(result), None
+            if isinstance(item, Work):
+                begun = stopwatch()
+                result = stream.executor.run([item])[0]
+                measure([item], stopwatch() - begun)
+            elif outputs is not None:
+                outputs -= 1
+    except StopIteration:
+        pass
+    finally:
+        task.close()

@@ -33,6 +33,10 @@ Measure = Callable[[Sequence[Work], float], None]
 """Is told what every batch held and how many seconds it took."""
 
 
+def unmeasured(works: Sequence[Work], seconds: float) -> None:
+    """Nobody wants to know."""
+
+
 class Cancelled(Exception):
     """The job was cancelled before its task came to its end."""
 
@@ -130,9 +134,12 @@ class Scheduler:
         policy: Policy,
         *,
         clock: Callable[[], float] = time.monotonic,
-        measure: Measure = lambda works, seconds: None,
+        measure: Measure = unmeasured,
+        stopwatch: Callable[[], float] | None = None,
     ) -> None:
-        """Work of each part of the model is carried out on its track; parts may share one. ``clock`` gives seconds."""
+        """Work of each part of the model is carried out on its track; parts may share one. ``clock`` gives seconds,
+        and so does ``stopwatch``, by which ``measure`` is told, where that is another one."""
+        self._stopwatch, self._begun = stopwatch or clock, dict[Track, float]()
         self._tracks, self._policy, self.clock, self._measure = tracks, policy, clock, measure
         self._busy: dict[Track, float] = {}  # since when a track carries out its batch
         self._lanes: list[Lane] = []
@@ -228,13 +235,14 @@ class Scheduler:
             return False
         for _, job, _ in chosen:
             job.running = True
-        self._busy[track] = self.clock()
+        self._busy[track], self._begun[track] = self.clock(), self._stopwatch()
         batch, works = [(lane, job) for lane, job, _ in chosen], [work for _, _, work in chosen]
         track.start(works, partial(self._end, track, batch, works))
         return True
 
     def _end(self, track: Track, batch: Batch, works: Sequence[Work], results: list[Any]) -> None:
-        self._measure(works, self.clock() - self._busy.pop(track))
+        del self._busy[track]
+        self._measure(works, self._stopwatch() - self._begun[track])
         with self._changed:
             self._finished.append((batch, results))
         self.wake()

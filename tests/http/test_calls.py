@@ -98,6 +98,35 @@ async def test_callers_queue_for_a_place_in_order(start: StartServer) -> None:
     assert (status, body["position"], body["ticket"]) == (503, 1, tickets[1])
 
 
+async def test_callers_for_whom_the_engine_has_no_time_queue_in_front(
+    start: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though there are places: nobody else is let in, nor sent back to the end of the line, until a call ends."""
+    site = await start("--max-calls", "5")
+    _, first = await site.call()
+    opens = site.server.engine.open
+
+    async def refuse(options: Any) -> Any:
+        raise EngineError("full", "The model has no time for more than its 1 session.", retryable=True)
+
+    monkeypatch.setattr(site.server.engine, "open", refuse)
+    status, body, _ = await site.offer(OFFER)
+    assert (status, body["error"]["code"], body["position"]) == (503, "full", 1)
+    assert body["error"]["message"].startswith("All 1 places are taken; you are number 1 in line.")
+    ticket = body["ticket"]
+    status, behind, _ = await site.post("/api/line", {})
+    assert (status, behind["position"]) == (202, 2)
+    await site.hang_up(first["call_id"])
+    status, body, _ = await site.offer(OFFER, ticket=ticket)
+    assert (status, body["ticket"], body["position"]) == (503, ticket, 1)
+    monkeypatch.setattr(site.server.engine, "open", opens)
+    _, second = await site.call(ticket=ticket)
+    status, body, _ = await site.offer(OFFER, ticket=behind["ticket"])
+    assert (status, body["ticket"], body["position"]) == (503, behind["ticket"], 1)
+    await site.hang_up(second["call_id"])
+    await site.call(ticket=behind["ticket"])
+
+
 async def test_a_place_can_be_asked_for_before_there_is_an_offer(start: StartServer) -> None:
     site = await start("--max-calls", "1")
     async with site.http.post("/api/line", json={}) as free:

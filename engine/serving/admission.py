@@ -1,0 +1,96 @@
+"""Whether one more call fits into real time, by what work costs on this machine.
+
+The scheduler tells what every batch held and how long it took. From that follow the cost of a second of listening (a
+picture, a second of sound, the prefill of both) and of a second of speech (its text, its codes, its wave), each on the
+track that carries it out, and shared as batches are shared now. A call listens most of the time and is spoken to for
+some of it; as many calls are let in as such calls fit into a second, with a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from engine.conversation.work import (
+    Decode,
+    Feed,
+    Hear,
+    Listen,
+    LookBack,
+    ModelPart,
+    Read,
+    Recall,
+    Render,
+    See,
+    Speak,
+    Transcribe,
+    Work,
+)
+from engine.serving.policy import size_of
+from engine.serving.tracks import Track
+
+SPOKEN_SHARE = 0.3
+"""Of a call's time, in which the model speaks."""
+CODES_PER_TOKEN = 11.7
+"""Codes of speech to a token of text."""
+MARGIN = 0.15
+"""Of a second, that stays free: calls are not even, and a batch waits for the one before it."""
+HALF_LIFE_S = 5.0
+"""What was measured so long ago counts half: costs fall when more calls share their batches, and when steps are
+recorded."""
+SPEECH = (Speak, Read, Recall, LookBack)
+
+
+class CallCosts:
+    """The cost of a call, measured: a scheduler's ``measure``."""
+
+    def __init__(self, tracks: Mapping[ModelPart, Track], codes_per_s: float, clock: Callable[[], float]) -> None:
+        """A second of speech has ``codes_per_s`` codes; ``clock`` gives seconds."""
+        self._tracks, self._codes_per_s, self._clock = tracks, codes_per_s, clock
+        self._last = clock()
+        self._seconds: dict[type, float] = {}
+        self._amounts: dict[type, float] = {}
+
+    def __call__(self, works: Sequence[Work], seconds: float) -> None:
+        """A batch of ``works`` took so many seconds."""
+        now = self._clock()
+        fade = 0.5 ** ((now - self._last) / HALF_LIFE_S)
+        self._last = now
+        for sums in (self._seconds, self._amounts):
+            for known in sums:
+                sums[known] *= fade
+        kind = type(works[0])
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+        self._amounts[kind] = self._amounts.get(kind, 0.0) + sum(map(_amount, works))
+
+    @property
+    def share(self) -> float:
+        """Of a track's time that one call takes, on the track of which it takes most; 0 while nothing was measured."""
+        ears = Listen if Listen in self._amounts else Hear
+        listening, speaking = 1 - SPOKEN_SHARE, SPOKEN_SHARE * self._codes_per_s
+        codes = self._amounts.get(Speak, 0.0)
+        parts = {
+            ModelPart.SENSES: listening * sum(map(self._mean, (See, ears, Transcribe))),
+            ModelPart.LANGUAGE: listening * self._mean(Feed) + speaking / CODES_PER_TOKEN * self._mean(Decode),
+        }
+        for part, kinds in ((ModelPart.SPEECH, SPEECH), (ModelPart.WAVE, (Render,))):
+            took = sum(self._seconds.get(kind, 0.0) for kind in kinds)
+            parts[part] = speaking * took / codes if codes else 0.0
+        busy: dict[Track, float] = {}
+        for part, share in parts.items():
+            busy[self._tracks[part]] = busy.get(self._tracks[part], 0.0) + share
+        return max(busy.values())
+
+    def admits(self, calls: int) -> bool:
+        """Whether one more than so many ``calls`` fits. The first one always does: a machine that is too slow for it
+        cannot be told otherwise."""
+        return calls == 0 or (calls + 1) * self.share <= 1 - MARGIN
+
+    def _mean(self, kind: type) -> float:
+        """Seconds of one piece of a kind, in the measure of :func:`_amount`; 0 where none was measured."""
+        amount = self._amounts.get(kind, 0.0)
+        return self._seconds[kind] / amount if amount else 0.0
+
+
+def _amount(work: Work) -> float:
+    """How much of its kind a piece is: steps of text and of speech, else the size that the policy counts."""
+    return work.steps if isinstance(work, (Decode, Speak)) else size_of(work)
