@@ -151,7 +151,7 @@ def test_the_program_writes_an_object_a_line(capsys: pytest.CaptureFixture[str])
     arguments = ["--simulate", "--calls", "2", "--seconds", "3", "--cards", "H200"]
     assert main([*arguments, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["policy"] for row in rows] == ["before", "graphs", "deadlines"]
+    assert [row["policy"] for row in rows] == ["before", "graphs", "deadlines", "admission"]
     assert {"card", "calls", "policy", "p50_ms", "p95_ms", "underruns_per_answer"} <= rows[0].keys()
     assert main([*arguments, "--aligned"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
