@@ -154,4 +154,4 @@ def test_the_program_writes_an_object_a_line(capsys: pytest.CaptureFixture[str])
     assert [row["policy"] for row in rows] == ["before", "graphs", "deadlines", "admission"]
     assert {"card", "calls", "policy", "p50_ms", "p95_ms", "underruns_per_answer"} <= rows[0].keys()
     assert main([*arguments, "--aligned"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert len(capsys.readouterr().out.splitlines()) == 6
