@@ -21,7 +21,7 @@ examples
   python -m engine.tune MiniCPM-V-2_6 --data train.json --eval eval.json --out adapter
   make run MODEL=MiniCPM-o-2_6 ADAPTER=adapter
   python -m engine.tune MiniCPM-V-2_6 --merge adapter --out merged
-  accelerate launch --num_processes 2 -m engine.tune MODEL --data train.json --out adapter
+  accelerate launch --multi_gpu --num_processes 2 -m engine.tune MODEL --data train.json --out adapter
 
 The data format and what is trained are described in docs/tuning.md. The packages that it needs:
 `pip install -r engine/requirements-tune.txt`.
@@ -97,11 +97,8 @@ def _device(name: str) -> str:
     InputError for more than one."""
     if "," in name:
         raise InputError(f"--device {name} names several cards; use accelerate launch, one process for each")
-    if name != "auto" or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return name
-    from accelerate import PartialState
-
-    return str(PartialState().device)
+    card = os.environ.get("LOCAL_RANK") if name == "auto" and torch.cuda.is_available() else None
+    return name if card is None else f"cuda:{card}"
 
 
 def _check_quantize(options: argparse.Namespace, device: torch.device) -> None:

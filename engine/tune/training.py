@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
@@ -78,7 +78,9 @@ class Trainer:
     ) -> None:  # fmt: skip
         """``folder`` holds the state and the curve; ``evaluation`` is data that is only measured."""
         self.options, self.folder, self.data, self.evaluation = options, folder, data, evaluation
-        self.accelerator = Accelerator(cpu=learner.model.device.type == "cpu")
+        # Pictures may be absent from a process's batch, and with them the resampler from its loss.
+        uneven = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(cpu=learner.model.device.type == "cpu", kwargs_handlers=[uneven])
         self.count = len(data)  # type: ignore[arg-type]  # torch's Dataset does not declare its length
         self.per_step = options.batch * options.accumulate * self.accelerator.num_processes
         self.steps = options.steps or max(1, math.ceil(options.epochs * self.count / self.per_step))
@@ -88,7 +90,9 @@ class Trainer:
         )
         self.schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup * self.steps), self.steps)
         self.optimizer, self.learner, self.progress = optimizer, learner, Progress()
-        # Pictures may be absent from a batch, and with them the resampler from the loss.
+        # Small gradients are nothing in float16: the loss is multiplied before them, and they are divided again.
+        device, half = learner.model.device.type, options.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device, init_scale=2.0**12, enabled=half)
         self.wrapped: Any = self.accelerator.prepare_model(learner) if self.accelerator.num_processes > 1 else learner
 
     def run(self, *, show: bool = True) -> Progress:
@@ -117,10 +121,12 @@ class Trainer:
         losses = []
         for _ in range(self.options.accumulate):
             loss = self._loss(next(batches))
-            self.accelerator.backward(loss / self.options.accumulate)
+            self.accelerator.backward(self.scaler.scale(loss / self.options.accumulate))
             losses.append(loss.detach())
+        self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.learner.trainable().values(), self.options.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         mean = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if not math.isfinite(mean):
@@ -153,6 +159,7 @@ class Trainer:
                 "weights": {name: weight.detach() for name, weight in self.learner.trainable().items()},
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
+                "scaler": self.scaler.state_dict(),
             }
             torch.save(state, self.folder / f"{STATE}.partial")
             (self.folder / f"{STATE}.partial").replace(self.folder / STATE)
@@ -176,6 +183,7 @@ class Trainer:
             trained[name].copy_(weight)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(state["step"])
         kept = [line for line in self._lines() if line["step"] <= self.progress.step]
         (self.folder / CURVE).write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")

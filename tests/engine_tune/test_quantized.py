@@ -73,14 +73,15 @@ def test_what_cannot_be_quantised_is_refused(
     assert sentence in capsys.readouterr().err
 
 
-def test_products_are_not_joined_past_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_products_are_not_joined_past_an_adapter(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a card they are, for calls; an adapter on one of them would not be asked."""
 
     def join(model: VisionLanguageModel) -> None:
         model.llm.model.join()
 
     monkeypatch.setattr(loader, "store_for_steps", join)
-    assert command(tmp_path / "out", "--rank", "4", "--learning-rate", "1e-2") == 0
+    assert command(tmp_path / "out", "--rank", "4", "--learning-rate", "1e-2", "--dtype", dtype) == 0
     adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
     learned = {key.split(".")[-3] for key, weight in adapter.items() if ".lora_B." in key and weight.any()}
     assert learned == {"q_proj", "k_proj", "v_proj", "o_proj"}

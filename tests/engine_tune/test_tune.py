@@ -64,15 +64,6 @@ def test_twenty_pictures_teach_two_new_things(tuned: tuple[Path, Path]) -> None:
     assert lines[-1]["evaluation"] < lines[0]["loss"]
 
 
-@pytest.mark.train
-def test_a_merged_checkpoint_answers_as_the_adapter_does(tuned: tuple[Path, Path], tmp_path: Path) -> None:
-    unseen, adapter = tuned
-    assert main([str(CHECKPOINT), "--merge", str(adapter), "--out", str(tmp_path / "merged")]) == 0
-    merged = Chat(load_checkpoint(tmp_path / "merged", LoadOptions(device="cpu", progress=False)))
-    beside = Chat(load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", adapter=adapter, progress=False)))
-    assert answers(merged, unseen) == answers(beside, unseen)
-
-
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     small = SETS["v-2.6"]
     how = ("--dropout", "0.2", "--steps", "4", "--evaluate-every", "2", "--accumulate", "2", "--batch", "1")
