@@ -28,7 +28,7 @@ from engine.config import CONFIG_FILE
 from engine.config_reader import Reader, read_json
 from engine.errors import CheckpointError, ConfigError
 from engine.foreign import INSTEAD, METHODS
-from engine.model.int4 import GroupedWeight
+from engine.model.int4 import KERNEL_GROUPS, GroupedWeight
 
 GPTQ_FILE = "quantize_config.json"
 """What AutoGPTQ writes beside ``config.json``."""
@@ -90,7 +90,8 @@ class Gptq:
     bits: int
     zero_less: int
     """What is to be added to the zeros that are stored."""
-    keeps_groups: bool = True
+    group: int = 128
+    """Inputs that share a scale; -1: all."""
 
     @classmethod
     def read(cls, settings: Reader) -> Gptq:
@@ -98,7 +99,12 @@ class Gptq:
         bits = settings.positive("bits", 4)
         if bits not in (2, 4, 8):
             raise settings.error("bits", f"is {bits}; GPTQ with 2, 4 or 8 bits is understood", INSTEAD)
-        return cls(bits, 0 if settings.get("checkpoint_format", "gptq") == "gptq_v2" else 1)
+        less = 0 if settings.get("checkpoint_format", "gptq") == "gptq_v2" else 1
+        return cls(bits, less, settings.get("group_size", 128))
+
+    @property
+    def keeps_groups(self) -> bool:
+        return self.bits <= 4 and self.group in KERNEL_GROUPS
 
     def split(self, key: str) -> tuple[str, str] | None:
         base, _, part = key.rpartition(".")

@@ -136,7 +136,7 @@ def choose_room(
 
 def _share_out(fits: int, calls: int, context: int, device: torch.device) -> SessionRoom:
     """Places for so many sessions, as calls and chats."""
-    most = MOST_CALLS_ON_CPU if device.type == "cpu" else MOST_CALLS
+    most = MOST_CALLS if device.type == "cuda" else MOST_CALLS_ON_CPU
     kept = 1 if calls else min(MAX_CHATS, max(1, fits // 4))
     served = min(calls or most, fits - kept)
     return SessionRoom(served, min(MAX_CHATS, fits - served), context)

@@ -8,6 +8,7 @@ some of it; as many calls are let in as such calls fit into a second, with a mar
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.conversation.work import (
@@ -46,12 +47,16 @@ class CallCosts:
     def __init__(self, tracks: Mapping[ModelPart, Track], codes_per_s: float, clock: Callable[[], float]) -> None:
         """A second of speech has ``codes_per_s`` codes; ``clock`` gives seconds."""
         self._tracks, self._codes_per_s, self._clock = tracks, codes_per_s, clock
-        self._last = clock()
+        self._last, self._lock = clock(), threading.Lock()
         self._seconds: dict[type, float] = {}
         self._amounts: dict[type, float] = {}
 
     def __call__(self, works: Sequence[Work], seconds: float) -> None:
-        """A batch of ``works`` took so many seconds."""
+        """A batch of ``works`` took so many seconds. Called by any track's thread."""
+        with self._lock:
+            self._add(works, seconds)
+
+    def _add(self, works: Sequence[Work], seconds: float) -> None:
         now = self._clock()
         fade = 0.5 ** ((now - self._last) / HALF_LIFE_S)
         self._last = now
@@ -65,6 +70,10 @@ class CallCosts:
     @property
     def share(self) -> float:
         """Of a track's time that one call takes, on the track of which it takes most; 0 while nothing was measured."""
+        with self._lock:
+            return self._share()
+
+    def _share(self) -> float:
         ears = Listen if Listen in self._amounts else Hear
         listening, speaking = 1 - SPOKEN_SHARE, SPOKEN_SHARE * self._codes_per_s
         codes = self._amounts.get(Speak, 0.0)

@@ -288,6 +288,8 @@ def test_what_a_device_cannot_multiply_is_refused(
 
 
 def test_groups_are_kept_on_a_card_unless_told_otherwise() -> None:
+    assert Gptq(4, 1).keeps_groups
+    assert not any(form.keeps_groups for form in (Gptq(8, 1), Gptq(4, 1, 16), Gptq(4, 1, -1), Nf4()))
     assert choose("auto", CUDA, BF16, 10**10, in_groups=True) == "int4"
     assert choose("auto", CUDA, torch.float16, 10**10, in_groups=True) == "none"
     assert choose("none", CUDA, BF16, 10**10, in_groups=True) == "none"
