@@ -239,6 +239,25 @@ def read_config(directory: str | Path) -> VisionLanguageConfig:
     return (OmniConfig if omni else VisionLanguageConfig).from_dicts(config, preprocessor, path)
 
 
+@dataclass(frozen=True, slots=True)
+class EarsConfig:
+    """Ears that read, of whatever model."""
+
+    audio: AudioConfig
+    mel: MelConfig
+    reader: ReaderConfig
+
+
+def read_ears_config(directory: str | Path) -> EarsConfig:
+    """Of a directory with a ``reader_config``, whatever else it holds. Raises ConfigError."""
+    config, preprocessor, path = read_files(directory)
+    root, pre = readers(config, preprocessor, path)
+    audio, reader = root.block("audio_config"), read_words_config(root.block("reader_config"))
+    if reader is None:
+        raise root.error("reader_config", "is missing: this model does not read", "give the directory of one that does")
+    return EarsConfig(_audio(audio, root), _mel(pre, audio), reader)
+
+
 def _check_parts(root: Reader) -> None:
     """Refuse another model, and settings that are not computed here. Raises ConfigError."""
     remedy = f"give the directory of a {NAMES['o-2.6']} checkpoint"

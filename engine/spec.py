@@ -44,6 +44,9 @@ class EngineSpec:
     million weights on a CPU, ``int4`` for a GPTQ checkpoint on a card, else none."""
     adapter: str | None = None
     """A fine-tuned adapter of the model: a directory in peft's layout."""
+    transcriber: str | None = None
+    """A directory with a ``reader_config``: its ears read what people say, for captions, beside a model that does not
+    read itself."""
     max_sessions: int = 16
     """Calls at once, or as many of them as fit; 0: as :func:`engine.conversation.storage.choose_room` says."""
     admit_by_cost: bool = False
@@ -80,6 +83,8 @@ class EngineSpec:
             raise _bad(f"{self.model} {problem}; {INSTEAD}")
         if self.kind == "model" and self.model is not None and not Path(self.model).is_dir():
             raise _bad(f"the model directory {self.model} does not exist; give the path of a checkpoint")
+        if self.transcriber is not None and not Path(self.transcriber).is_dir():
+            raise _bad(f"the directory {self.transcriber} of ears that read does not exist; TRANSCRIBE=small makes one")
         if self.adapter is not None and not Path(self.adapter).is_dir():
             raise _bad(f"the adapter directory {self.adapter} does not exist; give what python -m engine.tune wrote")
 

@@ -189,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             EngineSpec(
                 kind="scripted" if args.engine == "scripted" else "model",
                 model=args.model,
+                transcriber=args.transcribe,
                 device=args.device,
                 max_sessions=1,
                 context=args.context,
@@ -266,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="folder of a call bundle")
     parser.add_argument("--engine", choices=("mini", "scripted"), default="mini", help="what answers [mini]")
     parser.add_argument("--model", metavar="DIR", help="folder of a checkpoint in place of the shipped mini")
+    parser.add_argument("--transcribe", metavar="DIR", help="folder of ears that read, as TRANSCRIBE=small has them")
     parser.add_argument("--device", default="auto", help="where the model runs: auto, cpu, mps, cuda or cuda:N [auto]")
     parser.add_argument("--context", type=int, default=8_192, metavar="N", help="CONTEXT of the server [8192]")
     parser.add_argument("--script", metavar="FILE", help="JSON file with the answers of the scripted engine")

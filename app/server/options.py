@@ -106,7 +106,10 @@ class ServerOptions:
     engine: str = _option("mini", _one_of("mini", "scripted"), "the model, or scripted answers for work on the page")
     model: str = _option("", str, "small, or the folder of a checkpoint, to load in place of the shipped mini model")
     language: str = _option("", str, "folder of a Qwen2.5 Instruct model that small takes for its own language model")
-    cache: str = _option("", str, "folder in which small is assembled (the user's cache when not set)")
+    cache: str = _option("", str, "folder in which small, or its ears, are assembled (the user's cache when not set)")
+    transcribe: str = _option(
+        "", _one_of(SMALL), "small shows callers what they say, read by small's ears whatever model answers"
+    )
     device: str = _option("auto", str, "where the model runs: auto, cpu, mps, cuda or cuda:N")
     dtype: str = _option("auto", str, "precision of the weights: auto, float32, bfloat16 or float16")
     adapter: str = _option("", str, "directory of a fine-tuned adapter of the model, in peft's layout")
@@ -177,8 +180,12 @@ class ServerOptions:
             raise StartError("MODEL and ENGINE=scripted exclude each other: the scripted engine loads no model.")
         if self.script and self.engine != "scripted":
             raise StartError("SCRIPT needs ENGINE=scripted: only that engine reads its answers from a file.")
-        if (self.language or self.cache) and self.model != SMALL:
-            raise StartError("LANGUAGE and CACHE need MODEL=small: only small is assembled.")
+        if self.language and self.model != SMALL:
+            raise StartError("LANGUAGE needs MODEL=small: no other model takes one.")
+        if self.cache and SMALL not in (self.model, self.transcribe):
+            raise StartError("CACHE needs MODEL=small or TRANSCRIBE=small: nothing else is assembled.")
+        if self.transcribe == SMALL and self.engine == "scripted":
+            raise StartError("TRANSCRIBE and ENGINE=scripted exclude each other: the scripted engine does not listen.")
         if problem := foreign_format(self.model):
             raise StartError(f"MODEL={self.model} {problem}; {INSTEAD}.")
         if self.model and self.model != SMALL and not Path(self.model).is_dir():

@@ -264,6 +264,7 @@ def engine_spec(options: ServerOptions) -> EngineSpec:
         dtype=options.dtype,
         quantize=options.quantize,
         adapter=options.adapter or None,
+        transcriber=options.transcribe or None,
         max_sessions=options.max_calls,
         context=options.context,
         admit_by_cost=not options.max_calls,

@@ -18,9 +18,11 @@ from engine.conversation.served import ServedModel
 from engine.conversation.sight import Sight, ThingFinder
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Listen, Step, Transcribe
-from engine.model.audio import conv_length
 from engine.processing.mel import MIN_MEL_FRAMES, mel_length
 from engine.processing.prompts import Message, Part, TypedText
+
+PIECE_SAMPLES = 29 * INPUT_RATE
+"""A second less than the ears hold."""
 
 
 def hear_words(stream: ServedModel, messages: Sequence[Message]) -> Step[list[Message]]:
@@ -44,21 +46,18 @@ def hear_words(stream: ServedModel, messages: Sequence[Message]) -> Step[list[Me
 
 
 def _read(stream: StreamingModel, samples: NDArray[np.float32]) -> Step[str]:
-    """The words of one sound, heard second by second as in a call and read when the ears are full, or at its end."""
+    """The words of one sound, in pieces of which each is heard as a whole."""
     assert stream.words is not None
-    said, limit = "", stream.config.audio.max_positions
+    said = ""
     state = stream.open()
     try:
-        for start in range(0, len(samples), INPUT_RATE):
-            second = samples[start : start + INPUT_RATE]
-            if start and mel_length(len(second), stream.config.mel.hop_length) < MIN_MEL_FRAMES:
+        for start in range(0, len(samples), PIECE_SAMPLES):
+            piece = samples[start : start + PIECE_SAMPLES]
+            if start and mel_length(len(piece), stream.config.mel.hop_length) < MIN_MEL_FRAMES:
                 break
-            mel = stream.mel(second)
-            if state.reading.frames + conv_length(mel.shape[1]) >= limit:
-                said += yield from _finish(stream, state.reading)
-                stream.pool.reset_hearing(state)
-            state.reading = state.reading.hear((yield Listen(state, mel)))
-        said += yield from _finish(stream, state.reading)
+            heard = yield Listen(state, stream.mel(piece))
+            said += yield from _finish(stream, Reading().hear(piece, heard))
+            stream.pool.reset_hearing(state)
     finally:
         stream.pool.drop(state)
     return said.strip()

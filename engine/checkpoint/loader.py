@@ -142,7 +142,7 @@ def _load_omni(directory: Path, config: OmniConfig, options: LoadOptions) -> Loa
         vocos,
         tts_tokenizer,
         voices,
-        load_words(directory, config),
+        None if config.reader is None else load_words(directory, config.reader),
         load_pronunciation(directory),
         _load_namer(directory, config, options),
     )
@@ -259,7 +259,7 @@ def build_untrained(directory: str | Path, seed: int = 0, *, device: str = "auto
     model = model.to(home, resolve_dtype(dtype, home))
     store_for_steps(model)
     vocos, parameters = _freeze(vocos.to(home)), count(model, vocos)
-    words = load_words(directory, config)
+    words = None if config.reader is None else load_words(directory, config.reader)
     return LoadedModel(_freeze(model), tokenizer, config, False, parameters, vocos, tts_tokenizer, words=words)
 
 

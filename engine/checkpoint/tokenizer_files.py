@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from engine.checkpoint.weights import AGAIN
 from engine.config import CONFIG_FILE, OmniConfig, TTSConfig, VisionLanguageConfig
 from engine.config_reader import read_json
+from engine.config_words import ReaderConfig
 from engine.errors import TokenizerError
 from engine.processing.dialects import DIALECTS
 from engine.processing.pronunciation import Pronunciation
@@ -57,10 +58,8 @@ def load_speech_tokenizer(directory: Path, config: OmniConfig) -> PreTrainedToke
     return tts
 
 
-def load_words(directory: Path, config: OmniConfig) -> WordTokens | None:
-    """The tokenizer of the reader, if there is one. Raises TokenizerError."""
-    if config.reader is None:
-        return None
+def load_words(directory: Path, config: ReaderConfig) -> WordTokens:
+    """The tokenizer of the reader. Raises TokenizerError."""
     path = next((p for d in READER_TOKENIZER_DIRS if (p := directory / d / "tokenizer.json").is_file()), None)
     if path is None:
         raise TokenizerError(directory / READER_TOKENIZER_DIRS[-1] / "tokenizer.json", "is missing", AGAIN)
@@ -68,10 +67,10 @@ def load_words(directory: Path, config: OmniConfig) -> WordTokens | None:
         words = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers library raises bare exceptions
         raise TokenizerError(path, f"cannot be read ({type(error).__name__}: {error})", AGAIN) from error
-    if words.get_vocab_size() > config.reader.vocab_size:
-        problem = f"has {words.get_vocab_size()} tokens, but reader_config.vocab_size is {config.reader.vocab_size}"
+    if words.get_vocab_size() > config.vocab_size:
+        problem = f"has {words.get_vocab_size()} tokens, but reader_config.vocab_size is {config.vocab_size}"
         raise TokenizerError(path, problem, f"use the tokenizer and {CONFIG_FILE} of one checkpoint")
-    return WordTokens(words, config.reader.vocab_size)
+    return WordTokens(words, config.vocab_size)
 
 
 def load_pronunciation(directory: Path) -> Pronunciation | None:

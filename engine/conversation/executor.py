@@ -7,6 +7,7 @@ result once at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -17,9 +18,11 @@ from engine.conversation.blocks import SpeechBlocks, TextBlocks
 from engine.conversation.captured import GraphRecorder
 from engine.conversation.exact_blocks import ExactBlocks
 from engine.conversation.naming import PictureNamer
+from engine.conversation.overheard import Overheard
 from engine.conversation.reading import Transcribed
 from engine.conversation.session import Hearing, SessionPool
 from engine.conversation.text_steps import read_text
+from engine.conversation.transcriber import Transcriber
 from engine.conversation.waves import WaveBlocks
 from engine.conversation.word_reader import WordReader
 from engine.conversation.work import (
@@ -32,6 +35,7 @@ from engine.conversation.work import (
     Listen,
     LookBack,
     Name,
+    Overhear,
     Read,
     Recall,
     Render,
@@ -68,12 +72,13 @@ class Executor:
         rows: int | None = None,
         paged: bool | None = None,
         namer: PictureNamer | None = None,
+        transcriber: Transcriber | None = None,
     ) -> None:
         """With ``rows`` every step of text or speech is a pass of just so many rows, padded where fewer sessions take
         part, and all other work is done session by session, so that who shares a batch changes no bit of a result
         (where :func:`engine.conversation.rows.exact_rows` says so). None: batches are as large as they come.
         ``paged`` is for the tests, see :class:`~engine.conversation.blocks.TextBlocks`. ``namer`` says in words what
-        pictures show, for a model without eyes.
+        pictures show, for a model without eyes; ``transcriber`` what people say, for one that does not read.
 
         A model that has no ears and no voice has no ``vocos`` either, and is asked for no sound.
         """
@@ -97,8 +102,8 @@ class Executor:
                 self._speech = SpeechBlocks(omni, pool.speech, tables, speech)
                 if model.device.type != "cpu":  # which gains nothing by it
                     self._waves = WaveBlocks(omni, vocos, wave, pool.sessions)
-        self.reader = None if omni is None or omni.reader is None else WordReader(omni)
-        self.namer = namer
+        self.reader = None if omni is None or omni.reader is None else WordReader(omni.apm, omni.reader)
+        self.namer, self.transcriber = namer, transcriber
         self._run: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
             See: self.see,
             Name: self.name,
@@ -106,6 +111,7 @@ class Executor:
             HearClips: self.hear_clips,
             Listen: self.listen,
             Transcribe: self.transcribe,
+            Overhear: self.overhear,
             Feed: self.feed,
             Decode: self.decode,
             Read: self.read,
@@ -215,12 +221,18 @@ class Executor:
         assert self.reader is not None
         return [self.reader.read(work.reading) for work in works]
 
+    def overhear(self, works: Sequence[Overhear]) -> list[tuple[Overheard, str]]:
+        assert self.transcriber is not None
+        return [self.transcriber.hear(work.before, work.samples) for work in works]
+
     def _encode(self, works: Sequence[Hear | Listen]) -> list[Tensor]:
         """Encoder states [frames, d_model] of the next sound of each session; its audio cache grows."""
         model, limit = self.model, self.model.config.audio.max_positions
         lengths = [work.mel.shape[1] for work in works]
         frames = [conv_length(length) for length in lengths]
         for work, count in zip(works, frames, strict=True):
+            if isinstance(work, Listen) and work.again:
+                work.state.hearing = replace(work.state.hearing, length=work.state.hearing.length - work.again)
             if work.state.hearing.length + count >= limit:
                 self.pool.reset_hearing(work.state)
             self.pool.keep_hearing(work.state)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class Prepared:
     """What the tokens are, as runs of (kind, number)."""
     images: tuple[ImageSlices, ...] = ()
     mels: tuple[Tensor, ...] = ()
+    sounds: tuple[NDArray[np.float32], ...] = ()
+    """The samples of what the person says."""
     words_at: int | None = None
     """Where in the row the words go that are read from the sound; None where nothing is read."""
     found: tuple[tuple[int, Found], ...] = ()
@@ -77,6 +80,7 @@ class MessageBuilder:
         pieces: list[Piece] = []
         images: list[ImageSlices] = []
         mels: list[Tensor] = []
+        sounds: list[NDArray[np.float32]] = []
         found: list[Found] = []
         gaps: list[int] = []  # how many pieces come before what is told of each picture
         words_before: int | None = None
@@ -95,6 +99,7 @@ class MessageBuilder:
             elif isinstance(part, np.ndarray):
                 mels.append(self._mel(part))
                 pieces += [] if reads else [AudioSlot(len(part))]
+                sounds += [part] if message.role == "user" and not book.first else []
             elif isinstance(part, TypedText):
                 pieces.append(self._build.as_heard(part) if message.role == "user" and not book.first else part)
             elif isinstance(part, str):
@@ -119,7 +124,7 @@ class MessageBuilder:
         kinds = kinds_of(row, closes, opens, prompt=book.first)
         typed = any(isinstance(piece, TypedText) for piece in pieces)
         told = tuple((places[ahead + gap], things) for gap, things in zip(gaps, found, strict=True))
-        return Prepared(message.role, row, kinds, tuple(images), tuple(mels), words_at, told, typed)
+        return Prepared(message.role, row, kinds, tuple(images), tuple(mels), tuple(sounds), words_at, told, typed)
 
     def _apart(self, pieces: Sequence[Piece], gaps: Set[int]) -> tuple[TokenRow, dict[int, int]]:
         """The row of ``pieces``, and how many tokens come before each of the ``gaps`` between them: what is put there

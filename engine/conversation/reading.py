@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.model.audio import FRAMES_PER_SECOND
@@ -28,6 +30,11 @@ MOST_COMPRESSION = 2.4
 
 LOOP_WORDS = 2
 """How often a piece may be repeated at the end of a reading that goes round in circles."""
+
+AGAIN = 1
+"""Pieces of sound, a second each, that are encoded again with the one behind them: what a second sounds like depends on
+what follows, most of all where a word lies across its border. Of 235 words of three voices 2.6 % are read wrong so,
+2.1 % with two pieces, and 14 % where none is encoded again."""
 
 WORDS_PER_SECOND, WORDS_MORE = 5.0, 1
 """Nobody says more words than this: a reading that has more was invented, mostly by going round in circles over a sound
@@ -50,6 +57,8 @@ class Reading:
 
     sound: tuple[Tensor, ...] = field(default=(), compare=False)
     """Keys and values [layers, 2, heads, frames, head_dim] of every piece of sound since the ears were reset."""
+    latest: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
+    """Samples of the last :data:`AGAIN` of them, at most."""
     ids: tuple[int, ...] = ()
     """The newest reading of ``sound``."""
     certain: int = 0
@@ -62,9 +71,17 @@ class Reading:
         """Encoder frames (20 ms) of the sound."""
         return sum(part.shape[3] for part in self.sound)
 
-    def hear(self, sound: Tensor) -> Reading:
-        """With one more piece of sound."""
-        return replace(self, sound=(*self.sound, sound))
+    @property
+    def frames_again(self) -> int:
+        """Those of the pieces that are encoded again with the next one."""
+        return sum(part.shape[3] for part in self.sound[len(self.sound) - len(self.latest) :])
+
+    def hear(self, samples: NDArray[np.float32], sound: Tensor) -> Reading:
+        """With one more piece of sound: ``samples``, encoded together with the latest pieces as ``sound``."""
+        kept, again = self.sound[: len(self.sound) - len(self.latest)], self.sound[len(self.sound) - len(self.latest) :]
+        sizes = [part.shape[3] for part in again]
+        parts = sound.split([*sizes, sound.shape[3] - sum(sizes)], 3)
+        return replace(self, sound=(*kept, *parts), latest=(*self.latest, samples)[-AGAIN:])
 
     def deaf(self) -> Reading:
         """Without its sound, and without what is not certain."""

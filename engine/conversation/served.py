@@ -11,6 +11,7 @@ from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage
 from engine.conversation.executor import Executor
 from engine.conversation.naming import make_namer
 from engine.conversation.session import SessionPool, SessionState
+from engine.conversation.transcriber import Transcriber
 from engine.model.transfer import upload
 from engine.processing.image import ImageProcessor
 from engine.processing.tokens import RowBuilder, TokenRow
@@ -31,18 +32,27 @@ class ServedModel:
         context: int | None = None,
         rows: int | None = None,
         builder: RowBuilder | None = None,
+        transcriber: Transcriber | None = None,
     ) -> None:
         """``sessions`` and ``context`` bound the storages, see :class:`~engine.conversation.session.SessionPool`;
         ``rows`` keeps their results apart to the last bit, see :class:`~engine.conversation.executor.Executor`;
-        ``builder`` makes token rows, one of the model's own if None."""
+        ``builder`` makes token rows, one of the model's own if None; ``transcriber`` reads what people say, for
+        captions."""
         self.loaded, self.config, self.model = loaded, loaded.config, loaded.model
         self.tokenizer = loaded.tokenizer
         self.builder = builder or RowBuilder(loaded.tokenizer, loaded.config)
         self.images = ImageProcessor(loaded.config.image)
         self.pool = SessionPool(loaded.model, sessions=sessions, context=context)
         vocos = loaded.vocos if isinstance(loaded, LoadedModel) else None
-        namer = make_namer(loaded)
-        self.executor = Executor(loaded.model, vocos, self.pool, self.builder.stop, rows=rows, namer=namer)
+        self.executor = Executor(
+            loaded.model,
+            vocos,
+            self.pool,
+            self.builder.stop,
+            rows=rows,
+            namer=make_namer(loaded),
+            transcriber=transcriber,
+        )
 
     def open(self, seed: int = 0) -> SessionState:
         """A new session."""

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine.conversation.overheard import Overheard
 from engine.conversation.pace import Pace
 from engine.conversation.reading import Reading
 from engine.conversation.sampling import Noise
@@ -81,6 +82,7 @@ class Mark:
     noise: Noise
     reading: Reading
     sight: Sight
+    overheard: Overheard
 
 
 @dataclass(slots=True)
@@ -94,6 +96,8 @@ class SessionState:
     hearing: Hearing = field(default_factory=Hearing)
     reading: Reading = field(default_factory=Reading)
     sight: Sight = field(default_factory=Sight)
+    overheard: Overheard = field(default_factory=Overheard)
+    """Of the message that goes on, where a model that does not read is overheard."""
     length: int = 0
     """Tokens in the language model's cache."""
     dropped: int = 0
@@ -115,7 +119,7 @@ class SessionState:
         return self.length + self.dropped
 
     def mark(self) -> Mark:
-        return Mark(self.position, self.book, self.hearing, self.noise, self.reading, self.sight)
+        return Mark(self.position, self.book, self.hearing, self.noise, self.reading, self.sight, self.overheard)
 
     def place(self, position: int) -> int:
         """Place in the cache of what was fed at ``position``, or of what follows if that was dropped."""
@@ -248,7 +252,7 @@ class SessionPool:
         state.spans = _cut(state.spans, mark.position)
         state.dropped = mark.position - length
         state.length, state.book, state.hearing, state.noise = length, mark.book, heard, mark.noise
-        state.reading, state.sight = mark.reading, mark.sight
+        state.reading, state.sight, state.overheard = mark.reading, mark.sight, mark.overheard
 
     @torch.inference_mode()
     def reset_hearing(self, state: SessionState) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from engine.config import OmniConfig
 from engine.conversation.answer_text import AnswerText
 from engine.conversation.message import MessageBuilder, Prepared
 from engine.conversation.naming import make_finder, tell_pictures
+from engine.conversation.overheard import Overheard
 from engine.conversation.reading import read_on, read_rest, rest_of
 from engine.conversation.sampling import SpeechSampling
 from engine.conversation.served import ServedModel
@@ -27,6 +29,7 @@ from engine.conversation.speech import SpeechChunk, SpeechTokens, TextSource
 from engine.conversation.speech_exact import ExactSpeech
 from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer, note_prompt
+from engine.conversation.transcriber import Transcriber, overhear
 from engine.conversation.window import Dropped, KVWindow, WindowOptions
 from engine.conversation.work import FEED_TOKENS, Feed, Hear, Listen, See, Step, Task, Transcribe
 from engine.errors import InputError
@@ -72,11 +75,12 @@ class StreamingModel(ServedModel):
         context: int | None = None,
         window: WindowOptions | None = None,
         rows: int | None = None,
+        transcriber: Transcriber | None = None,
     ) -> None:
         """As :class:`~engine.conversation.served.ServedModel`; ``window`` keeps sessions below a mark: without one a
         session ends when its context is full."""
-        builder = TokenBuilder(loaded.tokenizer, loaded.config)
-        super().__init__(loaded, sessions=sessions, context=context, rows=rows, builder=builder)
+        build = TokenBuilder(loaded.tokenizer, loaded.config)
+        super().__init__(loaded, sessions=sessions, context=context, rows=rows, builder=build, transcriber=transcriber)
         self.vocos = loaded.vocos
         self.mel = MelExtractor(loaded.config.mel)
         self.words = loaded.words
@@ -136,6 +140,8 @@ class StreamingModel(ServedModel):
         self._record(state, prepared)
         if first:
             self.pool.reset_hearing(state)
+        if self.executor.transcriber is not None:
+            said, rest = yield from overhear(state, prepared.sounds, self.executor.transcriber)
         pictured = sum(tokens for kind, tokens in prepared.kinds if kind == "image")
         yield Fed(len(row), pictured, embeds, states, dropped, said, rest)
 
@@ -152,11 +158,15 @@ class StreamingModel(ServedModel):
         """The words that are certain with what the message brings; all of them before something typed."""
         assert self.words is not None
         said = ""
-        for mel in prepared.mels:
-            if state.reading.frames + conv_length(mel.shape[1]) >= self.config.audio.max_positions:
+        for samples in prepared.sounds:
+            mel = self.mel(np.concatenate([*state.reading.latest, samples]))
+            before = state.reading.frames - state.reading.frames_again
+            if before + conv_length(mel.shape[1]) >= self.config.audio.max_positions:
                 said += self._read_rest(state)
                 self.pool.reset_hearing(state)  # as the encoder would by itself
-            state.reading = state.reading.hear((yield Listen(state, mel)))
+                mel = self.mel(samples)
+            heard = yield Listen(state, mel, state.reading.frames_again)
+            state.reading = state.reading.hear(samples, heard)
             state.reading, certain = read_on(state.reading, (yield Transcribe(state.reading)), self.words)
             said += certain
         if prepared.has_text:
@@ -237,6 +247,7 @@ class StreamingModel(ServedModel):
         first, are words of the message that were not certain before."""
         rest = self.builder.typed(self._read_rest(state))
         self.pool.reset_hearing(state)
+        state.overheard = Overheard()
         begin_answer(state)
         return self.answer_prompt.insert(0, rest), len(rest)
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from engine.conversation.reading import Reading, Transcribed
 from engine.errors import NotFiniteError
-from engine.model.audio import FRAMES_PER_SECOND
-from engine.model.omni import OmniModel
+from engine.model.audio import FRAMES_PER_SECOND, AudioEncoder
 from engine.model.word_decoder import WordDecoder
 
 SILENCE = -0.8
@@ -30,17 +29,14 @@ TOKENS_PER_SECOND, TOKENS_MORE = 10, 8
 class WordReader:
     """One model's decoder with what all readings share. Keeps nothing of any call."""
 
-    def __init__(self, model: OmniModel) -> None:
-        assert model.reader is not None
-        assert model.config.reader is not None
-        self.decoder: WordDecoder = model.reader
-        self.config = model.config.reader
+    def __init__(self, ears: AudioEncoder, decoder: WordDecoder) -> None:
+        self.decoder, self.config = decoder, decoder.config
         self._arena = self.decoder.arena()
-        bins, frames = model.config.mel.num_mel_bins, model.config.audio.max_positions
-        device, dtype = model.device, model.apm.layer_norm.weight.dtype
+        bins, frames, weight = ears.config.num_mel_bins, ears.config.max_positions, ears.layer_norm.weight
+        device, dtype = weight.device, weight.dtype
         with torch.inference_mode():
             silence = torch.full((1, bins, 2 * frames), SILENCE, device=device, dtype=dtype)
-            self._tail = self.decoder.listen(model.apm(silence, [2 * frames], chunk_length=0)[0])
+            self._tail = self.decoder.listen(ears(silence, [2 * frames], chunk_length=0)[0])
             self._banned = torch.zeros(self.config.vocab_size, dtype=torch.bool, device=device)
             self._banned[list(self.config.suppressed_ids)] = True
             self._banned[[*self.config.prompt_ids, self.config.no_speech_id]] = True

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.conversation.overheard import Overheard
 from engine.conversation.reading import Reading
 from engine.conversation.sampling import Noise, SpeechSampling, TextSampling
 from engine.conversation.session import SessionState
@@ -68,11 +71,13 @@ class HearClips:
 @dataclass(frozen=True, slots=True, eq=False)
 class Listen:
     """Encode the next sound of a session for its reader, log-mel [mel bins, M] -> keys and values
-    [layers, 2, heads, frames, head_dim]; the audio cache grows."""
+    [layers, 2, heads, frames, head_dim]; the audio cache grows. It begins with what the last ``again`` frames there
+    were made of, which are made anew."""
 
     part: ClassVar[ModelPart] = ModelPart.SENSES
     state: SessionState
     mel: Tensor
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +86,16 @@ class Transcribe:
 
     part: ClassVar[ModelPart] = ModelPart.SENSES
     reading: Reading
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overhear:
+    """Read the next second of a message (mono, 16 kHz) beside the model -> what was heard of it, and the text that is
+    certain now and was not before."""
+
+    part: ClassVar[ModelPart] = ModelPart.SENSES
+    before: Overheard
+    samples: NDArray[np.float32]
 
 
 FEED_TOKENS = 384
@@ -201,7 +216,8 @@ class Render:
     codes: Tensor
 
 
-Work = See | Name | Hear | HearClips | Listen | Transcribe | Feed | Decode | Read | Recall | Speak | LookBack | Render
+Senses = See | Name | Hear | HearClips | Listen | Transcribe | Overhear
+Work = Senses | Feed | Decode | Read | Recall | Speak | LookBack | Render
 
 STEP_WORK = (Decode, Speak)
 """What goes token by token or code by code: a step reads all weights for one row, so that sharing it saves most."""

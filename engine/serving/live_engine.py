@@ -25,6 +25,7 @@ from engine.chat.offline import Chat, ChatOptions
 from engine.checkpoint.devices import free_memory
 from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, LoadedVisionLanguage, build_untrained, has_weights, load_model
+from engine.checkpoint.reader import load_reader
 from engine.client import (
     DEFAULT_VOICE,
     INPUT_RATE,
@@ -44,6 +45,7 @@ from engine.conversation.served import ServedModel
 from engine.conversation.storage import SessionRoom, choose_room, counted
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
+from engine.conversation.transcriber import Transcriber
 from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task, Work
 from engine.errors import ConfigError, InputError, LoadError
@@ -206,7 +208,10 @@ class LiveEngine:
             Chat(loaded, stream=served).answer([question], ChatOptions(max_new_tokens=8))
             return served
         window = WindowOptions(high=context, low=context * 3 // 4)
-        stream = StreamingModel(loaded, sessions=room.sessions, context=context, window=window, rows=rows)
+        transcriber = load_transcriber(self._spec, loaded)
+        stream = StreamingModel(
+            loaded, sessions=room.sessions, context=context, window=window, rows=rows, transcriber=transcriber
+        )
         self._rehearse(stream, unmeasured)
         return stream
 
@@ -238,6 +243,17 @@ def load(spec: EngineSpec) -> LoadedVisionLanguage:
         return load_model(directory, LoadOptions(spec.device, spec.dtype, spec.quantize, spec.adapter))
     except LoadError as error:
         raise EngineError("load_failed", f"The model was not loaded: {error}.") from error
+
+
+def load_transcriber(spec: EngineSpec, loaded: LoadedModel) -> Transcriber | None:
+    """The ears that read for captions, where the options want some and the model has none that read. Raises
+    EngineError ``load_failed``."""
+    if spec.transcriber is None or loaded.config.reader is not None:
+        return None
+    try:
+        return Transcriber(load_reader(Path(spec.transcriber), loaded.model.device))
+    except LoadError as error:
+        raise EngineError("load_failed", f"The ears that read were not loaded: {error}.") from error
 
 
 def read_text(path: Path, most: int) -> str:

@@ -1,4 +1,4 @@
-"""``python -m engine.small``: assemble small if need be, check it, and print its folder as the last line."""
+"""``python -m engine.small``: assemble small or its ears if need be, check them, and print the folder as last line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m engine.small", description=__doc__)
     parser.add_argument("--cache", type=Path, help="folder that gets the downloads and the checkpoint")
     parser.add_argument("--language", type=Path, help="folder of a Qwen2.5 Instruct model of its makers")
+    parser.add_argument("--ears", action="store_true", help="only what reads words, for captions beside another model")
     arguments = parser.parse_args()
-    order = Order(arguments.cache or small_cache(), arguments.language)
+    if arguments.ears and arguments.language:
+        parser.error("--ears has no language model")
+    order = Order(arguments.cache or small_cache(), arguments.language, arguments.ears)
     try:
         folder = assemble(order, tell=partial(print, file=sys.stderr, flush=True))
     except (AssemblyError, LoadError, ImportError) as error:

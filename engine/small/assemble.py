@@ -51,6 +51,7 @@ from engine.small.voice import constant, stored_voices, talker
 RECIPE = 4
 """To be raised when this package writes something else of the same parts."""
 MANIFEST = "assembled.json"
+EARS = (WHISPER, WHISPER_TOKENIZER, WHISPER_CONFIG)
 HERE = Path(__file__).parent
 PARTS, TEXTS = HERE / "parts", HERE / "texts"
 TAUGHT = PARTS / "language"
@@ -63,14 +64,26 @@ class Order:
     cache: Path
     language: Path | None = None
     """A makers' folder to take the language model from."""
+    ears_only: bool = False
+    """Nothing but what reads words."""
 
     @property
     def target(self) -> Path:
         """The directory of the checkpoint."""
+        if self.ears_only:
+            return self.cache / "small-ears"
         return self.cache / ("small" if self.language is None else f"small-{self.language.resolve().name}")
+
+    @property
+    def downloads(self) -> Path:
+        """Where what is downloaded waits."""
+        return self.cache / ("downloads-ears" if self.ears_only else "downloads")
 
     def recipe(self) -> dict[str, Any]:
         """What the checkpoint is made of; another recipe is another checkpoint."""
+        ears = [whole.sha256 for whole in EARS]
+        if self.ears_only:
+            return {"recipe": RECIPE, "ears": ears}
         parts = {
             str(path.relative_to(folder)): sha256_of(path)
             for folder in (MINI, PARTS, TEXTS)
@@ -80,7 +93,7 @@ class Order:
         return {
             "recipe": RECIPE,
             "language": QWEN.sha256 if self.language is None else _fingerprint(self.language),
-            "ears": [whole.sha256 for whole in (WHISPER, WHISPER_TOKENIZER, WHISPER_CONFIG)],
+            "ears": ears,
             "own": parts,
         }
 
@@ -105,10 +118,13 @@ def assemble(order: Order, *, progress: bool = True, tell: Callable[[str], None]
         fault = _fault(order.target, recipe)
         if fault is None:
             return order.target
-        tell(f"Assembling small in {order.target}: {fault}.")
-        if order.language is None:
+        what = "small's ears" if order.ears_only else "small"
+        tell(f"Assembling {what} in {order.target}: {fault}.")
+        if order.language is None and not order.ears_only:
             tell(QWEN_TOLD)
-        _make(order, recipe, progress=progress)
+        make = _make_ears if order.ears_only else _make
+        with _building(order, recipe) as folder:
+            make(order, folder, progress=progress)
         return order.target
 
 
@@ -138,39 +154,46 @@ def _fault(target: Path, recipe: dict[str, Any]) -> str | None:
     return None
 
 
-def _make(order: Order, recipe: dict[str, Any], *, progress: bool) -> None:
-    downloads = order.cache / "downloads"
-    wholes = [WHISPER, WHISPER_TOKENIZER, WHISPER_CONFIG, *([QWEN] if order.language is None else [])]
-    whisper, reader_tokenizer, whisper_config, *gguf = fetch(wholes, downloads, progress=progress)
-    language = with_extra(from_folder(order.language) if order.language else from_gguf(gguf[0]))
-    if order.language is None and TAUGHT.is_dir():
-        language = replace(language, tensors=with_adapter(language.tensors, Adapter.read(TAUGHT)))
+@contextmanager
+def _building(order: Order, recipe: dict[str, Any]) -> Iterator[Path]:
+    """A folder that becomes the order's own, with a manifest, when all is written; downloads go then."""
     building = order.target.with_name(f"{order.target.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     (building / "assets").mkdir(parents=True)
-    voices = stored_voices()
-    _write_weights(building, language, whisper, voices["default"], progress=progress)
-    _write_assets(building, reader_tokenizer, voices)
-    _write_documents(building, language, read_json(whisper_config))
+    yield building
     files = {str(path.relative_to(building)): sha256_of(path) for path in sorted(building.rglob("*")) if path.is_file()}
-    _document(building / MANIFEST, {"recipe": recipe, "language": language.name, "files": files})
+    _document(building / MANIFEST, {"recipe": recipe, "files": files})
     shutil.rmtree(order.target, ignore_errors=True)
     os.replace(building, order.target)
-    shutil.rmtree(downloads, ignore_errors=True)
+    shutil.rmtree(order.downloads, ignore_errors=True)
+
+
+def _make(order: Order, folder: Path, *, progress: bool) -> None:
+    wholes = [*EARS, *([QWEN] if order.language is None else [])]
+    whisper, reader_tokenizer, whisper_config, *gguf = fetch(wholes, order.downloads, progress=progress)
+    language = with_extra(from_folder(order.language) if order.language else from_gguf(gguf[0]))
+    if order.language is None and TAUGHT.is_dir():
+        language = replace(language, tensors=with_adapter(language.tensors, Adapter.read(TAUGHT)))
+    voices = stored_voices()
+    _write_weights(folder, language, whisper, voices["default"], progress=progress)
+    _write_assets(folder, reader_tokenizer, voices)
+    _write_documents(folder, language, read_json(whisper_config))
+
+
+def _make_ears(order: Order, folder: Path, *, progress: bool) -> None:
+    """What :func:`engine.checkpoint.reader.load_reader` takes."""
+    whisper, reader_tokenizer, whisper_config = fetch(EARS, order.downloads, progress=progress)
+    write_shard(folder / "model.safetensors", _ears(whisper), lambda _: None)
+    _write_reader_tokenizer(folder, reader_tokenizer)
+    _document(folder / "config.json", layout.SENSES | {"reader_config": _reader(read_json(whisper_config))})
+    _document(folder / "preprocessor_config.json", layout.PREPROCESSOR)
 
 
 def _write_weights(folder: Path, language: LanguageSource, whisper: Path, voice: Tensor, *, progress: bool) -> None:
-    renamed = {"encoder.": "apm.", "decoder.": "reader."}
-    ears = [
-        planned(new + key.removeprefix(old), tensor)
-        for key, tensor in whisper_tensors(whisper)
-        for old, new in renamed.items()
-        if key.startswith(old)
-    ]
     width: int = language.sizes["hidden_size"]
     shards: dict[str, list[Planned]] = {
         "language.safetensors": language.tensors,
-        "ears.safetensors": ears,
+        "ears.safetensors": _ears(whisper),
         "voice.safetensors": [*talker(width, voice), *_blank(language)],
     }
     trained = {path: read_header(path) for path in sorted(PARTS.glob("*.safetensors"))}
@@ -196,6 +219,17 @@ def _write_weights(folder: Path, language: LanguageSource, whisper: Path, voice:
     _document(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": index})
 
 
+def _ears(whisper: Path) -> list[Planned]:
+    """Whisper's encoder and decoder."""
+    renamed = {"encoder.": "apm.", "decoder.": "reader."}
+    return [
+        planned(new + key.removeprefix(old), tensor)
+        for key, tensor in whisper_tensors(whisper)
+        for old, new in renamed.items()
+        if key.startswith(old)
+    ]
+
+
 def _blank(language: LanguageSource) -> list[Planned]:
     """A projector that hears nothing: every sound is a space, which disturbs this language model least."""
     space = language.tokenizer.encode(" ", add_special_tokens=False).ids[0]
@@ -208,22 +242,29 @@ def _write_assets(folder: Path, reader_tokenizer: Path, voices: dict[str, Tensor
     assets = folder / "assets"
     shutil.copytree(MINI / "assets" / "chattts_tokenizer", assets / "chattts_tokenizer")
     shutil.copyfile(MINI / "assets" / "vocos.safetensors", assets / "vocos.safetensors")
-    (assets / "reader_tokenizer").mkdir()
-    shutil.copyfile(reader_tokenizer, assets / "reader_tokenizer" / "tokenizer.json")
+    _write_reader_tokenizer(folder, reader_tokenizer)
     save_file({name: vector.contiguous() for name, vector in voices.items()}, assets / "voices.safetensors")
     if (PARTS / "assets").is_dir():
         shutil.copytree(PARTS / "assets", assets, dirs_exist_ok=True)
 
 
+def _write_reader_tokenizer(folder: Path, source: Path) -> None:
+    place = folder / "assets" / "reader_tokenizer"
+    place.mkdir()
+    shutil.copyfile(source, place / "tokenizer.json")
+
+
+def _reader(whisper: dict[str, Any]) -> dict[str, Any]:
+    """The block ``reader_config``."""
+    suppressed = {"suppress_tokens": whisper["suppress_ids"], "begin_suppress_tokens": whisper["suppress_ids_begin"]}
+    return layout.READER | suppressed
+
+
 def _write_documents(folder: Path, language: LanguageSource, whisper: dict[str, Any]) -> None:
     language.tokenizer.save(str(folder / "tokenizer.json"))
-    reader = layout.READER | {
-        "suppress_tokens": whisper["suppress_ids"],
-        "begin_suppress_tokens": whisper["suppress_ids_begin"],
-    }
     mini = read_json(MINI / "config.json")
     voice = {block: mini[block] for block in ("tts_config", "dvae_config", "vocos_config")}
-    config = layout.config(language, reader, voice) | {"naming_config": naming_config()}
+    config = layout.config(language, _reader(whisper), voice) | {"naming_config": naming_config()}
     _document(folder / "config.json", with_parts(config, PARTS))
     told = (TEXTS / "prompt.txt").read_text(encoding="utf-8").strip()
     _document(folder / "tokenizer_config.json", layout.TOKENIZER | {"chat_template": layout.chat_template(told)})

@@ -146,3 +146,12 @@ def test_mini_runs_where_small_cannot_be_assembled(tmp_path: Path, capfd: pytest
     assert with_model(ServerOptions(model="small", cache=str(blocked))).model == ""
     said = capfd.readouterr().err.strip().splitlines()
     assert [line for line in said if "Small cannot be assembled" in line and "CACHE=/path" in line]
+
+
+def test_calls_go_on_without_captions_where_the_ears_cannot_be_assembled(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert with_model(ServerOptions(transcribe="small", cache=str(blocked))).transcribe == ""
+    assert "CACHE=/path" in capfd.readouterr().err

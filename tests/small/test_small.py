@@ -17,20 +17,18 @@ from engine.serving.live_engine import LiveEngine
 from engine.small.assemble import MANIFEST, RECIPE
 from engine.spec import EngineSpec, small_cache
 
-FOLDER = small_cache() / "small"
+FOLDER, EARS = small_cache() / "small", small_cache() / "small-ears"
 SPEECH = Path(__file__).parents[1] / "data" / "speech"
 
 
-def is_assembled() -> bool:
-    """Whether small is there, as this code assembles it."""
-    made = FOLDER / MANIFEST
-    return made.is_file() and json.loads(made.read_text(encoding="utf-8"))["recipe"]["recipe"] == RECIPE
+def skip_without(folder: Path) -> pytest.MarkDecorator:
+    """For what needs a folder as this code assembles it."""
+    made = folder / MANIFEST
+    there = made.is_file() and json.loads(made.read_text(encoding="utf-8"))["recipe"]["recipe"] == RECIPE
+    return pytest.mark.skipif(not there, reason=f"there is no {folder}, or it was assembled by other code")
 
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not is_assembled(), reason=f"small is not assembled in {FOLDER}, or by other code"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -41,6 +39,7 @@ async def small() -> AsyncIterator[LiveEngine]:
     await engine.stop()
 
 
+@skip_without(FOLDER)
 async def test_small_answers_what_is_typed_and_speaks(small: LiveEngine) -> None:
     info = small.info
     assert info is not None
@@ -61,6 +60,7 @@ async def test_small_answers_what_is_typed_and_speaks(small: LiveEngine) -> None
     assert not np.array_equal(wave(answers["woman"]), wave(answers["man"]))
 
 
+@skip_without(FOLDER)
 async def test_small_sees_what_is_drawn_on_a_sheet(small: LiveEngine) -> None:
     session = await small.open(SessionOptions(speak=False))
     fed = await session.prefill(Unit(frame=picture(), text="What do you see?"))
@@ -78,6 +78,7 @@ def picture() -> bytes:
     return file.getvalue()
 
 
+@skip_without(FOLDER)
 async def test_small_reads_what_is_said_and_leaves_its_end_to_others(small: LiveEngine) -> None:
     sound, _ = soundfile.read(SPEECH / "digits-woman.flac", dtype="int16")
     session = await small.open(SessionOptions(speak=False))
@@ -92,3 +93,17 @@ async def test_small_reads_what_is_said_and_leaves_its_end_to_others(small: Live
 
 def wave(chunks: list[Chunk]) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
     return np.concatenate([chunk.pcm for chunk in chunks])
+
+
+@skip_without(EARS)
+async def test_smalls_ears_read_beside_mini() -> None:
+    sound, _ = soundfile.read(SPEECH / "digits-woman.flac", dtype="int16")
+    engine = LiveEngine(EngineSpec(max_sessions=1, context=1_024, transcriber=str(EARS)))
+    await engine.start()
+    session = await engine.open(SessionOptions(speak=False))
+    said, last = "", Prefilled(0, 0, 0)
+    for begin in range(0, len(sound), UNIT_SAMPLES):
+        last = await session.prefill(Unit(sound[begin : begin + UNIT_SAMPLES]))
+        said += last.words
+    await engine.stop()
+    assert any(map(str.isdigit, said + last.rest))
