@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from engine.checkpoint.loader import LoadedModel, build_untrained, count, store_for_steps
+from engine.checkpoint.quantize import Quantizer
 from engine.config import OmniConfig
 from engine.config_language import Generation
 from engine.model.omni import OmniModel
@@ -30,9 +31,9 @@ FAMILY: dict[Generation, dict[str, Any]] = {
 """The same of every model of the family."""
 
 
-def random_model(device: torch.device, config: OmniConfig | None = None) -> LoadedModel:
+def random_model(device: torch.device, config: OmniConfig | None = None, quantize: str = "none") -> LoadedModel:
     """Random weights, bfloat16 on an accelerator. Without a ``config`` of the official size. The tokenizers are mini's:
-    their ids are ids of the big model too."""
+    their ids are ids of the big model too. Raises LoadError where the device has nothing for ``quantize``."""
     small = build_untrained(MINI, device="cpu")
     config = config or OmniConfig.from_dicts(OFFICIAL)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -43,8 +44,13 @@ def random_model(device: torch.device, config: OmniConfig | None = None) -> Load
         for module in (model, vocos):
             for name, weight in module.named_parameters():
                 weight.fill_(1.0) if "norm" in name and name.endswith("weight") else weight.normal_(0, 0.02)
-    store_for_steps(model)
     model, vocos = model.requires_grad_(False).eval(), vocos.requires_grad_(False).eval()
+    parameters = count(model, vocos)
+    if quantize != "none":
+        quantizer = Quantizer(quantize, device, dtype)
+        for key in [key for key, _ in model.named_parameters() if quantizer.covers(key)]:
+            quantizer(model, key)
+    store_for_steps(model)
     return LoadedModel(
-        model, small.tokenizer, config, False, count(model, vocos), vocos=vocos, tts_tokenizer=small.tts_tokenizer
+        model, small.tokenizer, config, False, parameters, vocos=vocos, tts_tokenizer=small.tts_tokenizer
     )

@@ -1,13 +1,13 @@
 """``make bench-gpu``: the official size with random weights on one card, against what the card can give.
 
-    python -m engine.bench.gpu [--out FOLDER] [--seconds 560] [--smoke] [--plan] [--device cuda]
+    python -m engine.bench.gpu [--out FOLDER] [--seconds 560] [--smoke] [--plan] [--device cuda] [--quantize int4]
 
 Sections, the most telling first: the card's ceilings, memory, a scripted turn, text, speech, calls that come at their
 own times, prefill, the senses, waves. What has a reference pattern runs in turns with it. Every row goes to
 ``bench-gpu.json`` when it is there, and to a table. ``--seconds`` bounds all of it: what finds no time is left out, and
 a section that fails is reported and does not stop the others. ``--smoke`` runs everything small, and on a CPU in
 mini's size: it finds faults, its figures mean nothing. ``--plan`` needs no card: sizes and shapes of the official model
-on ``meta``, and what bounds each stage.
+on ``meta``, and what bounds each stage. ``--quantize`` measures what other weights of the language model change.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from engine.bench.full import random_model
 from engine.bench.gpu_load import load
 from engine.bench.gpu_stages import Stage, stages
 from engine.bench.measure import Stopwatch, Timing, in_turns
+from engine.bench.memory import weight_bytes
 from engine.bench.plan import print_plan
 from engine.bench.sections import Bench
 from engine.checkpoint.loader import LoadedModel, build_untrained
+from engine.config import OmniConfig
 from engine.conversation.storage import CONTEXTS, session_bytes, sessions_that_fit
 from engine.serving.live_engine import MINI
 
@@ -93,14 +95,18 @@ Section = Callable[[], Iterator[Line]]
 class GpuBench:
     """A loaded model, and everything that is measured of it."""
 
-    def __init__(self, loaded: LoadedModel, *, smoke: bool) -> None:
-        self.loaded, self.smoke = loaded, smoke
+    def __init__(self, loaded: LoadedModel, *, smoke: bool, quantize: str = "none") -> None:
+        """A model that was loaded with ``quantize`` has no reference pattern, and no bound."""
+        self.loaded, self.smoke, self.quantize = loaded, smoke, quantize
         self.device = loaded.model.device
         self.watch = Stopwatch("wall", self.device)
         self.card = Card("this card", 0.0, 0.0)
         self._bench: Bench | None = None
 
     def sections(self) -> Iterator[tuple[str, Section]]:
+        if self.quantize != "none":
+            yield from self.sections_of_quantized()
+            return
         yield "ceilings", self.ceilings
         yield "memory", self.memory
         yield "turn", lambda: self.paired("turn", Bench.first_audio, [1], 20)
@@ -112,6 +118,13 @@ class GpuBench:
         yield "feed", lambda: self.stages("feed")
         yield "senses", lambda: self.stages("senses")
         yield "wave", lambda: self.paired("wave", Bench.vocoder, self.sizes[:3])
+
+    def sections_of_quantized(self) -> Iterator[tuple[str, Section]]:
+        """What other weights change."""
+        yield "memory", self.memory
+        yield "decode", lambda: self.stages("decode")
+        yield "calls", self.calls
+        yield "feed", lambda: self.stages("feed")
 
     @property
     def sizes(self) -> list[int]:
@@ -126,8 +139,7 @@ class GpuBench:
 
     @property
     def loaded_bytes(self) -> int:
-        weights = [*self.loaded.model.parameters(), *self.loaded.vocos.parameters()]
-        return sum(weight.nbytes for weight in weights)
+        return sum(weight_bytes(self.loaded.config, self.loaded.model.dtype, self.quantize).values())
 
     @property
     def session_bytes(self) -> int:
@@ -181,7 +193,7 @@ class GpuBench:
     def stages(self, group: str) -> Iterator[Line]:
         """Stages of the official size's table, each with its bound on this card."""
         bound = Costs(self.card, FUSED, captured=True, reach=BOUND)
-        official = self.device.type == "cuda"
+        official = self.device.type == "cuda" and self.quantize == "none"
         for stage in stages(self.bench, group, self.sizes, small=self.smoke):
             yield self._timed(stage, bound if official else None)
 
@@ -230,6 +242,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--smoke", action="store_true", help="everything small, in a minute; on a CPU in mini's size")
     parser.add_argument("--plan", action="store_true", help="sizes and bounds, without a card")
+    parser.add_argument(
+        "--quantize", choices=("none", "int8", "int4", "fp8"), default="none", help="the language model"
+    )
     options = parser.parse_args(arguments)
     if options.plan:
         print_plan()
@@ -241,16 +256,20 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("on a CPU only --smoke is of use")
     begun = time.monotonic()
     if device.type == "cuda":
-        loaded = random_model(device)
+        loaded = random_model(device, None, options.quantize)
+    elif options.quantize != "none":
+        torch.set_num_threads(1)
+        loaded = random_model(device, OmniConfig.from_dir(MINI), options.quantize)
     else:
         torch.set_num_threads(1)
         loaded = build_untrained(MINI, device="cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    date = time.strftime("%Y-%m-%d")
-    line = f"{loaded.parameters / 1e6:.0f} M random weights on {name}, torch {torch.__version__}, {date}"
+    date, how = time.strftime("%Y-%m-%d"), "" if options.quantize == "none" else f" in {options.quantize}"
+    line = f"{loaded.parameters / 1e6:.0f} M random weights{how} on {name}, torch {torch.__version__}, {date}"
     facts = {"hardware": name, "torch": torch.__version__, "date": date, "smoke": options.smoke, "line": line}
+    facts |= {"quantize": options.quantize}
     report = Report(options.out, facts)
-    sections = GpuBench(loaded, smoke=options.smoke).sections()
+    sections = GpuBench(loaded, smoke=options.smoke, quantize=options.quantize).sections()
     measure(sections, report, options.seconds - (time.monotonic() - begun))
     return 1 if report.failed else 0
 

@@ -40,7 +40,7 @@ def weight_bytes(config: VisionLanguageConfig, dtype: torch.dtype, quantize: str
     return {part: size for part, size in found.items() if size}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _shapes(config: VisionLanguageConfig) -> tuple[tuple[str, torch.Size], ...]:
     with torch.device("meta"):
         model = OmniModel(config) if isinstance(config, OmniConfig) else VisionLanguageModel(config)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from engine.bench.emulator import CODES_PER_BLOCK, Emulator
+from engine.bench.emulator import CODES_PER_BLOCK, Emulator, Snapshot
 from engine.bench.measure import Clock, Stopwatch, Timing, in_turns, row
 from engine.checkpoint.loader import LoadedModel
 from engine.client import INPUT_RATE, OUTPUT_RATE
@@ -58,10 +58,19 @@ class Bench:
             for _ in range(UNITS_BEFORE):
                 self._prefill(self.states, self.unit)
             self.marks = [state.mark() for state in self.states]
-            self.emulator = Emulator(loaded)
-            for _ in range(UNITS_BEFORE):
-                self.emulator.prefill(self.sound, self.picture)
-            self.before = self.emulator.snapshot()
+
+    @cached_property
+    def emulator(self) -> Emulator:
+        """The reference pattern, with as many units behind it; made at first use."""
+        emulator = Emulator(self.loaded)
+        for _ in range(UNITS_BEFORE):
+            emulator.prefill(self.sound, self.picture)
+        return emulator
+
+    @cached_property
+    def before(self) -> Snapshot:
+        """What the reference pattern held when it was made."""
+        return self.emulator.snapshot()
 
     def sections(self) -> Iterator[list[Timing]]:
         """The rows, section by section, the most telling first."""

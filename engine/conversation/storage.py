@@ -89,10 +89,8 @@ class SessionRoom:
         return self.calls + self.chats
 
     def __str__(self) -> str:
-        calls, chats = counted(self.calls, "call"), counted(self.chats, "chat")
-        return f"{f'{calls} of' if self.calls else f'{chats} of'} {self.context:,} tokens" + (
-            f", and {chats} beside" if self.calls else ""
-        )
+        chats, of = counted(self.chats, "chat"), f"of {self.context:,} tokens"
+        return f"{counted(self.calls, 'call')} {of}, and {chats} beside" if self.calls else f"{chats} {of}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.bench.full import OFFICIAL
+from engine.bench.full import OFFICIAL, random_model
 from engine.bench.gpu import GpuBench, Line, Report, main, measure
 from engine.bench.plan import passes, plan
 from engine.checkpoint.loader import build_untrained
 from engine.config import OmniConfig
 from engine.errors import LoadError
+from engine.model.int4 import Int4Linear
 from engine.serving.live_engine import MINI
 
 
@@ -32,6 +33,19 @@ def test_every_section_gives_figures_in_small(tmp_path: Path) -> None:
         row["reference"] > 0 for row in rows if row["section"] in ("turn", "text", "speech") and row["sessions"] == 1
     )
     assert any(row["what"] == "language works" and row["ours"] > 0 for row in rows)
+
+
+def test_weights_of_four_bits_are_measured_too(tmp_path: Path) -> None:
+    """In mini's size: what they change, without the reference pattern."""
+    loaded = random_model(torch.device("cpu"), OmniConfig.from_dir(MINI), "int4")
+    assert any(isinstance(module, Int4Linear) for module in loaded.model.modules())
+    bench, report = GpuBench(loaded, smoke=True, quantize="int4"), Report(tmp_path, {"line": "here"})
+    sections = dict(bench.sections())
+    assert set(sections) == {"memory", "decode", "calls", "feed"}
+    measure(iter([(name, sections[name]) for name in ("memory", "decode", "feed")]), report, 100.0)
+    assert not report.failed
+    assert {line.section for line in report.lines} == {"memory", "decode", "feed"}
+    assert all(line.ours > 0 and line.reference is None for line in report.lines)
 
 
 def broken() -> Iterator[Line]:
