@@ -242,9 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--smoke", action="store_true", help="everything small, in a minute; on a CPU in mini's size")
     parser.add_argument("--plan", action="store_true", help="sizes and bounds, without a card")
-    parser.add_argument(
-        "--quantize", choices=("none", "int8", "int4", "fp8"), default="none", help="the language model"
-    )
+    parser.add_argument("--quantize", choices=QUANTIZATIONS[1:], default="none", help="the language model's weights")
     options = parser.parse_args(arguments)
     if options.plan:
         print_plan()
