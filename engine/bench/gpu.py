@@ -35,6 +35,7 @@ from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.config import OmniConfig
 from engine.conversation.storage import CONTEXTS, session_bytes, sessions_that_fit
 from engine.serving.live_engine import MINI
+from engine.spec import QUANTIZATIONS
 
 CALLS = (1, 4, 16, 32, 64, 96)
 
