@@ -127,13 +127,18 @@ async def test_a_question_is_answered_and_the_next_one_knows_the_first(browsers:
         assert not person.complaints
 
 
-async def test_pictures_are_chosen_dropped_and_pasted(browsers: Browsers, counts: Server) -> None:
+async def test_pictures_are_chosen_dropped_pasted_and_taken(browsers: Browsers, counts: Server) -> None:
     async with chatting(browsers, counts.address) as person:
         await person.add(picture("red"), picture("blue", name="second.png"))
         for count, kind in ((3, "drop"), (4, "paste")):
             data = base64.b64encode(picture("green", (60, 40))["buffer"]).decode()
             await person.page.evaluate(DROP, ["dot.png", "image/png", data, kind])
             await expect(person["added"]).to_have_count(count, timeout=PATIENCE_MS)
+        await person["remove"].first.click()
+        await person.press("camera")
+        await expect(person["camera-sheet"]).to_be_visible(timeout=PATIENCE_MS)
+        await person.press("take")
+        await expect(person["added"]).to_have_count(4, timeout=PATIENCE_MS)
         await person["remove"].first.click()
         await expect(person["added"]).to_have_count(3)
         await person.ask("What is it?")

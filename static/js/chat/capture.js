@@ -31,14 +31,19 @@ export class Camera {
     const wanted = { video: { facingMode: "environment", width: { ideal: 1920 }, height: { ideal: 1080 } } };
     this.video.srcObject = await open(wanted, "camera");
     this.dialog.returnValue = "";
-    this.dialog.showModal();
-    await this.video.play();
     /** @type {File|null} */
     let picture = null;
     const shot = () => (picture = this.#shot());
     const button = /** @type {HTMLButtonElement} */ (this.dialog.querySelector("[value=take]"));
+    button.disabled = true; // until there is something to take
     button.addEventListener("click", shot);
-    await new Promise((resolve) => this.dialog.addEventListener("close", resolve, { once: true }));
+    this.dialog.showModal();
+    const closed = new Promise((resolve) => this.dialog.addEventListener("close", resolve, { once: true }));
+    this.video.play().then(
+      () => (button.disabled = false),
+      () => this.dialog.close(), // closed already, or no picture comes
+    );
+    await closed;
     button.removeEventListener("click", shot);
     return picture;
   }

@@ -180,12 +180,15 @@ function save(kind) {
 }
 
 async function record() {
-  const microphone = $("note");
+  const microphone = /** @type {HTMLButtonElement} */ ($("note"));
+  microphone.disabled = true; // one press at a time: the browser may ask first
   try {
     if (note.isOn) await add([await note.end()]);
     else await note.begin(record);
   } catch (fault) {
     complain(fault);
+  } finally {
+    microphone.disabled = false;
   }
   microphone.setAttribute("aria-pressed", String(note.isOn));
   microphone.setAttribute("aria-label", note.isOn ? "End the voice note" : "Record a voice note");
