@@ -26,7 +26,7 @@ MANY = 9
 
 
 def chains(rows: int, dtype: torch.dtype, seed: int) -> Iterator[Case]:
-    """Each chain for so many rows, with numbers by chance. Each row is a program of the kernel or several, which take the
+    """Each chain for so many rows, with numbers by chance. A row is a program of the kernel or several, which take the
     interpreter a while: of many rows there are only the chains that have one."""
     torch.manual_seed(seed)
     for width in (24, 1_030):
