@@ -174,7 +174,7 @@ class ChatRequest:
 
     messages: tuple[ChatMessage, ...]
     """A system message at most, first; the user's and the assistant's after it, the user's last."""
-    max_new_tokens: int = 1_024
+    max_new_tokens: int | None = None
     temperature: float | None = None
     """0 always takes the likeliest token."""
     top_p: float | None = None

@@ -74,7 +74,7 @@ def check_chat(request: ChatRequest, info: EngineInfo) -> None:
         raise _bad_chat(f"the voice {request.voice!r} is unknown; use {_either(info.voices)}")
     if request.speak and any(request.stop):
         raise _bad_chat("texts to stop at go with written answers only")
-    if not 1 <= request.max_new_tokens <= MAX_NEW_TOKENS:
+    if request.max_new_tokens is not None and not 1 <= request.max_new_tokens <= MAX_NEW_TOKENS:
         raise _bad_chat(f"max_new_tokens is {request.max_new_tokens}; use a number from 1 to {MAX_NEW_TOKENS}")
 
 

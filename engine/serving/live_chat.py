@@ -145,7 +145,7 @@ class LiveChats:
         greedy = own.greedy if request.temperature is None else request.temperature == 0
         cells = request.max_slices or self._cells(read)
         return ChatOptions(
-            max_new_tokens=min(request.max_new_tokens, own.longest),
+            max_new_tokens=min(request.max_new_tokens or self._chat.dialect.max_new_tokens, own.longest),
             do_sample=not greedy,
             temperature=chosen("temperature") or own.temperature,
             top_p=chosen("top_p"),
@@ -193,7 +193,8 @@ class LiveChats:
             assert prompt.row.ids[-len(tail) :].tolist() == tail.ids.tolist()
             yield from self._chat.feed(state, embeds[: -len(tail)])
             state.book, state.reading = replace(state.book, first=False), Reading(begun=True)
-            limit = min(options.max_new_tokens or request.max_new_tokens, stream.pool.context - len(embeds))
+            assert options.max_new_tokens is not None
+            limit = min(options.max_new_tokens, stream.pool.context - len(embeds))
             penalty = options.repetition_penalty
             sampling = TextSampling(
                 options.temperature, options.top_p, options.top_k, 1.0 if penalty is None else penalty,

@@ -65,8 +65,9 @@ class ScriptedChats:
             return
         texts = sum(len(part.text.split()) for part in _parts(request, "text"))
         push(ChatPiece(prompt_tokens=texts + PICTURE_TOKENS * len(grids), grids=grids))
-        finish: FinishReason = "length" if len(words) > request.max_new_tokens else "stop"
-        words = words[: request.max_new_tokens]
+        most = request.max_new_tokens or len(words)
+        finish: FinishReason = "length" if len(words) > most else "stop"
+        words = words[:most]
         try:
             if request.speak:
                 for text, pcm, _ in speak(words):

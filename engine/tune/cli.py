@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", nargs="?", type=Path, default=MINI, metavar="MODEL", help="model directory")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the result (default: tuned, with --merge merged)"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, metavar="FILE", help="conversations to learn (JSON)")
     what.add_argument("--merge", type=Path, metavar="ADAPTER", help="write MODEL with this adapter in it, and end")
@@ -75,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, or 1 after an error that was printed."""
     options = build_parser().parse_args(arguments)
+    options.out = options.out or Path("merged" if options.merge else "tuned")
     try:
         _run(options)
     except ImportError as error:

@@ -5,9 +5,9 @@ The published format: a JSON list of::
     {"id": "7", "image": "cat.jpg", "conversations": [
         {"role": "user", "content": "<image>\\nWhat is it?"}, {"role": "assistant", "content": "A cat."}]}
 
-``image`` may be left out, be one path (placed at ``<image>`` in the first message, or in front of it), or a mapping
-``{"<image_00>": path, …}`` whose marks stand in any message. Paths are relative to the file. Every message but the
-user's is learned; all else is only read.
+``image`` (or ``images``) may be left out, be one path (placed at ``<image>`` in the first message, or in front of it),
+a mapping ``{"<image_00>": path, …}`` whose marks stand in any message, or a list of paths, which those marks stand for.
+Paths are relative to the file. Every message but the user's is learned; all else is only read.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _conversation(entry: Any, at: str, folder: Path) -> Conversation:
         role = ("user", "assistant")[number % 2]
         if not isinstance(message, dict) or message.get("role") != role or not isinstance(message.get("content"), str):
             raise InputError(f'{at}, message {number}: {{"role": "{role}", "content": TEXT}} belongs here')
-    pictures = _pictures(entry.get("image"), at, folder)
+    pictures = _pictures(entry.get("image", entry.get("images")), at, folder)
     turns = [
         TaughtTurn(message["role"], _parts(message["content"], pictures, at, first=number == 0))
         for number, message in enumerate(messages)
@@ -173,9 +173,11 @@ def _conversation(entry: Any, at: str, folder: Path) -> Conversation:
 
 def _pictures(image: Any, at: str, folder: Path) -> dict[str, Path]:
     """Paths by the mark that stands for them."""
+    if isinstance(image, list):
+        image = {f"<image_{number:02}>": file for number, file in enumerate(image)}
     named = {} if image is None else {"<image>": image} if isinstance(image, str) else image
     if not isinstance(named, dict) or not all(isinstance(file, str) for file in named.values()):
-        raise InputError(f'{at}: image must be a path or a mapping {{"<image_00>": path, …}}')
+        raise InputError(f'{at}: image must be a path, a list of paths or a mapping {{"<image_00>": path, …}}')
     if isinstance(image, dict) and (wrong := [mark for mark in named if not MARK.fullmatch(mark)]):
         raise InputError(f"{at}: {wrong[0]!r} is no mark of a picture; write <image_00>, <image_01>, …")
     found = {mark: folder / file for mark, file in named.items()}

@@ -18,6 +18,7 @@ from engine.checkpoint.loader import load_checkpoint
 from engine.errors import LoadError
 from engine.mini.layout import CHECKPOINT
 from engine.tune.cli import main
+from engine.tune.data import read_conversations
 from tests.engine_tune.conftest import write_data
 from tests.family.conftest import SETS
 
@@ -178,3 +179,15 @@ def test_an_adapter_of_another_model_or_kind_is_refused(
     with pytest.raises(LoadError) as caught:
         load_checkpoint(CHECKPOINT, LoadOptions(device="cpu", adapter=folder, progress=False))
     assert sentence in str(caught.value)
+
+
+def test_a_list_of_pictures_is_numbered(tmp_path: Path) -> None:
+    asked, said = USER | {"content": "<image_00>\n<image_01>\nWhich?"}, ANSWER
+    named: list[object] = [{"<image_00>": "a.png", "<image_01>": "b.png"}, ["a.png", "b.png"]]
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+    entries = [{"id": 0, key: given, "conversations": [asked, said]} for key in ("image", "images") for given in named]
+    (tmp_path / "data.json").write_text(json.dumps(entries), encoding="utf-8")
+    first, *others = read_conversations(tmp_path / "data.json")
+    assert [part for part in first.turns[0].parts if isinstance(part, Path)] == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert all(other == first for other in others)
