@@ -211,16 +211,22 @@ async def test_settings_reach_the_model_and_stay_on_the_device(browsers: Browser
             "request", lambda r: bodies.append(json.loads(r.post_data or "{}")) if "/v1/chat" in r.url else None
         )
         await person.press("settings")
-        for name, value in (("temperature", "0.5"), ("max_tokens", "2"), ("seed", "7"), ("max_slices", "4")):
-            await person[name].fill(value)
+        chosen = {
+            "temperature": 0.5,
+            "top_k": 9,
+            "repetition_penalty": 1.1,
+            "max_tokens": 2,
+            "seed": 7,
+            "max_slices": 4,
+        }
+        for name, value in chosen.items():
+            await person[name].fill(str(value))
         await person["system"].fill("Be brief.")
         await person.press("settings-done")
         await person.ask("one two three")
         await expect(await person.answered()).to_have_text("You typed")
         await person.shows("turn-model", "Cut at the longest length")
-        assert {name: bodies[0][name] for name in ("temperature", "max_tokens", "seed", "max_slices")} == {
-            "temperature": 0.5, "max_tokens": 2, "seed": 7, "max_slices": 4,
-        }  # fmt: skip
+        assert {name: bodies[0][name] for name in chosen} == chosen
         assert bodies[0]["messages"][0] == {"role": "system", "content": "Be brief."}
         await person.page.reload()
         await person.press("settings")

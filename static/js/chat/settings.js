@@ -43,7 +43,7 @@ export class ChatSettings {
   options() {
     /** @type {Record<string, unknown>} */
     const options = {};
-    for (const name of ["temperature", "top_p", "max_tokens", "seed", "max_slices", "max_frames"]) {
+    for (const name of ["temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed", "max_slices", "max_frames"]) {
       const { value } = this.#field(name);
       if (value !== "") options[name] = Number(value);
     }
