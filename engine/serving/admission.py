@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.conversation.work import (
+    STEP_WORK,
     Decode,
     Feed,
     Hear,
@@ -38,16 +39,22 @@ MARGIN = 0.15
 HALF_LIFE_S = 5.0
 """What was measured so long ago counts half: costs fall when more calls share their batches, and when steps are
 recorded."""
-SPEECH = (Speak, Read, Recall, LookBack)
+LEAST_FADE = 1e-6
+SPEECH = (Speak, Read, Recall, LookBack, Render)
 
 
 class CallCosts:
     """The cost of a call, measured: a scheduler's ``measure``."""
 
-    def __init__(self, tracks: Mapping[ModelPart, Track], codes_per_s: float, clock: Callable[[], float]) -> None:
-        """A second of speech has ``codes_per_s`` codes; ``clock`` gives seconds."""
-        self._tracks, self._codes_per_s, self._clock = tracks, codes_per_s, clock
-        self._last, self._lock = clock(), threading.Lock()
+    def __init__(
+        self, tracks: Mapping[ModelPart, Track], codes_per_s: float, clock: Callable[[], float], rows: int = 1
+    ) -> None:
+        """A second of speech has ``codes_per_s`` codes; ``clock`` gives seconds. Where steps of text and speech are
+        passes of just so many ``rows``, one costs the same for all who share it."""
+        self._tracks, self._codes_per_s, self._clock, self._rows = tracks, codes_per_s, clock, rows
+        self._lock = threading.Lock()
+        self._last: dict[type, float] = {}
+        self._codes = 0.0
         self._seconds: dict[type, float] = {}
         self._amounts: dict[type, float] = {}
 
@@ -57,33 +64,40 @@ class CallCosts:
             self._add(works, seconds)
 
     def _add(self, works: Sequence[Work], seconds: float) -> None:
-        now = self._clock()
-        fade = 0.5 ** ((now - self._last) / HALF_LIFE_S)
-        self._last = now
+        kind, now = type(works[0]), self._clock()
+        # What makes speech comes together, and fades together. What does not come keeps its cost.
+        together = SPEECH if kind in SPEECH else (kind,)
+        fade = max(LEAST_FADE, 0.5 ** ((now - self._last.get(together[0], now)) / HALF_LIFE_S))
+        self._last[together[0]] = now
         for sums in (self._seconds, self._amounts):
-            for known in sums:
-                sums[known] *= fade
-        kind = type(works[0])
-        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
-        self._amounts[kind] = self._amounts.get(kind, 0.0) + sum(map(_amount, works))
+            for known in together:
+                sums[known] = fade * sums.get(known, 0.0)
+        # Of steps that cost the same for several, as if each were shared by all.
+        alike = self._rows / len(works) if kind in STEP_WORK and self._rows > 1 else 1.0
+        amount = sum(map(_amount, works))
+        self._seconds[kind] += seconds
+        self._amounts[kind] += alike * amount
+        if together is SPEECH:
+            self._codes = fade * self._codes + (amount if kind is Speak else 0)
 
-    @property
-    def share(self) -> float:
-        """Of a track's time that one call takes, on the track of which it takes most; 0 while nothing was measured."""
+    def share(self, calls: int) -> float:
+        """Of a track's time that one of so many ``calls`` takes, on the track of which it takes most; 0 while nothing
+        was measured."""
         with self._lock:
-            return self._share()
+            return self._share(calls)
 
-    def _share(self) -> float:
+    def _share(self, calls: int) -> float:
         ears = Listen if Listen in self._amounts else Hear
         listening, speaking = 1 - SPOKEN_SHARE, SPOKEN_SHARE * self._codes_per_s
-        codes = self._amounts.get(Speak, 0.0)
+        # How many times what all rows would share costs where fewer speak at a time.
+        apart = self._rows / min(self._rows, max(1.0, SPOKEN_SHARE * calls))
+        text = apart * self._mean(Decode) / CODES_PER_TOKEN
         parts = {
             ModelPart.SENSES: listening * sum(map(self._mean, (See, ears, Transcribe))),
-            ModelPart.LANGUAGE: listening * self._mean(Feed) + speaking / CODES_PER_TOKEN * self._mean(Decode),
+            ModelPart.LANGUAGE: listening * self._mean(Feed) + speaking * text,
+            ModelPart.SPEECH: speaking * (apart * self._mean(Speak) + self._per_code(Read, Recall, LookBack)),
+            ModelPart.WAVE: speaking * self._per_code(Render),
         }
-        for part, kinds in ((ModelPart.SPEECH, SPEECH), (ModelPart.WAVE, (Render,))):
-            took = sum(self._seconds.get(kind, 0.0) for kind in kinds)
-            parts[part] = speaking * took / codes if codes else 0.0
         busy: dict[Track, float] = {}
         for part, share in parts.items():
             busy[self._tracks[part]] = busy.get(self._tracks[part], 0.0) + share
@@ -92,12 +106,16 @@ class CallCosts:
     def admits(self, calls: int) -> bool:
         """Whether one more than so many ``calls`` fits. The first one always does: a machine that is too slow for it
         cannot be told otherwise."""
-        return calls == 0 or (calls + 1) * self.share <= 1 - MARGIN
+        return calls == 0 or (calls + 1) * self.share(calls + 1) <= 1 - MARGIN
 
     def _mean(self, kind: type) -> float:
         """Seconds of one piece of a kind, in the measure of :func:`_amount`; 0 where none was measured."""
         amount = self._amounts.get(kind, 0.0)
         return self._seconds[kind] / amount if amount else 0.0
+
+    def _per_code(self, *kinds: type) -> float:
+        """Seconds of what comes along with codes, for each of them."""
+        return sum(self._seconds.get(kind, 0.0) for kind in kinds) / self._codes if self._codes else 0.0
 
 
 def _amount(work: Work) -> float:

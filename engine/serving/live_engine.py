@@ -94,10 +94,10 @@ class LiveEngine:
         devices = {weight.device for weight in loaded.model.parameters()}
         tracks, stopwatch = tracks_on(stream.executor, devices), stopwatch_on(loaded.model.device)
         if isinstance(stream, StreamingModel):
-            self.costs = CallCosts(tracks, OUTPUT_RATE / stream.samples_per_code, time.monotonic)
+            self.costs = CallCosts(tracks, OUTPUT_RATE / stream.samples_per_code, time.monotonic, rows or 1)
             if self._spec.admit_by_cost:
                 await asyncio.to_thread(self._rehearse, stream, self.costs)
-                log.info("a call takes %.0f %% of the time here", 100 * self.costs.share)
+                log.info("a call takes %.0f %% of the time here", 100 * self.costs.share(1))
         scheduler = Scheduler(tracks, ByDeadline(limits), measure=self.costs or unmeasured, stopwatch=stopwatch)
         scheduler.start()
         if any(recorder.enabled for recorder in stream.executor.recorders):

@@ -78,12 +78,23 @@ def tell(costs: CallCosts) -> None:
 def test_a_calls_share_is_what_was_measured() -> None:
     tracks, clock = one_track()
     costs = CallCosts(tracks, CODES_PER_S, clock)
-    assert costs.share == 0
+    assert costs.share(1) == 0
     tell(costs)
     text = 0.01 * CODES_PER_S / CODES_PER_TOKEN
-    assert costs.share == pytest.approx((1 - SPOKEN_SHARE) * 0.1 + SPOKEN_SHARE * (text + 0.2))
-    fits = int((1 - MARGIN) / costs.share)
+    assert costs.share(1) == pytest.approx((1 - SPOKEN_SHARE) * 0.1 + SPOKEN_SHARE * (text + 0.2))
+    fits = int((1 - MARGIN) / costs.share(1))
     assert [calls for calls in range(20) if costs.admits(calls)] == list(range(fits))
+
+
+def test_steps_that_cost_the_same_for_four_are_shared_by_those_who_speak() -> None:
+    tracks, clock = one_track()
+    costs = CallCosts(tracks, CODES_PER_S, clock, rows=4)
+    costs([speak(25)], 0.25)
+    costs([speak(25), speak(25)], 0.25)
+    costs([Render(NOTHING)] * 3, 0.15)
+    steps, wave = 0.01 * CODES_PER_S, 0.15 / 75 * CODES_PER_S
+    for calls, speakers in ((1, 1.0), (10, 10 * SPOKEN_SHARE), (40, 4.0)):
+        assert costs.share(calls) == pytest.approx(SPOKEN_SHARE * (steps / speakers + wave))
 
 
 def test_parts_that_work_side_by_side_count_by_themselves() -> None:
@@ -91,7 +102,7 @@ def test_parts_that_work_side_by_side_count_by_themselves() -> None:
     costs = CallCosts({part: Timed(clock, 0.0) for part in ModelPart}, CODES_PER_S, clock)
     tell(costs)
     text = 0.01 * CODES_PER_S / CODES_PER_TOKEN
-    assert costs.share == pytest.approx((1 - SPOKEN_SHARE) * 0.06 + SPOKEN_SHARE * text)
+    assert costs.share(1) == pytest.approx((1 - SPOKEN_SHARE) * 0.06 + SPOKEN_SHARE * text)
 
 
 def test_what_was_measured_before_fades() -> None:
@@ -100,7 +111,21 @@ def test_what_was_measured_before_fades() -> None:
     costs([feed()], 1.0)
     clock.now = 20 * HALF_LIFE_S
     costs([feed()] * 4, 0.4)
-    assert costs.share == pytest.approx((1 - SPOKEN_SHARE) * 0.1, rel=1e-4)
+    assert costs.share(1) == pytest.approx((1 - SPOKEN_SHARE) * 0.1, rel=1e-4)
+
+
+def test_what_does_not_come_keeps_its_cost() -> None:
+    """After hours in which nobody spoke or showed anything, nothing has become free of charge."""
+    tracks, clock = one_track()
+    costs = CallCosts(tracks, CODES_PER_S, clock)
+    tell(costs)
+    share = costs.share(1)
+    for _ in range(100):
+        clock.now += 3_600
+        costs([hear()], 0.04)
+    assert costs.share(1) == pytest.approx(share)
+    tell(costs)
+    assert costs.share(1) == pytest.approx(share)
 
 
 def test_the_first_call_is_always_let_in() -> None:
@@ -122,7 +147,7 @@ def test_the_scheduler_measures_by_its_stopwatch() -> None:
         scheduler.submit(scheduler.open(), Job(lambda: (yield feed()), lambda _: None, lambda _: None, lambda _: 0.0))
     while scheduler.turn():
         pass
-    assert costs.share == pytest.approx((1 - SPOKEN_SHARE) * 0.1)
+    assert costs.share(1) == pytest.approx((1 - SPOKEN_SHARE) * 0.1)
 
 
 def test_what_a_card_has_no_time_for_is_refused_and_not_late() -> None:
@@ -142,7 +167,7 @@ async def test_an_engine_refuses_a_call_that_it_has_no_time_for() -> None:
         assert info.max_sessions > 1
         costs = engine.costs
         assert costs is not None
-        assert costs.share > 0, "it was tried out at the start"
+        assert costs.share(1) > 0, "it was tried out at the start"
         first = await engine.open(SessionOptions())
         costs([feed()], 3_600.0)
         with pytest.raises(Exception, match="no time for more than its 1 session; try again when a call") as caught:
