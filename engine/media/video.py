@@ -30,7 +30,7 @@ class Video:
         try:
             refuse_lost(Path(path))
             if not Path(path).stat().st_size:
-                raise MediaError(path, "is empty", COPY)
+                raise Lost("is empty", COPY)
             self._file = Path(path).open("rb")  # noqa: SIM115 (av takes no path that is not Unicode)
         except Lost as error:
             raise MediaError(path, error.fault, error.remedy) from None

@@ -113,7 +113,7 @@ def bytes_of(data: bytes) -> Callable[[Path], Path]:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "no byte": (bytes_of(b""), "cannot be read as video"),
+    "no byte": (bytes_of(b""), "video.mp4 is empty"),
     "text": (bytes_of(b"hello" * 99), "cannot be read as video"),
     "a folder": (lambda folder: folder, "cannot be read as video"),
     "MP4 cut off": (cut(0.7, "video.mp4"), "cut off"),

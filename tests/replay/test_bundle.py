@@ -208,7 +208,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "FLAC cut off": (half_flac, "audio.flac", "audio.flac"),
     "audio is a folder": (audio_as_folder, "audio.wav", "is not a file"),
     "video that is text": (text("video.mp4", "hello" * 99), "video.mp4", "cannot be read as video"),
-    "video of no byte": (text("video.webm", ""), "video.webm", "cannot be read as video"),
+    "video of no byte": (text("video.webm", ""), "video.webm", "is empty"),
     "video that is audio": (lambda f: shutil.copy(f / "audio.wav", f / "video.mkv"), "video.mkv", "has no pictures"),
     "MP4 cut off": (cut("video.mp4", 0.7), "video.mp4", "is cut off"),
     "MKV cut off": (cut("video.mkv", 0.7), "video.mkv", "is cut off"),
