@@ -24,7 +24,8 @@ from engine.errors import CheckpointError
 from engine.foreign import INSTEAD, foreign_format
 
 INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILES = ("model.safetensors", "weights.safetensors")
+SINGLE_FILES = ("model.safetensors", "weights.safetensors", "gptq_model-*.safetensors")
+"""The last is AutoGPTQ's, with bits and groups in the name."""
 PICKLED_INDEX, PICKLED_FILE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 AGAIN = "download the file again"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -104,13 +105,14 @@ def _pickled_header(path: Path) -> dict[str, TensorHeader]:
 def has_weights(directory: str | Path) -> bool:
     """Whether a model directory holds weights, or claims to."""
     names = (INDEX_FILE, *SINGLE_FILES, PICKLED_INDEX, PICKLED_FILE)
-    return any((Path(directory) / name).exists() for name in names)
+    return any(next(Path(directory).glob(name), None) for name in names)
 
 
 def find_shards(directory: Path) -> list[Shard]:
     """The weight files of a model directory with their headers. Raises CheckpointError."""
     index = next((directory / name for name in (INDEX_FILE, PICKLED_INDEX) if (directory / name).is_file()), None)
-    single = next((directory / name for name in (*SINGLE_FILES, PICKLED_FILE) if (directory / name).is_file()), None)
+    named = (path for name in (*SINGLE_FILES, PICKLED_FILE) for path in sorted(directory.glob(name)))
+    single = next((path for path in named if path.is_file()), None)
     if index is None or (index.name == PICKLED_INDEX and single is not None and single.suffix != ".bin"):
         if single is not None:
             return [_open_shard(single)]
