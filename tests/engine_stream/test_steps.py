@@ -29,6 +29,7 @@ from engine.conversation.waves import WaveBlocks
 from engine.conversation.work import NO_CODES, Decode, Decoded, Read, Speak, Voice
 from engine.errors import NotFiniteError
 from engine.model.decoder import Decoder, DecoderSizes
+from engine.model.fused import Fused
 from engine.model.kv import whole
 from engine.model.kv_steps import KVSteps
 from tests.engine_stream.conftest import assert_close
@@ -36,6 +37,12 @@ from tests.engine_stream.conftest import assert_close
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 TEXT = TextSampling()
 SPEECH = SpeechSampling(repetition_penalty=1.05, min_tokens=0)
+CHAINS = {
+    "text": {"advance_lengths_", "turn_and_store", "swiglu", "text_scores", "choose_text_"},
+    "speech": {"advance_mask_", "turn_and_store", "swiglu", "choose_codes_", "go_on_"},
+}
+"""The chains of a step on a card."""
+
 MODES = pytest.mark.parametrize("paged", [False, True], ids=["masked", "paged"])
 
 
@@ -95,10 +102,20 @@ def kept(callers: Callers, state: SessionState) -> list[Tensor]:
     return [tensor[state.slot, :, : state.length].clone() for tensor in callers.pool.llm.both]
 
 
+def as_on_a_card(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    """The model with its weights joined, whose chains of small operations are operators to torch, as on a card."""
+    monkeypatch.setattr(Fused, "__call__", lambda chain, *args: chain._operator(*args))
+    model = copy.deepcopy(loaded.model)
+    model.join()
+    return replace(loaded, model=model)
+
+
 @MODES
-def test_a_step_uses_the_same_memory_every_time_and_waits_for_nothing(loaded: LoadedModel, paged: bool) -> None:
-    """At every number of rows, with other sessions in them."""
-    callers = Callers(loaded, 64, paged=paged)
+def test_a_step_uses_the_same_memory_every_time_and_waits_for_nothing(
+    loaded: LoadedModel, paged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every number of rows, with other sessions in them; paged with the operators of a card."""
+    callers = Callers(as_on_a_card(loaded, monkeypatch) if paged else loaded, 64, paged=paged)
     watched = Watched()
     callers.executor._text.recorder = callers.executor._speech.recorder = watched
     states = [callers.session(seed) for seed in range(64)]
@@ -108,7 +125,9 @@ def test_a_step_uses_the_same_memory_every_time_and_waits_for_nothing(loaded: Lo
             callers.executor.run([callers.decode(states[index], 1 + index % 3, 3) for index in group])
             callers.executor.run([callers.speak(voices[index], 12, 3, index) for index in group])
     assert {(key[0], key[1]) for key in watched.steps} == {(kind, rows) for kind in ("text", "speech") for rows in ROWS}
-    for launches in watched.steps.values():
+    for key, launches in watched.steps.items():
+        used = {chain.name for chain in Fused.every.values()} & launches[0].operations.keys()
+        assert used == (CHAINS[key[0]] if paged else set())
         first = launches[1]  # what is made once was made in the step before
         assert len(launches) > 4
         for later in launches[1:]:
@@ -140,9 +159,13 @@ def test_a_wait_is_seen() -> None:
 
 
 @MODES
-def test_a_step_can_be_traced_at_every_number_of_rows(loaded: LoadedModel, paged: bool) -> None:
-    """With tensors that have no numbers: no branch depends on one. The graphs differ in sizes alone."""
-    model, graphs = copy.deepcopy(loaded.model), []
+def test_a_step_can_be_traced_at_every_number_of_rows(
+    loaded: LoadedModel, paged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tensors that have no numbers: no branch depends on one. The graphs differ in sizes alone. Those that are
+    paged have the operators of a card."""
+    model = as_on_a_card(loaded, monkeypatch).model if paged else copy.deepcopy(loaded.model)
+    graphs: list[list[str]] = []
     config = model.config
     tables, stops = model.tts.tables(), torch.tensor([1, 2])
     for count in ROWS:
@@ -160,6 +183,9 @@ def test_a_step_can_be_traced_at_every_number_of_rows(loaded: LoadedModel, paged
             case()
             graphs.append(trace(case))
     assert all(graph == graphs[index % 2] for index, graph in enumerate(graphs))
+    for kind, graph in zip(("text", "speech"), graphs, strict=False):
+        used = {name.split(".")[1] for name in graph if name.startswith("omnicall.")}
+        assert used == (CHAINS[kind] if paged else set())
 
 
 def trace(step: Callable[[], None]) -> list[str]:
