@@ -24,6 +24,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from engine.checkpoint.loader import LoadedModel
 from engine.conversation.sampling import SpeechSampling, top_k, top_p
+from engine.conversation.speech import SpeechTokens
 from engine.model.audio import pool
 from engine.processing.image import ImageProcessor, pad_slices
 
@@ -72,7 +73,8 @@ class Emulator:
 
     def __init__(self, loaded: LoadedModel, seed: int = 0) -> None:
         self.model, self.vocos, self.config = loaded.model, loaded.vocos, loaded.config
-        self.tokenizer, self.tts_tokenizer = loaded.tokenizer, loaded.tts_tokenizer
+        self.tokenizer = loaded.tokenizer
+        self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, self.config.tts, loaded.pronunciation)
         self.device = self.model.device
         mel = self.config.mel
         self.mel = WhisperFeatureExtractor(
@@ -153,13 +155,13 @@ class Emulator:
         pending: Tensor | None = None
         for piece in source:
             spoken += piece
-            ids = self.tts_tokenizer.encode(spoken, add_special_tokens=False)[: config.text_reserved_len]
+            ids = self.speech_tokens.encode(spoken)[: config.text_reserved_len]
             if len(ids) < config.text_chunk_size * (block + 1):
                 if len(ids) < config.text_reserved_len - 1:
                     continue
                 return
             begin = 0 if block == 0 else first + block * config.text_chunk_size
-            row = [self.tts_tokenizer.convert_tokens_to_ids("[Stts]"), config.spk_emb_token_id, *ids]
+            row = [*self.speech_tokens.head, *ids]
             self._read(cache, row, begin, first + (block + 1) * config.text_chunk_size, speaker)
             codes = self._codes(cache, codes, len(ids))
             new = self.wave(codes[max(len(codes) - CODES_PER_BLOCK - 4, 0) :])
