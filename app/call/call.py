@@ -344,8 +344,11 @@ class Call:
                     self._feeder.warn_discarded()
             case turn.PrefillText(text):
                 self._feeder.feed_text(text)
+            case turn.Judge(end, "model"):
+                self._ask_the_model(end)
             case turn.Judge(end):
-                self._ask(end)
+                assert self._state.opened is not None
+                self._ears.ask(end, self._t - self._state.opened)
             case turn.Understand(onset, end):
                 self._ears.understand(end, self._t - onset)
             case turn.Prepare(epoch, end):
@@ -405,12 +408,6 @@ class Call:
             self._feeder.cut(self._t)
         elif self._state.said_ms + self._ears.speech.spoken_ms >= self.config.turn.min_speech_ms:
             self._feeder.cut(self._ears.speech.last_voiced)
-
-    def _ask(self, end: int) -> None:
-        """Ask whether the person was done at ``end``."""
-        assert self._state.opened is not None
-        self._ears.ask(end, self._t - self._state.opened)
-        self._ask_the_model(end)
 
     def _ask_the_model(self, end: int) -> None:
         """The model has said whether the person was done at ``end`` once it holds all that was said."""

@@ -78,17 +78,17 @@ class TurnConfig:
     """``push_to_talk``: unmuting begins a turn, ``input.commit`` ends it, ``input.discard`` drops it."""
     min_speech_ms: int = _number(100, 0, 5_000)
     """Turns in which less was surely said are dropped as a cough or a click."""
-    end_of_turn: Literal["silence", "smart_turn", "model", "both"] = "model"
+    end_of_turn: Literal["silence", "smart_turn", "model", "both"] = "both"
     """Who says whether the person is done: nobody (silence alone ends a turn), a network that hears melody
-    (``smart_turn``), the language model's own word (``model``), or the two together. Where a model cannot tell, it is
-    as if it had not been asked."""
+    (``smart_turn``), the language model's own word (``model``), or, where the model is not sure, the two together.
+    A model that cannot tell leaves it to the silence."""
     end_of_turn_min_ms: int = _number(300, 20, 5_000)
     """Silence that ends the turn of a person who is likely done."""
     end_of_turn_max_s: float = _number(1.2, 0.1, 30.0)
     """Silence that ends it even if the person is likely not done."""
-    end_of_turn_likely: float = _number(0.75, 0.0, 1.0)
+    end_of_turn_likely: float = _number(0.68, 0.0, 1.0)
     """Probability of being done from which the shortest silence is enough."""
-    end_of_turn_unlikely: float = _number(0.45, 0.0, 1.0)
+    end_of_turn_unlikely: float = _number(0.5, 0.0, 1.0)
     """Probability of being done up to which the longest silence is granted."""
     prepare: bool = True
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""
@@ -116,8 +116,9 @@ class TurnConfig:
     @property
     def judges(self) -> frozenset[Judging]:
         """Who has a say in the end of a turn besides silence. The model can have one only where it is given all of the
-        turn in the pause."""
-        return _JUDGES[self.end_of_turn] - (frozenset() if self.prepare else {"model"})
+        turn in the pause, and nobody is asked beside a model that cannot."""
+        judges = _JUDGES[self.end_of_turn]
+        return frozenset() if "model" in judges and not self.prepare else judges
 
 
 _JUDGES: Mapping[str, frozenset[Judging]] = {

@@ -179,9 +179,10 @@ class PrefillText:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Ask whether the person was done at ``end``."""
+    """Ask ``by`` whether the person was done at ``end``."""
 
     end: int
+    by: Judging
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,7 @@ class _Step(AnswerStep):
                     self._set(lull=None)
             case Judged():
                 if self._is_listening() and self.state.lull == event.end:
-                    self._set(judged=(*self.state.judged, event))
-                    self._end_if_done()
+                    self._judged(event)
             case Meant(end, stop):
                 if stop:
                     self._obey(end)
@@ -222,8 +221,16 @@ class _Step(AnswerStep):
             epoch = self._next_epoch()
             self._set(draft=Draft(epoch))
             self._do(Prepare(epoch, end))
-        if self.config.turn.judges:
-            self._do(Judge(end))
+        if judges := self.config.turn.judges:
+            self._do(Judge(end, "model" if "model" in judges else "smart_turn"))
+
+    def _judged(self, event: Judged) -> None:
+        """Somebody has said whether the person is done. The melody is asked for where the model is not sure."""
+        self._set(judged=(*self.state.judged, event))
+        unsure = event.by == "model" and event.probability is not None and self._done() is None
+        if unsure and len(self.state.judged) == 1:
+            self._do(Judge(event.end, "smart_turn"))
+        self._end_if_done()
 
     def _go_on(self) -> None:
         """The person was not done: whatever was prepared for that case was never asked for."""
@@ -232,9 +239,11 @@ class _Step(AnswerStep):
 
     def _done(self) -> float | None:
         """How probable it is that the person is done; None as long as not all have said, and where nobody can tell."""
-        judges = self.config.turn.judges
-        said = {judged.by: judged.probability for judged in self.state.judged if judged.by in judges}
-        return done_probability(said) if judges <= said.keys() else None
+        turn = self.config.turn
+        said = {judged.by: judged.probability for judged in self.state.judged if judged.by in turn.judges}
+        word = said.get("model")
+        sure = word is not None and word >= turn.end_of_turn_likely
+        return done_probability(said) if sure or turn.judges <= said.keys() else None
 
     def _end_if_done(self) -> None:
         state, done = self.state, self._done()

@@ -160,7 +160,7 @@ async def test_the_models_own_word_ends_a_turn_or_holds_it_open(
 
 def test_the_model_is_not_asked_about_what_it_was_not_given() -> None:
     turn = CallConfig.from_mapping({"turn": {"end_of_turn": "both", "prepare": False}}).turn
-    assert turn.judges == {"smart_turn"}
+    assert not turn.judges
 
 
 @pytest.mark.parametrize(

@@ -339,16 +339,28 @@ def test_a_judgement_about_an_earlier_pause_is_void() -> None:
     assert talk.phase == "hearing"
 
 
-def test_both_are_waited_for() -> None:
-    talk = Talk(BY_BOTH).speak(1_000).hush(160).judge(1.0).hush(100)
-    assert talk.phase == "hearing"
-    assert talk.judge(0.98, "smart_turn").phase == "thinking"
+def test_the_melody_is_asked_for_where_the_model_is_not_sure() -> None:
+    sure = Talk(BY_BOTH).speak(1_000).hush(160).judge(0.9).hush(40)
+    assert sure.phase == "thinking"
+    assert sure.take().count("judge") == 1
+    unsure = Talk(BY_BOTH).speak(1_000).hush(160)
+    unsure.take()
+    assert unsure.judge(0.6).take() == ["judge"]
+    assert unsure.hush(100).phase == "hearing"
+    assert unsure.judge(0.98, "smart_turn").phase == "thinking"
     doubted = Talk(BY_BOTH).speak(1_000).hush(160).judge(0.1).judge(0.98, "smart_turn").hush(100)
     assert doubted.phase == "hearing"
 
 
-def test_a_model_that_cannot_tell_leaves_it_to_the_melody_or_to_silence() -> None:
-    assert Talk(BY_BOTH).speak(1_000).hush(160).judge(None).judge(0.98, "smart_turn").hush(100).phase == "thinking"
+def test_a_melody_that_is_not_told_leaves_it_to_silence() -> None:
+    assert Talk(BY_BOTH).speak(1_000).hush(160).judge(0.1).fall_silent().phase == "thinking"
+
+
+def test_a_model_that_cannot_tell_leaves_it_to_silence() -> None:
+    nobody = Talk(BY_BOTH).speak(1_000).hush(160).judge(None)
+    assert nobody.take().count("judge") == 1
+    assert nobody.hush(340).phase == "hearing"
+    assert nobody.fall_silent().phase == "thinking"
     assert Talk(JUDGED).speak(1_000).hush(160).judge(None).hush(340).phase == "hearing"
     assert Talk(JUDGED).speak(1_000).hush(160).judge(None).fall_silent().phase == "thinking"
 

@@ -20,7 +20,8 @@ import numpy as np
 from app.replay.bundle import write_bundle
 from engine.client import INPUT_RATE
 from tests.ears.corpus import read_corpus, room_noise, speech_level, to_pcm
-from tests.turns.scenes import ANSWER, ASKED_S, LEAD_S, LEVEL_DBFS, TAIL_S, Scene, scenes
+from tests.turns.prompts import prompt_scenes
+from tests.turns.scenes import ANSWER, ASKED_S, LEAD_S, LEVEL_DBFS, LOOKED_AT, TAIL_S, Scene, scenes
 from tests.turns.sentences import sentence_scenes
 
 
@@ -59,12 +60,17 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=8, help="calls of every kind [8]")
     parser.add_argument("--tuning", action="store_true", help="of the people on whom thresholds may be chosen")
     parser.add_argument("--voices", type=Path, help="Hedgewars' Data/Sounds/voices, for recorded coughs and laughs")
+    parser.add_argument("--prompts", type=Path, help="asterisk's sounds/en_US_f_Allison, for recorded sentences")
     options = parser.parse_args()
     rng = np.random.default_rng(1 if options.tuning else 2)
-    people = read_corpus(options.corpus, tuning=options.tuning)
-    single = read_corpus(options.corpus, tuning=options.tuning, commands=True)
-    for scene in scenes(people, single, rng, options.each, tuning=options.tuning, voices=options.voices):
+    dictated = read_corpus(options.corpus, tuning=options.tuning)
+    commands = read_corpus(options.corpus, tuning=options.tuning, commands=True)
+    people = [said for said in [*dictated, *commands] if " " in said.text and said.name not in LOOKED_AT]
+    for scene in scenes(people, commands, rng, options.each, tuning=options.tuning, voices=options.voices):
         write(options.folder / scene.name, scene, rng)
+    if options.prompts is not None:
+        for scene in prompt_scenes(options.prompts, people, options.each, tuning=options.tuning):
+            write(options.folder / scene.name, scene, rng)
     for scene in sentence_scenes(people, options.each, tuning=options.tuning):
         write(options.folder / scene.name, scene, rng)
     (options.folder / "script.json").write_text(json.dumps({"answers": [ANSWER]}))

@@ -22,7 +22,8 @@ from tests.ears.corpus import Recording, Wave
 from tests.turns.scenes import NOISES_DB, PAUSES_S, Piece, Scene, ends, levelled, silence
 
 TUNING_VOICES = ("gmw/en-US+f3", "gmw/en-US+Michael", "gmw/en-US+aunty")
-REPORT_VOICES = ("gmw/en-US+m3", "gmw/en-US+belinda", "gmw/en-GB-x-rp+zac")
+REPORT_VOICES = ("gmw/en-US+m8", "gmw/en-US+steph", "gmw/en-US+Andy", "gmw/en-US+Hugo", "gmw/en-GB-x-rp+Marco")
+"""Of those that are only ever reported on (:data:`engine.mini.sound.synthesis.HELD_OUT_VARIANTS`)."""
 NOISY_PAUSE_S = 0.7
 HESITATION_GAP_S = 0.12
 """Between the last word and the "um"."""

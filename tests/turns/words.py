@@ -12,8 +12,8 @@ import librosa
 import numpy as np
 
 from engine.client import INPUT_RATE
-from engine.mini.sound.synthesis import VALIDATION_VARIANTS
-from engine.mini.sound.voices import espeak, flite
+from engine.mini.sound.synthesis import HELD_OUT_VARIANTS, Flite
+from engine.mini.sound.voices import espeak
 from tests.ears.corpus import Recording, Wave
 
 BACKCHANNELS = ("okay", "yeah", "right", "uh huh", "I see", "sure", "yes", "oh", "really")
@@ -21,8 +21,8 @@ COMMANDS = ("stop", "wait", "no", "hold on", "stop it")
 FILLERS = ("uh", "um", "er")
 
 TUNING_VOICES = ("f1", "m2", "Alicia", "boris", "edward", "linda", "kal16", "rms")
-REPORT_VOICES = (*VALIDATION_VARIANTS, "slt")
-FLITE = ("kal16", "rms", "slt")
+REPORT_VOICES = (*HELD_OUT_VARIANTS, "awb")
+FLITE = ("kal16", "rms", "awb")
 
 
 def word(texts: Sequence[str], *, tuning: bool, people: Sequence[Recording], rng: np.random.Generator) -> Wave:
@@ -37,6 +37,11 @@ def word(texts: Sequence[str], *, tuning: bool, people: Sequence[Recording], rng
 @cache
 def synthesized(text: str, voice: str) -> Wave:
     """float32 [n] at 16 kHz, by an espeak-ng variant or a flite voice."""
-    speech = flite().speak(text, voice) if voice in FLITE else espeak().speak(text, f"gmw/en-US+{voice}")
+    speech = _flite().speak(text, voice) if voice in FLITE else espeak().speak(text, f"gmw/en-US+{voice}")
     wave = librosa.resample(speech.samples, orig_sr=speech.rate, target_sr=INPUT_RATE)
     return np.asarray(wave, np.float32)
+
+
+@cache
+def _flite() -> Flite:
+    return Flite(FLITE)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from app.call.config import Judging, TurnConfig
 
-MELODY_SHARE = 0.25
+MELODY_SHARE = 0.2
 """What the melody's word counts beside the model's."""
 SUREST = 1e-4
 """Nobody is believed to be surer than this."""
@@ -28,14 +28,15 @@ def done_probability(said: Mapping[Judging, float | None]) -> float | None:
 def patience_ms(done: float, config: TurnConfig) -> float:
     """Silence after which a turn ends whose person is done with probability ``done``, milliseconds.
 
-    Between the two thresholds it falls geometrically with the log-odds, from the longest to the shortest: 0.99 and 0.9
-    are as far apart as 0.5 and 0.09.
+    Between the two thresholds it falls with the log-odds, from the longest to the shortest. Silence makes it likelier
+    that the person is done: where pauses end at an even rate, the log-odds rise with it in a straight line, and all
+    turns end where theirs reach the same value, those of who seemed less likely done later.
     """
     low, high = _log_odds(config.end_of_turn_unlikely), _log_odds(config.end_of_turn_likely)
     shortest, longest = config.end_of_turn_min_ms, 1000 * config.end_of_turn_max_s
     odds = _log_odds(done)
     share = min(1.0, max(0.0, (odds - low) / (high - low))) if high > low else float(odds >= high)
-    return float(longest * (shortest / longest) ** share)
+    return float(longest + (shortest - longest) * share)
 
 
 def _log_odds(probability: float) -> float:
