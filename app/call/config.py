@@ -86,9 +86,9 @@ class TurnConfig:
     """Silence that ends the turn of a person who is likely done."""
     end_of_turn_max_s: float = _number(1.2, 0.1, 30.0)
     """Silence that ends it even if the person is likely not done."""
-    end_of_turn_likely: float = _number(0.68, 0.0, 1.0)
+    end_of_turn_likely: float = _number(0.71, 0.0, 1.0)
     """Probability of being done from which the shortest silence is enough."""
-    end_of_turn_unlikely: float = _number(0.5, 0.0, 1.0)
+    end_of_turn_unlikely: float = _number(0.55, 0.0, 1.0)
     """Probability of being done up to which the longest silence is granted."""
     prepare: bool = True
     """Whether the answer is prepared in a pause, before it is sure that the turn has ended."""

@@ -59,35 +59,40 @@ async def replay_call(
     answer: Path | None = None,
     real_time: bool = False,
     max_tail_s: float = MAX_TAIL_S,
+    stop_words: StopWords | None = None,
 ) -> Replayed:
     """Replay ``bundle`` with a started engine; ``answer`` is the WAV file that gets what the listener hears.
 
-    ``real_time`` feeds it no faster than it was spoken, which changes nothing of what happens. Raises BundleError where
-    a picture turns out to be damaged, and EngineError where the engine opens no session.
+    ``stop_words``, where they are given, remember from call to call what the engine answers to them. ``real_time``
+    feeds it no faster than it was spoken, which changes nothing of what happens. Raises BundleError where a picture
+    turns out to be damaged, and EngineError where the engine opens no session.
     """
     here = engine.info.name if engine.info is not None else None
+    if engine.info is not None and engine.info.hears:
+        stop_words = stop_words or StopWords(engine)
     notes = []
     if bundle.timing is not None and bundle.engine == here:
-        async with _call(bundle, engine, answer, held=True) as (call, log):
+        async with _call(bundle, engine, answer, None, held=True) as (call, log):
             as_recorded = await _play_recording(call, bundle, bundle.timing, _Pace(real_time))
         if as_recorded:
             return Replayed(log.events, call.t_samples / INPUT_RATE)
         notes.append("the engine does not answer as it did in the recording: its timing was left out")
     elif bundle.timing is not None:
         notes.append(f"the timing of a recording with the engine {bundle.engine} was left out: this is {here}")
-    async with _call(bundle, engine, answer, held=False) as (call, log):
+    async with _call(bundle, engine, answer, stop_words, held=False) as (call, log):
         if not await _play(call, bundle, _Pace(real_time), max_tail_s):
             notes.append(f"the call was cut off {max_tail_s:.0f} s after the end of its audio")
     return Replayed(log.events, call.t_samples / INPUT_RATE, notes)
 
 
 @asynccontextmanager
-async def _call(bundle: Bundle, engine: Engine, answer: Path | None, *, held: bool) -> AsyncIterator[tuple[Call, _Log]]:
+async def _call(
+    bundle: Bundle, engine: Engine, answer: Path | None, stop_words: StopWords | None, *, held: bool
+) -> AsyncIterator[tuple[Call, _Log]]:
     """A call that is set up as the bundle asks for, and closed at the end."""
     session = await engine.open(bundle.config.session_options())
     log = _Log(answer)
-    words = StopWords(engine) if engine.info is not None and engine.info.hears else None
-    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, stop_words=words, held=held)
+    call = Call(bundle.call_id, bundle.config, session, log, engine=engine.info, stop_words=stop_words, held=held)
     try:
         yield call, log
     finally:

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.call.config import OptionError
+from app.call.stop_words import StopWords
 from app.replay.bundle import Bundle, read_bundle
 from app.replay.bundle_media import BundleError
 from app.replay.replay_call import replay_call
@@ -51,9 +52,12 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
 async def measure(bundles: Iterable[Bundle], engine: TimedEngine, policy: Mapping[str, Any]) -> Tally:
     """Replay every bundle under ``policy``. Raises BundleError, EngineError or OptionError."""
     tally = Tally()
+    stop_words = StopWords(cast(Engine, engine)) if engine.info is not None and engine.info.hears else None
     for bundle in tqdm(list(bundles), leave=False, file=sys.stderr):
         config = bundle.config.updated(policy)
-        replayed = await replay_call(replace(bundle, config=config, timing=None), cast(Engine, engine))
+        replayed = await replay_call(
+            replace(bundle, config=config, timing=None), cast(Engine, engine), stop_words=stop_words
+        )
         prepares = config.turn.prepare
         wait_s = config.vad.lull_ms / 1000 if prepares else 1e9
         count(read_turns(bundle.path), replayed.events, engine.first_sound, tally, wait_s)
