@@ -227,8 +227,9 @@ class _Step(AnswerStep):
     def _judged(self, event: Judged) -> None:
         """Somebody has said whether the person is done. The melody is asked for where the model is not sure."""
         self._set(judged=(*self.state.judged, event))
-        unsure = event.by == "model" and event.probability is not None and self._done() is None
-        if unsure and len(self.state.judged) == 1:
+        word, turn = event.probability, self.config.turn
+        unsure = event.by == "model" and word is not None and word < turn.end_of_turn_likely
+        if unsure and "smart_turn" in turn.judges and len(self.state.judged) == 1:
             self._do(Judge(event.end, "smart_turn"))
         self._end_if_done()
 
@@ -238,12 +239,11 @@ class _Step(AnswerStep):
         self._set(lull=None, judged=())
 
     def _done(self) -> float | None:
-        """How probable it is that the person is done; None as long as not all have said, and where nobody can tell."""
-        turn = self.config.turn
-        said = {judged.by: judged.probability for judged in self.state.judged if judged.by in turn.judges}
-        word = said.get("model")
-        sure = word is not None and word >= turn.end_of_turn_likely
-        return done_probability(said) if sure or turn.judges <= said.keys() else None
+        """How probable it is that the person is done; None as long as who was asked first has not said, and where
+        nobody can tell."""
+        judges = self.config.turn.judges
+        said = {judged.by: judged.probability for judged in self.state.judged if judged.by in judges}
+        return done_probability(said) if said.get("model") is not None or judges <= said.keys() else None
 
     def _end_if_done(self) -> None:
         state, done = self.state, self._done()

@@ -352,8 +352,11 @@ def test_the_melody_is_asked_for_where_the_model_is_not_sure() -> None:
     assert doubted.phase == "hearing"
 
 
-def test_a_melody_that_is_not_told_leaves_it_to_silence() -> None:
-    assert Talk(BY_BOTH).speak(1_000).hush(160).judge(0.1).fall_silent().phase == "thinking"
+def test_a_melody_that_is_late_leaves_it_to_the_model() -> None:
+    talk = Talk(BY_BOTH).speak(1_000).hush(160).judge(0.1)
+    talk.tell(turn.SpeechEnded(talk.lull, 1_000)).wait(800)
+    assert talk.phase == "hearing"
+    assert talk.wait(600).phase == "thinking"
 
 
 def test_a_model_that_cannot_tell_leaves_it_to_silence() -> None:
