@@ -12,6 +12,8 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+pytest.register_assert_rewrite("tests.replay.recorded")  # before anybody imports it
+
 if not Path("/proc/driver/nvidia").exists():  # Triton reads it as it is imported, whoever does so first
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

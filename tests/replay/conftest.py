@@ -17,8 +17,6 @@ from PIL import Image
 from app.replay.bundle import write_bundle
 from tests.speechlike import speechlike
 
-pytest.register_assert_rewrite("tests.replay.recorded")
-
 RATE = 16_000
 
 MakeBundle = Callable[..., Path]
