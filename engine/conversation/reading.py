@@ -72,14 +72,18 @@ class Reading:
         return sum(part.shape[3] for part in self.sound)
 
     @property
-    def frames_again(self) -> int:
-        """Those of the pieces that are encoded again with the next one."""
-        return sum(part.shape[3] for part in self.sound[len(self.sound) - len(self.latest) :])
+    def settled(self) -> tuple[Tensor, ...]:
+        """The pieces of the sound that are not encoded again with the next one."""
+        return self.sound[: len(self.sound) - len(self.latest)]
+
+    @property
+    def settled_frames(self) -> int:
+        return sum(part.shape[3] for part in self.settled)
 
     def hear(self, samples: NDArray[np.float32], sound: Tensor) -> Reading:
         """With one more piece of sound: ``samples``, encoded together with the latest pieces as ``sound``."""
-        kept, again = self.sound[: len(self.sound) - len(self.latest)], self.sound[len(self.sound) - len(self.latest) :]
-        sizes = [part.shape[3] for part in again]
+        kept = self.settled
+        sizes = [part.shape[3] for part in self.sound[len(kept) :]]
         parts = sound.split([*sizes, sound.shape[3] - sum(sizes)], 3)
         return replace(self, sound=(*kept, *parts), latest=(*self.latest, samples)[-AGAIN:])
 

@@ -160,12 +160,11 @@ class StreamingModel(ServedModel):
         said = ""
         for samples in prepared.sounds:
             mel = self.mel(np.concatenate([*state.reading.latest, samples]))
-            before = state.reading.frames - state.reading.frames_again
-            if before + conv_length(mel.shape[1]) >= self.config.audio.max_positions:
+            if state.reading.settled_frames + conv_length(mel.shape[1]) >= self.config.audio.max_positions:
                 said += self._read_rest(state)
                 self.pool.reset_hearing(state)  # as the encoder would by itself
                 mel = self.mel(samples)
-            heard = yield Listen(state, mel, state.reading.frames_again)
+            heard = yield Listen(state, mel, state.reading.frames - state.reading.settled_frames)
             state.reading = state.reading.hear(samples, heard)
             state.reading, certain = read_on(state.reading, (yield Transcribe(state.reading)), self.words)
             said += certain

@@ -42,12 +42,8 @@ class Transcriber:
     def __init__(self, loaded: LoadedReader, *, limit: int | None = None) -> None:
         """``limit``: frames (20 ms) after which the ears begin anew; as many as they hold if None."""
         ears = loaded.ears
-        self.mel, self.words, self._apm, self._decoder = (
-            MelExtractor(ears.config.mel),
-            loaded.words,
-            ears.apm,
-            ears.reader,
-        )
+        self.mel, self.words = MelExtractor(ears.config.mel), loaded.words
+        self._apm, self._decoder = ears.apm, ears.reader
         self._reader = WordReader(ears.apm, ears.reader)
         audio, weight = ears.config.audio, ears.apm.layer_norm.weight
         self._limit = limit or audio.max_positions
@@ -60,11 +56,11 @@ class Transcriber:
         """One more second (mono, 16 kHz) of a message -> what was heard of it, and the text that is certain now and was
         not before. Raises NotFiniteError."""
         reading, past, said = before.reading, before.past, ""
-        mel, start = self.mel(np.concatenate([*reading.latest, samples])), reading.frames - reading.frames_again
+        mel, start = self.mel(np.concatenate([*reading.latest, samples])), reading.settled_frames
         if start + conv_length(mel.shape[1]) >= self._limit:
             reading, said = read_rest(reading, self.words)
             reading, past, mel, start = reading.deaf(), (), self.mel(samples), 0
-        kept = past[: len(past) - len(reading.latest)]
+        kept = past[: len(reading.settled)]
         if kept:
             self._arena.restore(0, list(torch.cat(kept, 2)))
         count = conv_length(mel.shape[1])
