@@ -168,14 +168,17 @@ class Executor:
         if not all(sound):
             raise NotFiniteError
 
-    def drive(self, task: Generator[Any, Any, T]) -> Generator[Any, None, T]:
+    def drive(
+        self, task: Generator[Any, Any, T], run: Callable[[Sequence[Work]], list[Any]] | None = None
+    ) -> Generator[Any, None, T]:
         """Run one task alone, hand out what it gives, and return what it returns. Leaving the iteration early cancels
-        the task."""
+        the task. ``run`` stands in for :meth:`run`, which it calls: to measure."""
+        run = run or self.run
         try:
             item = next(task)
             while True:
                 if isinstance(item, Work):
-                    item = task.send(self.run([item])[0])
+                    item = task.send(run([item])[0])
                 else:
                     yield item
                     item = task.send(None)

@@ -11,9 +11,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -339,17 +340,14 @@ def _directory(spec: EngineSpec) -> Path:
 
 def _finish(stream: StreamingModel, task: Task[object], measure: Measure, outputs: int | None = None) -> None:
     """Drive a task to its end, or until it has given so many outputs; ``measure`` is told what each piece took."""
-    result, stopwatch = None, stopwatch_on(stream.model.device)
-    try:
-        while outputs != 0:
-            item, result = task.send(result), None
-            if isinstance(item, Work):
-                begun = stopwatch()
-                result = stream.executor.run([item])[0]
-                measure([item], stopwatch() - begun)
-            elif outputs is not None:
-                outputs -= 1
-    except StopIteration:
-        pass
-    finally:
-        task.close()
+    stopwatch = stopwatch_on(stream.model.device)
+
+    def run(works: Sequence[Work]) -> list[Any]:
+        begun = stopwatch()
+        results = stream.executor.run(works)
+        measure(works, stopwatch() - begun)
+        return results
+
+    for count, _ in enumerate(stream.executor.drive(task, run), 1):
+        if count == outputs:
+            return
