@@ -55,6 +55,13 @@ OBSERVE = """
 """Keeps the page's connections and both directions of the data channel, and counts how often it asked for the
 microphone, so that a test can look at them."""
 
+SIZED = """
+([width, height]) => window.innerWidth === width && window.innerHeight === height
+  && matchMedia(`(width: ${width}px) and (height: ${height}px)`).matches
+"""
+PAINTED = "() => new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))"
+"""Once what is told of a new size has run, and what it changed is shown."""
+
 RECEIVED = """
 async () => {
   const peer = window.observed.peers.at(-1);
@@ -88,6 +95,22 @@ class Caller:
 
     async def press(self, testid: str) -> None:
         await self[testid].click()
+
+    async def resize(self, width: int, height: int) -> None:
+        """Give the page another size, in CSS pixels, and wait until it has been laid out anew."""
+        await self.page.set_viewport_size({"width": width, "height": height})
+        await self.page.wait_for_function(SIZED, arg=[width, height])
+        await self.page.evaluate(PAINTED)
+
+    async def fits(self, testid: str, width: int, height: int) -> None:
+        """A control is whole on a screen of this size, and large enough to be touched (44 CSS pixels, WCAG 2.5.5)."""
+        box = await self[testid].bounding_box()
+        where = (testid, width, height, box)
+        assert box is not None, where
+        assert min(box["width"], box["height"]) >= 44, where
+        assert min(box["x"], box["y"]) >= 0, where
+        assert box["x"] + box["width"] <= width, where
+        assert box["y"] + box["height"] <= height, where
 
     async def start(self, mode: str = "video") -> None:
         """Press Start and wait until the call listens."""

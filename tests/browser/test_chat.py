@@ -294,7 +294,7 @@ async def test_everything_is_named_in_reach_and_legible_on_every_screen(browsers
             await person.ask("a very long question " * 12 + "abcdefghij" * 20)
             await person.answered()
             for screen, (width, height) in SCREENS.items():
-                await person.page.set_viewport_size({"width": width, "height": height})
+                await person.resize(width, height)
                 await fits(person, screen)
                 for testid in CONTROLS:
                     control = person[testid].first

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import FloatRect, Locator, expect
+from playwright.async_api import FloatRect, expect
 
-from tests.browser.caller import Browsers, Caller
+from tests.browser.caller import Browsers
 from tests.browser.server import LONG_ANSWER, Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -46,9 +46,9 @@ async def test_the_first_screen_can_be_reached_whole_on_every_screen(browsers: B
     async with browsers.visit(scripted.address) as person:
         await person.shows("state", "Ready when you are")
         for screen, (width, height) in SCREENS.items():
-            await _resize(person, width, height)
+            await person.resize(width, height)
             for testid in ("start-video", "start-voice", "settings", "help"):
-                await _fits(person[testid], width, height, screen)
+                await person.fits(testid, width, height)
             for part in (".welcome .examples li", ".note", ".privacy"):
                 await person.page.locator(part).last.scroll_into_view_if_needed()
                 await expect(person.page.locator(part).last).to_be_in_viewport(ratio=0.99)
@@ -66,16 +66,16 @@ async def test_every_control_is_on_the_screen_uncovered_and_large_enough_to_touc
         for message in (None, CAMERA_LOST):
             await person.page.evaluate(SHOW_ERROR, message)
             for screen, (width, height) in (SCREENS if message else SCREENS | KEYBOARD).items():
-                await _resize(person, width, height)
+                await person.resize(width, height)
                 for testid in CONTROLS:
-                    await _fits(person[testid], width, height, screen)
+                    await person.fits(testid, width, height)
                 for testid in ("captions", "state", "self-view"):
                     await expect(person[testid]).to_be_in_viewport(ratio=0.99)
                 boxes = {testid: await person[testid].bounding_box() for testid in (*CONTROLS, "captions", "self-view")}
                 for testid in (*CONTROLS, "captions"):
                     assert not _overlap(boxes["self-view"], boxes[testid]), (screen, testid)
                 if message:
-                    await _fits(person["error-close"], width, height, screen)
+                    await person.fits("error-close", width, height)
                     banner = await person.page.locator("#error").bounding_box()
                     for testid, box in boxes.items():
                         assert not _overlap(banner, box), (screen, testid)
@@ -159,25 +159,6 @@ async def test_nothing_is_loaded_from_elsewhere(browsers: Browsers, scripted: Se
         assert addresses
         assert all(address.startswith((scripted.address, "data:")) for address in addresses)
         assert failed == []
-
-
-async def _resize(person: Caller, width: int, height: int) -> None:
-    """Give the page another size and wait until it has taken it."""
-    await person.page.set_viewport_size({"width": width, "height": height})
-    await person.page.wait_for_function(
-        "size => document.body.clientWidth === size[0] && document.body.clientHeight === size[1]", arg=[width, height]
-    )
-
-
-async def _fits(control: Locator, width: int, height: int, screen: str) -> None:
-    box = await control.bounding_box()
-    assert box is not None, (screen, control)
-    assert box["width"] >= 44, (screen, control)
-    assert box["height"] >= 44, (screen, control)
-    assert box["x"] >= 0, (screen, control)
-    assert box["y"] >= 0, (screen, control)
-    assert box["x"] + box["width"] <= width, (screen, control)
-    assert box["y"] + box["height"] <= height, (screen, control)
 
 
 def _overlap(first: FloatRect | None, second: FloatRect | None) -> bool:
