@@ -125,8 +125,10 @@ async def gap_of(listener: Listener, said: NDArray[np.int16]) -> dict[str, float
     return {"gap_s": heard[0] - listener.person.said_at, **timings}
 
 
-async def measure(address: str, said: Sequence[NDArray[np.int16]], policies: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print a line for each policy."""
+async def measure(
+    address: str, said: Mapping[str, NDArray[np.int16]], policies: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Print a line for each turn, and one for each policy."""
     patches.apply()
     host_addresses.choose(["127.0.0.1"])
     listeners: dict[str, Listener] = {}
@@ -144,9 +146,10 @@ async def measure(address: str, said: Sequence[NDArray[np.int16]], policies: Map
             await listener.accept(answer["sdp"])
             await listener.connected()
         await asyncio.sleep(1.0)
-        for utterance in said:
+        for words, pcm in said.items():
             for name, listener in listeners.items():
-                result = await gap_of(listener, utterance)
+                result = await gap_of(listener, pcm)
+                print(f"{name}, {words}: {one_turn(result)}", flush=True)
                 if result is None:
                     failed[name] += 1
                 else:
@@ -157,14 +160,23 @@ async def measure(address: str, said: Sequence[NDArray[np.int16]], policies: Map
         await listener.close()
 
 
+PARTS = ("endpoint_ms", "prefill_ms", "first_text_ms", "first_audio_ms")
+
+
+def one_turn(gap: Mapping[str, float] | None) -> str:
+    if gap is None:
+        return "cut off or not answered"
+    parts = ", ".join(f"{key} {gap[key]:.0f}" for key in PARTS if key in gap)
+    return f"{1000 * gap['gap_s']:.0f} ms ({parts})"
+
+
 def summary(name: str, gaps: Sequence[Mapping[str, float]], failed: int, metrics: Mapping[str, Any]) -> str:
     """What there is to tell of one policy."""
     if not gaps:
         return f"{name}: nobody was answered, {failed} failed"
     p50, p90 = np.percentile([1000 * gap["gap_s"] for gap in gaps], [50, 90])
     line = f"{name}: gap p50 {p50:.0f} ms, p90 {p90:.0f} ms of {len(gaps)} turns ({failed} cut off or not answered)"
-    keys = ("endpoint_ms", "prefill_ms", "first_text_ms", "first_audio_ms")
-    parts = {key: [gap[key] for gap in gaps if key in gap] for key in keys}
+    parts = {key: [gap[key] for gap in gaps if key in gap] for key in PARTS}
     line += "; medians in the call: " + ", ".join(f"{k} {np.median(v):.0f}" for k, v in parts.items() if v)
     costs = {key: value for key, value in metrics.items() if key.startswith("drafts_") or key == "underruns"}
     return f"{line}; {json.dumps(costs)}"
@@ -182,7 +194,10 @@ def main() -> None:
     names = args.policy or list(POLICIES)
     policies = {name: POLICIES[name] if name in POLICIES else json.loads(name) for name in names}
     people = read_corpus(args.corpus, tuning=args.tuning, most=args.most)
-    said = [to_pcm(librosa.resample(speech(person), orig_sr=INPUT_RATE, target_sr=RATE)) for person in people]
+    said = {
+        f"{person.text} ({person.name})": to_pcm(librosa.resample(speech(person), orig_sr=INPUT_RATE, target_sr=RATE))
+        for person in people
+    }
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), *flags).start()
         try:
