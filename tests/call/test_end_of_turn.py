@@ -19,7 +19,7 @@ from app.call.end_of_turn.patience import done_probability, patience_ms
 from app.call.end_of_turn.smart_turn import judge, log_mel
 from engine.client import Prefilled, Unit
 from engine.serving.scripted import Script, ScriptedSession
-from tests.call.test_call import QUIET, start
+from tests.call.talk import QUIET, start
 from tests.speechlike import speechlike
 
 SPEECH = sorted((Path(__file__).parents[1] / "data" / "speech").glob("*.flac"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.serving.scripted import Script
 from engine.spoken import SpokenText, begins_piece
-from tests.call.test_call import Talk, start
+from tests.call.talk import Talk, start
 
 ANSWER = "One two three four, five six seven eight: nine ten eleven twelve thirteen fourteen."
 SCRIPT = Script(answers=(ANSWER, "You heard <{said}>"))

@@ -11,21 +11,21 @@ from app.call import turn
 from app.call.config import CallConfig, OptionError
 from app.call.ending import notices_s
 from engine.serving.scripted import Script
-from tests.call.test_call import start
-from tests.call.test_turn import Talk
+from tests.call.conversation import Conversation
+from tests.call.talk import start
 from tests.speechlike import speechlike
 
 LIMITS = {"prompt_after_s": 20, "away_after_s": 40, "idle_end_s": 120}
 
 
-def talk(**silence: Any) -> Talk:
+def talk(**silence: Any) -> Conversation:
     """A conversation that has been silent for as long as it takes to begin."""
     quiet = {"prompt_after_s": 0, "away_after_s": 0, "idle_end_s": 0}
     config = CallConfig.from_mapping({"silence": quiet | silence, "turn": {"prepare": False}})
-    return Talk(config).tell(turn.Present())
+    return Conversation(config).tell(turn.Present())
 
 
-def stir(conversation: Talk, ms: int) -> Talk:
+def stir(conversation: Conversation, ms: int) -> Conversation:
     """Sound that may become speech."""
     for _ in range(ms // 20):
         conversation.now += 320

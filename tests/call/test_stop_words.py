@@ -16,7 +16,7 @@ from app.replay.record import Recordings
 from app.replay.replay_call import replay_call
 from engine.client import ChatMessage, ChatPart, ChatRequest, ChatStream
 from engine.serving.scripted import Script, ScriptedEngine
-from tests.call.test_call import QUIET, start
+from tests.call.talk import QUIET, start
 from tests.replay.recorded import events_of
 from tests.speechlike import speechlike
 

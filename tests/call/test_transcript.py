@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.serving.scripted import Script
-from tests.call.test_call import QUIET, Talk, start
+from tests.call.talk import QUIET, Talk, start
 from tests.speechlike import speechlike
 
 WORDS = ("What", " is your", " name?", " Really?")
