@@ -69,6 +69,8 @@ class EngineInfo:
     """False for an engine that does not listen to the audio (the scripted one)."""
     sees: bool = True
     """False for a model without eyes: pictures do not reach it."""
+    one_picture: bool = False
+    """A conversation has one picture at most, with its first message, and no video."""
     speaks: bool = True
     """False for a model without a voice: nobody can call it, it only chats."""
     note: str = ""

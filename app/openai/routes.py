@@ -217,7 +217,7 @@ def _check_model(name: str, info: EngineInfo) -> None:
 
 
 def _model(info: EngineInfo, created: int) -> dict[str, object]:
-    able = {"sees": info.sees, "hears": info.hears, "speaks": info.speaks, "trained": info.trained}
+    able = {name: getattr(info, name) for name in ("sees", "one_picture", "hears", "speaks", "trained")}
     return {
         "id": info.name,
         "object": "model",

@@ -62,6 +62,8 @@ def check_chat(request: ChatRequest, info: EngineInfo) -> None:
     ):
         if not able and any(part.kind == kind for part in parts):
             raise EngineError("bad_media", f"The model {info.name} has no {sense}; leave the {kind} out.")
+    if info.one_picture and any(part.kind == "video" for part in parts):
+        raise EngineError("bad_media", f"The model {info.name} looks at one picture, not at a video; take one of it.")
     if sum(len(part.data) for part in parts) > MAX_CHAT_BYTES:
         raise EngineError(
             "bad_media", f"Pictures, sounds and videos take more than {MAX_CHAT_BYTES >> 20} MB; use less."

@@ -50,6 +50,7 @@ from engine.conversation.transcriber import Transcriber
 from engine.conversation.window import WindowOptions
 from engine.conversation.work import Task, Work
 from engine.errors import ConfigError, InputError, LoadError
+from engine.processing.dialects import DIALECTS
 from engine.processing.prompts import UNIT, Message, Part, TypedText, get_sys_prompt
 from engine.serving.admission import CallCosts
 from engine.serving.answer import refused
@@ -126,6 +127,7 @@ class LiveEngine:
             voices=tuple(dict.fromkeys([DEFAULT_VOICE, *self._voices, *stored])),
             hears=called,
             sees=loaded.config.takes_pictures,
+            one_picture=DIALECTS[loaded.config.generation].one_picture,
             speaks=called,
             note=read_text(directory / "notice.txt", 500) if loaded.trained else UNTRAINED,
             examples=read_examples(directory) if loaded.trained else (),

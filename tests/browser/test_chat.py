@@ -364,6 +364,11 @@ async def test_a_v_model_answers_as_published(browsers: Browsers, generation: Ge
             assert " ".join(said.replace("!", "").split()) == " ".join(told["text"].split())
             await person.ask("And now?")  # with the first turn before it
             await person.answered(1)
+            await expect(person["examples"]).to_be_visible(visible=generation != "v-2.0")
+            await person["files"].set_input_files(folder / "images" / "single.png")
+            if generation == "v-2.0":
+                await person.shows("error", "one picture, sent with the first message")
+            await expect(person["added"]).to_have_count(int(generation != "v-2.0"), timeout=PATIENCE_MS)
 
 
 @pytest.mark.slow

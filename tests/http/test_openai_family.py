@@ -37,6 +37,7 @@ async def test_a_v_model_answers_as_published(start: StartServer, generation: Ge
         [model] = [model async for model in client.models.list()]
         assert model.id == folder.name
         assert (model.model_extra or {})["speaks"] is False
+        assert (model.model_extra or {})["one_picture"] is (generation == "v-2.0")
         answer = await client.chat.completions.create(messages=question, **how)
         assert (answer.choices[0].message.content or "").strip().replace("!", "") == told["text"]
         assert answer.usage is not None
@@ -53,6 +54,9 @@ async def test_a_v_model_answers_as_published(start: StartServer, generation: Ge
         if generation == "v-2.0":  # one picture, with the first message
             with pytest.raises(BadRequestError, match="takes one picture"):
                 await grids_of(client, how, [golden(generation, "single"), *asked_closely])
+            film: Any = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+            with pytest.raises(BadRequestError, match="one picture, not at a video"):
+                await grids_of(client, how, [film, *asked_closely])
         else:
             both = [golden(generation, "sliced", detail="low"), *asked_closely]
             assert await grids_of(client, how, both) == [{"columns": 1, "rows": 1}, {"columns": 2, "rows": 1}]

@@ -4,7 +4,7 @@
 
 /** @typedef {{columns: number, rows: number}} Grid how the engine cut one picture */
 /**
- * @typedef {{id: string, sees: boolean, hears: boolean, speaks: boolean, trained: boolean, voices: string[],
+ * @typedef {{id: string, sees: boolean, one_picture: boolean, hears: boolean, speaks: boolean, trained: boolean, voices: string[],
  *   context_length: number}} Model
  */
 /** @typedef {{text?: string, sound?: Int16Array<ArrayBuffer>, grids?: Grid[], finish?: string,

@@ -15,12 +15,13 @@ export class Unfit extends Error {}
 
 /**
  * @param {Blob & {name?: string}} file
- * @param {{sees: boolean, hears: boolean}} able
+ * @param {{sees: boolean, watches: boolean, hears: boolean}} able
  * @returns {Promise<Attachment>}
  */
 export async function attach(file, able) {
   const name = file.name || "Pasted picture";
   const kind = kindOf(file);
+  if (kind === "video" && able.sees && !able.watches) throw new Unfit("This model looks at pictures, not at videos.");
   if (!kind) throw new Unfit(`${name} is neither a picture nor a video${able.hears ? " nor a sound" : ""}.`);
   if (kind === "sound" ? !able.hears : !able.sees) throw new Unfit(`This model has no ${kind === "sound" ? "ears" : "eyes"}.`);
   const data = kind === "picture" ? await reduced(file, name) : file;

@@ -26,6 +26,8 @@ const camera = new Camera(/** @type {HTMLDialogElement} */ ($("camera-sheet")));
 const chat = new Conversation();
 const settings = new ChatSettings(/** @type {HTMLDialogElement} */ ($("settings-sheet")));
 
+const ONE_PICTURE = "This model looks at one picture, sent with the first message. Clear the conversation to show it another.";
+
 /** @type {Attachment[]} */
 let added = [];
 /** @type {AbortController|null} */
@@ -38,7 +40,7 @@ let model = null;
 const view = new TurnsView(log, { copy, edit, retry: () => answer(), look });
 const examples = new ExamplesSheet(/** @type {HTMLDialogElement} */ ($("examples-sheet")), chat, (file) => attach(file, able()), draw);
 
-const able = () => ({ sees: model?.sees ?? false, hears: model?.hears ?? false });
+const able = () => ({ sees: model?.sees ?? false, watches: !model?.one_picture, hears: model?.hears ?? false });
 
 function draw() {
   view.draw(chat.turns, asking !== null);
@@ -79,7 +81,9 @@ async function add(files) {
   tell("");
   for (const file of files) {
     try {
-      added.push(await attach(file, able()));
+      const attachment = await attach(file, able());
+      if (model?.one_picture && (added.length || chat.turns.length)) throw new Unfit(ONE_PICTURE);
+      added.push(attachment);
     } catch (fault) {
       complain(fault);
     }
@@ -259,15 +263,21 @@ $("clear").addEventListener("click", () => {
 draw();
 model = await findModel((message) => ($("state").textContent = message));
 if (model.sees) $("headline").textContent = "Show it something.";
-$("state").textContent = model.sees ? "Add pictures or a short video, and ask about them." : "Write a question.";
+$("state").textContent = !model.sees
+  ? "Write a question."
+  : model.one_picture
+    ? "Add a picture, and ask about it."
+    : "Add pictures or a short video, and ask about them.";
 $("engine-badge").textContent = model.id;
 $("engine-badge").hidden = false;
 $("untrained-badge").hidden = model.trained;
 $("call-link").hidden = !model.speaks;
 $("camera").hidden = !model.sees;
 $("note").hidden = !model.hears;
+$("examples").hidden = model.one_picture;
 $("files-button").hidden = !model.sees && !model.hears;
 if (!model.trained) $("state").textContent += " It is untrained: its answers mean nothing.";
-picker.accept = [model.sees && "image/*,video/*", model.hears && "audio/*"].filter(Boolean).join(",");
+picker.multiple = !model.one_picture;
+picker.accept = [model.sees && "image/*", able().watches && model.sees && "video/*", model.hears && "audio/*"].filter(Boolean).join(",");
 settings.suit(model);
 draw();

@@ -24,7 +24,8 @@ export class ChatSettings {
   suit(model) {
     this.#field("speak").closest("fieldset")?.toggleAttribute("hidden", !model.speaks);
     if (!model.speaks) /** @type {HTMLInputElement} */ (this.#field("speak")).checked = false;
-    for (const name of ["max_slices", "max_frames"]) this.#field(name).closest("label")?.toggleAttribute("hidden", !model.sees);
+    this.#field("max_slices").closest("label")?.toggleAttribute("hidden", !model.sees);
+    this.#field("max_frames").closest("label")?.toggleAttribute("hidden", !model.sees || model.one_picture);
     const voices = /** @type {HTMLSelectElement} */ (this.#field("voice"));
     const chosen = voices.dataset.chosen ?? voices.value;
     voices.replaceChildren(...model.voices.map((voice) => new Option(voice[0]?.toUpperCase() + voice.slice(1), voice)));
