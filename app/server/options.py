@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from app.errors import StartError
+from app.server.proxies import Network, networks
 from app.text import is_unicode, printable
 from engine.foreign import INSTEAD, foreign_format
 
@@ -141,6 +142,9 @@ class ServerOptions:
     vad: str = _option("", _one_of("webrtc", "silero"), "voice activity detector of calls that do not choose one")
     grace_s: int = _option(60, _whole(0, 3600), "seconds for which a call without its peer can be resumed")
     drain_s: int = _option(8, _whole(0, 3600), "seconds that answers get to be finished when the server is stopped")
+    proxies: tuple[Network, ...] = _option(
+        (), networks, "addresses or networks of reverse proxies that are believed about whom they pass on"
+    )
     offers_per_minute: int = _option(120, _whole(0, 100_000), "offers that one address may make; 0 is no limit")
     log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "how much to log")
     tls_cert: str = _option("", str, "PEM certificate of one's own (chain included), with TLS_KEY")

@@ -22,7 +22,7 @@ from app.call.config import CallConfig
 from app.errors import StartError
 from app.openai import routes as chat_api
 from app.replay.record import Recordings
-from app.server import access, api, connections, pages
+from app.server import access, api, connections, pages, proxies
 from app.server.access import Access
 from app.server.addresses import origin, reachable_hosts
 from app.server.announce import announcement
@@ -89,8 +89,9 @@ class Server:
         """Answer HTTP from now on (TLS with ``certificates``). Raises StartError if the port cannot be had."""
         app = web.Application(
             client_max_size=api.MAX_BODY_BYTES,
-            middlewares=[api.errors_as_json, chat_api.errors_in_form, access.behind_the_key],
+            middlewares=[proxies.as_the_client, api.errors_as_json, chat_api.errors_in_form, access.behind_the_key],
         )
+        app[proxies.PROXIES] = self.options.proxies
         app[access.ACCESS] = self.access
         app[api.REGISTRY] = self.registry
         app[api.LIMITER] = RateLimiter(self.options.offers_per_minute)

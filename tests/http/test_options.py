@@ -58,6 +58,7 @@ def test_calls_follow_the_servers_options_where_nobody_chose() -> None:
     ("arguments", "sentence"),
     [
         (["--bogus", "1"], "Unrecognized arguments: --bogus 1"),
+        (["--proxies", "10.0.0.1/8"], "must be IP addresses or networks (10.0.0.0/8) separated by commas; "),
         (["--port"], "expected one argument"),
         (["--port", "eighty"], "--port must be a whole number from 0 to 65535"),
         (["--port", "65536"], "--port must be a whole number from 0 to 65535"),
