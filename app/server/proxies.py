@@ -15,7 +15,7 @@ from aiohttp.typedefs import Handler
 
 Network = IPv4Network | IPv6Network
 
-PROXIES: web.AppKey[tuple[Network, ...]] = web.AppKey("proxies")
+PROXIES: web.AppKey[Sequence[Network]] = web.AppKey("proxies")
 """The networks of the proxies that are believed."""
 
 
