@@ -25,6 +25,7 @@ from app.call.delivery import AnswerDelivery
 from app.call.drafts import DraftCosts
 from app.call.ears import CallEars
 from app.call.echo.self_test import EchoTest
+from app.call.effects import TurnEffects
 from app.call.engine_link import ChunkArrived, EngineLink, GenerationStopped, Result, UnitPrefilled, UnitRefused
 from app.call.feeder import UnitFeeder
 from app.call.greeting import SECRETS, Greeting
@@ -91,6 +92,9 @@ class Call:
         )
         self._feeder = UnitFeeder(config, self.link, self._outbox, tap.unit_frame if tap else None)
         self._unit_results = UnitResults(config, self._feeder, self._outbox, self._unit_settled)
+        self._effects = TurnEffects(
+            self._feeder, self._unit_results, self._ears, self._delivery, self._drafts, self.link, self._outbox
+        )
         context_limit = engine.context_limit if engine else None
         self._inbox = Inbox(self.link, self._outbox, context_limit, arrived=self._on_message, apply=self._apply)
         self._outbox.event("welcome", greeting.data(config, False), secret=SECRETS)
@@ -334,61 +338,12 @@ class Call:
 
     def _do(self, action: turn.Action) -> None:
         match action:
-            case turn.OpenTurn(onset):
-                self._feeder.open(onset)
-            case turn.CloseTurn(end):
-                self._feeder.close(end if end is not None or self._push_to_talk else self._ears.speech.last_voiced)
-            case turn.DropTurn(reason):
-                self._feeder.drop()
-                if reason == "discarded":
-                    self._feeder.warn_discarded()
-            case turn.PrefillText(text):
-                self._feeder.feed_text(text)
             case turn.Judge(end, "model"):
                 self._ask_the_model(end)
-            case turn.Judge(end):
-                assert self._state.opened is not None
-                self._ears.ask(end, self._t - self._state.opened)
-            case turn.Understand(onset, end):
-                self._ears.understand(end, self._t - onset)
-            case turn.Prepare(epoch, end):
-                self._feeder.try_end(end)
-                self._drafts.begin(self._t)
-                self.link.generate(epoch)
-            case turn.PrepareWord(epoch):
-                self._feeder.try_text(self.config.silence.prompt_text)
-                self._drafts.begin(self._t)
-                self.link.generate(epoch)
-            case turn.Retract(epoch, finished):
-                self._unit_results.forget()
-                self.link.take_back(epoch, self._feeder.take_back(), running=not finished)
-                self._drafts.drop(self._t, finished=finished)
-            case turn.EndSpeech():
-                self._ears.speech.end()
-            case turn.Generate():
-                self._generate(action)
-            case turn.Play(chunk):
-                self._delivery.play(chunk, self._t)
-            case turn.Pause():
-                self._delivery.pause()
-            case turn.Resume():
-                self._delivery.resume()
-            case turn.Flush():
-                self._delivery.flush()
-            case turn.CancelGeneration(epoch):
-                self.link.cancel(epoch)
-            case turn.Done(_, epoch, status):
-                heard = self._delivery.end(action)
-                self.link.heard(epoch, heard.samples, None if status == "completed" else heard.characters)
-                self.link.room_made()
-            case turn.Show(phase, reason):
-                self._outbox.event("turn.state", {"state": phase, "reason": reason})
-            case turn.AnnounceEnd(in_s):
-                self._outbox.event("session.ending", {"in_s": in_s, "reason": "idle"})
-            case turn.WithdrawEnd():
-                self._outbox.event("session.ending_withdrawn", {"reason": "idle"})
             case turn.EndCall():
                 self.end("idle")
+            case _:
+                self._effects.carry_out(action, self._t, self._state, self.config)
 
     def _check_drained(self) -> None:
         answer = self._state.answer
@@ -415,20 +370,6 @@ class Call:
         asked = "model" in self.config.turn.judges and self._state.draft is not None
         if asked and not self._feeder.awaited:
             self._step(turn.Judged(end, "model", said))
-
-    def _generate(self, action: turn.Generate) -> None:
-        if action.prepared and action.speech_end is not None:
-            self._feeder.close(action.speech_end)
-        elif action.prepared:
-            self._feeder.keep_text()
-        self._delivery.begin(action, self._feeder.awaited, self._t)
-        self._unit_results.commit()
-        self._unit_results.transcript.end(action.turn, action.epoch, self._feeder.awaited)
-        self._outbox.event("response.started", {"reason": action.reason}, turn=action.turn, epoch=action.epoch)
-        if action.prepared:
-            self._drafts.keep()
-        else:
-            self.link.generate(action.epoch)
 
     def _has_room(self) -> bool:
         draft = self._state.draft
