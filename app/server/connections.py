@@ -15,6 +15,7 @@ import ssl
 import sys
 from asyncio import sslproto
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,7 @@ from app.errors import RequestError
 from app.server.api import error_response, refused
 from app.server.limits import client_of
 from app.server.pages import SECURITY_HEADERS
+from app.server.proxies import Network, is_proxy
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,11 @@ SETTLED_S = 1.0
 class ConnectionCount:
     """How many connections are open, of each address and of all."""
 
-    def __init__(self, most: int = MAX_CONNECTIONS, most_per_address: int = MAX_PER_ADDRESS) -> None:
+    def __init__(
+        self, most: int = MAX_CONNECTIONS, most_per_address: int = MAX_PER_ADDRESS, proxies: Sequence[Network] = ()
+    ) -> None:
+        """``proxies``: who may have as many as there are, since they have them for others."""
+        self._proxies = proxies
         self._most = most
         self._most_per_address = most_per_address
         self._open: Counter[str] = Counter()
@@ -70,20 +76,23 @@ class ConnectionCount:
 
     def add(self, address: str) -> bool:
         """Count one more; False if it is one too many, which is then not counted."""
-        if self.total >= self._most or self._open[address] >= self._most_per_address:
+        client = client_of(address)
+        many = self._open[client] >= self._most_per_address and not is_proxy(address, self._proxies)
+        if many or self.total >= self._most:
             self.refused += 1
             return False
-        self._open[address] += 1
+        self._open[client] += 1
         self.total += 1
         self._peak = max(self._peak, self.total)
         return True
 
     def remove(self, address: str) -> None:
         """One of them is gone."""
+        client = client_of(address)
         self.total -= 1
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
         if self._peak >= WAVE and self.total < self._peak / 2:
             self._peak = self.total
             asyncio.get_running_loop().call_later(SETTLED_S, _give_memory_back)
@@ -110,25 +119,24 @@ class BoundedListener(socket.socket):
         """The next connection within the bounds. Raises BlockingIOError when there is none."""
         while True:
             accepted, address = super().accept()
-            client = client_of(address[0])
-            if self._count.add(client):
-                return _Connection(accepted, self._count, client), address
+            if self._count.add(address[0]):
+                return _Connection(accepted, self._count, address[0]), address
             accepted.close()
 
 
 class _Connection(socket.socket):
     """An accepted socket, which is counted until it is closed."""
 
-    def __init__(self, accepted: socket.socket, count: ConnectionCount, client: str) -> None:
+    def __init__(self, accepted: socket.socket, count: ConnectionCount, address: str) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-        self._counted: tuple[ConnectionCount, str] | None = (count, client)
+        self._counted: tuple[ConnectionCount, str] | None = (count, address)
 
     def close(self) -> None:
         super().close()
         if self._counted is not None:
-            count, client = self._counted
+            count, address = self._counted
             self._counted = None
-            count.remove(client)
+            count.remove(address)
 
 
 class Connection(web.RequestHandler):
@@ -174,13 +182,13 @@ class Connection(web.RequestHandler):
 
 
 async def listen(
-    runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None
+    runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None, proxies: Sequence[Network]
 ) -> tuple[list[asyncio.Server], int]:
-    """Serve the application of ``runner``, which is set up, at these addresses; port 0 takes a free one. The servers
-    and the port. Raises OSError."""
+    """Serve the application of ``runner``, which is set up, at these addresses, behind these proxies; port 0 takes a
+    free one. The servers and the port. Raises OSError."""
     loop = asyncio.get_running_loop()
     sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
-    count = ConnectionCount()
+    count = ConnectionCount(proxies=proxies)
     server = runner.server
     assert server is not None
     access_log = logging.getLogger("app.access") if log.isEnabledFor(logging.DEBUG) else None

@@ -33,12 +33,13 @@ def client_address(sender: str, forwarded: Sequence[str], proxies: Sequence[Netw
     The list is read from its end, which the nearest proxy wrote, as long as the one who wrote it is believed."""
     hops = [hop.strip() for header in forwarded for hop in header.split(",")]
     client = sender
-    while hops and _believed(client, proxies) and (hop := _address(hops.pop())):
+    while hops and is_proxy(client, proxies) and (hop := _address(hops.pop())):
         client = hop
     return client
 
 
-def _believed(address: str, proxies: Sequence[Network]) -> bool:
+def is_proxy(address: str, proxies: Sequence[Network]) -> bool:
+    """Whether ``address`` is one of the proxies'."""
     known = _address(address)
     return bool(known) and any(ip_address(known) in network for network in proxies)
 

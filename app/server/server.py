@@ -107,7 +107,7 @@ class Server:
         tls = certificates.ssl_context() if certificates else None
         try:
             self._listening, self.port = await connections.listen(
-                self._runner, self.options.host, self.options.port, tls
+                self._runner, self.options.host, self.options.port, tls, self.options.proxies
             )
         except OSError as error:
             raise StartError(_why_not_listening(self.options, error)) from error

@@ -17,6 +17,7 @@ from app.server.certs import ensure_certificates
 from app.server.connections import BoundedListener, ConnectionCount
 from app.server.limits import client_of
 from app.server.options import ServerOptions
+from app.server.proxies import networks
 from app.server.server import Server, engine_spec
 from engine.serving.factory import create_engine
 from tests.http.conftest import Site, StartServer
@@ -154,6 +155,12 @@ def test_connections_are_counted_by_address_and_together() -> None:
         count.remove(address)
     assert count.total == 0
     assert all(count.add("a") for _ in range(2))
+
+
+def test_a_proxy_may_have_as_many_connections_as_there_are() -> None:
+    count = ConnectionCount(most=5, most_per_address=2, proxies=networks("10.0.0.0/8"))
+    assert [count.add("203.0.113.9") for _ in range(3)] == [True, True, False]
+    assert [count.add("10.0.0.1") for _ in range(4)] == [True, True, True, False]
 
 
 async def test_one_address_gets_so_many_connections_and_others_still_get_theirs() -> None:
