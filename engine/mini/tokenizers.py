@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from engine.mini.sound.pronunciation import LETTER_SOUNDS, PHONES, spelled
 from engine.mini.world import grammar
+from engine.mini.world.known_words import heard_words, lexicon_words
 from engine.mini.world.vocabulary import NAMES, number
 
 LLM_SPECIALS = [
@@ -91,7 +92,7 @@ FIRST_WORDS_VOCAB = 2560
 def build_llm_tokenizer(folder: Path, vocab_size: int = FIRST_WORDS_VOCAB) -> Tokenizer:
     """Writes ``tokenizer.json`` and ``tokenizer_config.json``. Id 0 is a token that no text uses, since the decoding of
     answers drops it. Raises ValueError when a word of the grammar does not fit ``vocab_size`` as one token."""
-    words = grammar.lexicon_words()
+    words = lexicon_words()
     lines = [f" {w}" for w in words] + words + [w.capitalize() for w in words]
     lines += [*PROMPT_TEXT * 3, *SEEING_TEXT.split(), *(" " + w for w in SEEING_TEXT.split())]
     tokenizer = Tokenizer(models.BPE())
@@ -124,7 +125,7 @@ def build_llm_tokenizer(folder: Path, vocab_size: int = FIRST_WORDS_VOCAB) -> To
 def single_tokens() -> list[str]:
     """Texts that shall be one token each: what is heard, names as they are written, and what is said about pictures. To
     say a word again is one decision then; in pieces, "Martin" begins as "Mary" does."""
-    said = {*SEEING_TEXT.replace(".", "").replace(",", "").split(), *grammar.heard_words()}
+    said = {*SEEING_TEXT.replace(".", "").replace(",", "").split(), *heard_words()}
     return [f" {word}" for word in sorted({w for w in said if w.isalpha()} | {n.capitalize() for n in NAMES})]
 
 

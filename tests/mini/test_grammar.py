@@ -14,13 +14,14 @@ from engine.mini.sound.hearing_data import lexicon
 from engine.mini.world import grammar
 from engine.mini.world.conversations import shown_conversation, spoken_conversation
 from engine.mini.world.halves import half
+from engine.mini.world.known_words import heard_words, lexicon_words
 from engine.mini.world.rendering import render
 from engine.mini.world.scenes import Scene, Thing, ask, describe, random_scene
 from engine.mini.world.vocabulary import TENS, UNITS, number
 from engine.serving.live_engine import MINI, read_examples
 
-KNOWN = set(grammar.lexicon_words())
-HEARD = set(grammar.heard_words())
+KNOWN = set(lexicon_words())
+HEARD = set(heard_words())
 VALUES = {w: i for i, w in enumerate(UNITS)} | {w: 10 * i for i, w in enumerate(TENS, 2)}
 
 
@@ -75,7 +76,7 @@ def test_recall_repeats_only_what_was_told(seed: int) -> None:
 
 
 def test_every_word_has_a_pronunciation() -> None:
-    spoken = {w for w in grammar.lexicon_words() if w.isalpha()}
+    spoken = {w for w in lexicon_words() if w.isalpha()}
     assert not spoken - set(lexicon())
 
 

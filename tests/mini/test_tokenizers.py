@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from engine.config import OmniConfig
 from engine.mini.layout import CHECKPOINT
 from engine.mini.sound.pronunciation import PHONES, spelled
-from engine.mini.world import grammar
+from engine.mini.world.known_words import lexicon_words
 
 llm = PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT))
 tts = PreTrainedTokenizerFast.from_pretrained(str(CHECKPOINT / "assets" / "chattts_tokenizer"))
@@ -26,7 +26,7 @@ def test_any_text_survives_the_language_tokenizer(text: str) -> None:
 
 
 def test_a_word_of_the_grammar_is_one_token() -> None:
-    words = [w for w in grammar.lexicon_words() if w.isalpha()]
+    words = [w for w in lexicon_words() if w.isalpha()]
     assert not [w for w in words if len(llm.encode(" " + w, add_special_tokens=False)) != 1]
 
 

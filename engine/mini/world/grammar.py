@@ -23,8 +23,6 @@ from engine.mini.world.vocabulary import (
     NAMES,
     NOUNS,
     ORDINALS,
-    TENS,
-    UNITS,
     WEEKDAYS,
     WORDS,
     number,
@@ -277,7 +275,8 @@ STRANGE_WORDS = split(
 )
 
 ASKED_WORDS = split("before there where which should after has still same change changed colour things crosses")
-"""Words of questions that are among the strange ones too, or that :func:`lexicon_words` does not come upon."""
+"""Words of questions that are among the strange ones too, or that :mod:`engine.mini.world.known_words` does not come
+upon."""
 
 
 def strange(rng: random.Random) -> Turn:
@@ -391,25 +390,6 @@ def conversation(rng: random.Random, turns: int) -> list[Turn]:
     """``turns`` turns of one call; later ones may ask about earlier ones."""
     memory = Memory()
     return [turn(rng, memory) for _ in range(turns)]
-
-
-def lexicon_words() -> list[str]:
-    """Every word that can be heard or said, sorted: the vocabulary of the tokenizers and of the pronunciations."""
-    rng = random.Random(0)
-    seen: set[str] = set(WORDS + NAMES + LETTERS + UNITS + TENS + ORDINALS + MONTHS + WEEKDAYS + COMMANDS)
-    seen.update(STRANGE_WORDS)
-    for wordings, answer in SMALL_TALK.values():
-        seen.update(" ".join((*wordings, plain(answer))).split())
-    for _ in range(20_000):
-        made = turn(rng, Memory(name="anna", number="one", word="apple", last="one"))
-        if made.skill != "everyday":
-            seen.update(f"{made.heard} {plain(made.answer)}".split())
-    return sorted(seen)
-
-
-def heard_words() -> list[str]:
-    """Every word that the ears can tell, sorted; what is said in other words is not understood."""
-    return sorted({*lexicon_words()} - {*STRANGE_WORDS} | {*ASKED_WORDS})
 
 
 def plain(text: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.mini.world import grammar
+from engine.mini.world.known_words import heard_words
 from engine.mini.world.scenes import CELLS, SLOTS
 from engine.processing.tokens import TokenBuilder
 
@@ -59,7 +59,7 @@ class HeardWords:
         self.builder = builder
         self.blank = builder.specials.unknown
         self.garbage = int(builder.tokenizer.convert_tokens_to_ids(GARBAGE) or 0)
-        self._ids = {w: builder.text(" " + w) for w in grammar.heard_words()}
+        self._ids = {w: builder.text(" " + w) for w in heard_words()}
         known = sorted({i for ids in self._ids.values() for i in ids})
         self.vocabulary = [self.blank, self.garbage, *known]
         """Id of every class; class 0 is CTC's blank."""
