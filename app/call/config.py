@@ -82,7 +82,7 @@ class TurnConfig:
     """Who says whether the person is done: nobody (silence alone ends a turn), a network that hears melody
     (``smart_turn``), the language model's own word (``model``), or, where the model is not sure, the two together.
     A model that cannot tell leaves it to the silence."""
-    end_of_turn_min_ms: int = _number(300, 20, 5_000)
+    end_of_turn_min_ms: int = _number(280, 20, 5_000)
     """Silence that ends the turn of a person who is likely done."""
     end_of_turn_max_s: float = _number(1.2, 0.1, 30.0)
     """Silence that ends it even if the person is likely not done."""

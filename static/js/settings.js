@@ -13,7 +13,7 @@ const KEY = "omni-call.settings";
  */
 const EAGERNESS = {
   quick: { silenceMs: 300, leastMs: 160, mostS: 0.8 },
-  normal: { silenceMs: 480, leastMs: 300, mostS: 1.2 },
+  normal: { silenceMs: 480, leastMs: 280, mostS: 1.2 },
   patient: { silenceMs: 900, leastMs: 400, mostS: 3 },
   slow: { silenceMs: 1500, leastMs: 800, mostS: 4.5 },
 };
