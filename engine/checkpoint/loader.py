@@ -174,7 +174,8 @@ class _Weights:
         if chosen == NF4:
             self.quantizer = Nf4Quantizer(self.devices[0], self.dtype)
         elif chosen != "none":
-            self.quantizer = Quantizer(chosen, self.devices[0], self.dtype)
+            reads = isinstance(config, OmniConfig) and config.reader is not None
+            self.quantizer = Quantizer(chosen, self.devices[0], self.dtype, reads=reads)
         self.for_training = options.for_training
         self.adapter = None if options.adapter is None else Adapter.read(Path(options.adapter))
         self.shards = find_shards(directory)

@@ -10,7 +10,6 @@ from torch import nn
 from engine.checkpoint.quantize import Quantizer
 from engine.errors import LoadError
 from engine.model.int4 import GroupedWeight
-from engine.model.vision_language import VisionLanguageModel
 
 NF4 = "nf4"
 """Sixteen levels at the quantiles of a normal distribution; 64 weights share a scale, and scales are quantised too."""
@@ -36,7 +35,7 @@ class Nf4Quantizer(Quantizer):
     def covers(self, key: str) -> bool:
         return self.is_of_layers(key)
 
-    def __call__(self, model: VisionLanguageModel, key: str, stored: GroupedWeight | None = None) -> None:
+    def __call__(self, model: nn.Module, key: str, stored: GroupedWeight | None = None) -> None:
         assert stored is None, "groups are kept where int4 is wanted"
         path = key.rpartition(".")[0]
         plain = model.get_submodule(path)

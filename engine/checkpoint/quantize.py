@@ -7,6 +7,7 @@ and what they are multiplied with in eight bits of floating point, which tensor 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -14,13 +15,16 @@ from torch import Tensor, nn
 
 from engine.errors import LoadError
 from engine.model.int4 import GROUPS, GroupedWeight, Int4Linear, grouped
-from engine.model.int8 import Int8Embedding, Int8Linear
+from engine.model.int8 import Int8Embedding, Int8Linear, is_available
 from engine.model.vision_language import VisionLanguageModel
+from engine.model.word_decoder import WordDecoder
 from engine.spec import QUANTIZATIONS
 
 LARGE = 100_000_000
 """From so many weights on, a language model on a CPU is quantised unless told otherwise: every token reads them all."""
 TABLES = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
+READER_TABLE = "reader.embed_tokens.weight"
+EARS = re.compile(r"(apm|reader)\.layers\..*(_proj|fc1|fc2)\.weight")
 CAPABILITY = {"int4": (8, 0), "fp8": (8, 9)}
 """The least compute capability of a card."""
 
@@ -31,7 +35,7 @@ def choose(name: str, device: torch.device, dtype: torch.dtype, weights: int, *,
     if name != "auto":
         return name
     if device.type == "cpu":
-        return "int8" if dtype == torch.float32 and weights > LARGE else "none"
+        return "int8" if dtype == torch.float32 and weights > LARGE and is_available() else "none"
     return "int4" if in_groups and device.type == "cuda" and dtype == torch.bfloat16 else "none"
 
 
@@ -56,13 +60,13 @@ def _group(inputs: int) -> int:
 class Quantizer:
     """Replaces a weight of the language model right after it was loaded, so that the full model is never in memory."""
 
-    def __init__(self, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        """``name`` is ``int8``, ``int4`` or ``fp8``. Raises LoadError where that does not go with the device or the
-        dtype, or needs a torchao that is not installed."""
+    def __init__(self, name: str, device: torch.device, dtype: torch.dtype, *, reads: bool = False) -> None:
+        """``name`` is ``int8``, ``int4`` or ``fp8``; ``reads``: the model's ears read words. Raises LoadError where
+        that does not go with the device or the dtype, or needs a torchao that is not installed."""
         if name not in QUANTIZATIONS or name in ("auto", "none"):
             raise LoadError(f"quantize={name}", "is not a quantization", f"use one of {', '.join(QUANTIZATIONS)}")
         self.name = name
-        self._whole = name == "int8" and device.type == "cpu"
+        self._whole, self._reads = name == "int8" and device.type == "cpu", reads
         if problem := _obstacle(name, device, dtype):
             raise LoadError(f"quantize={name}", problem[0], problem[1])
         if name == "int4" or self._whole:
@@ -76,16 +80,21 @@ class Quantizer:
 
     def covers(self, key: str) -> bool:
         """Whether the parameter ``key`` is a weight to quantise: those of the layers, which are most of the bytes that
-        a decoding step reads; in whole numbers the table of words and the head, too. The senses and the voice keep
-        their precision."""
-        return self.is_of_layers(key) or (self._whole and key in TABLES)
+        a decoding step reads; in whole numbers the table of words and the head, too, and ears that read. Other senses
+        and the voice keep their precision."""
+        return self.is_of_layers(key) or (self._whole and (key in TABLES or (self._reads and self.is_of_ears(key))))
+
+    @staticmethod
+    def is_of_ears(key: str) -> bool:
+        """Whether this is a weight of the ears that a second of sound, or a word read of it, is multiplied with."""
+        return key == READER_TABLE or bool(EARS.fullmatch(key))
 
     @staticmethod
     def is_of_layers(key: str) -> bool:
         """Whether this is a weight of the language model's layers, which are quantised on every device."""
         return key.startswith("llm.model.layers.") and key.endswith("_proj.weight")
 
-    def __call__(self, model: VisionLanguageModel, key: str, stored: GroupedWeight | None = None) -> None:
+    def __call__(self, model: nn.Module, key: str, stored: GroupedWeight | None = None) -> None:
         """Quantise the weight ``key`` of ``model``, which is ``stored`` in groups or has its place already. Raises
         LoadError where it cannot be."""
         path = key.rpartition(".")[0]
@@ -100,7 +109,11 @@ class Quantizer:
                 self._torchao.quantize_(module, self._config())
             elif isinstance(module, nn.Embedding):
                 model.set_submodule(path, Int8Embedding(module.weight))
-                if model.llm.tied:  # from here on each has a form of its own
+                # A head that shared its table has a form of its own from here on.
+                reader = model.get_submodule(key.partition(".")[0])
+                if isinstance(reader, WordDecoder):
+                    reader.head = Int8Linear(module.weight)
+                elif isinstance(model, VisionLanguageModel) and model.llm.tied:
                     model.llm.tied = False
                     model.set_submodule("llm.lm_head", Int8Linear(module.weight))
             else:

@@ -8,13 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from engine.checkpoint.quantize import Quantizer
 from engine.checkpoint.tokenizer_files import load_words
 from engine.checkpoint.weights import assign, check_tensors, find_shards, read_tensors
 from engine.config import EarsConfig, read_ears_config
 from engine.config_words import ReaderConfig
 from engine.model.audio import AudioEncoder
+from engine.model.int8 import is_available
 from engine.model.word_decoder import WordDecoder
 from engine.processing.words import WordTokens
+
+LARGE = 20_000_000
+"""From so many weights on, ears on a CPU are quantised."""
 
 
 class ReadingEars(nn.Module):
@@ -29,7 +34,7 @@ class ReadingEars(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LoadedReader:
-    """What reads, in evaluation mode and frozen, float32."""
+    """What reads, in evaluation mode and frozen: in float32, on a CPU in whole numbers where it is large."""
 
     ears: ReadingEars
     words: WordTokens
@@ -48,8 +53,14 @@ def load_reader(directory: Path, device: torch.device, *, progress: bool = True)
     def place(key: str) -> tuple[torch.device, torch.dtype] | None:
         return (device, torch.float32) if key in shapes else None
 
+    quantizer: Quantizer | None = None
+    if device.type == "cpu" and sum(shape.numel() for shape in shapes.values()) > LARGE and is_available():
+        quantizer = Quantizer("int8", device, torch.float32, reads=True)
+
     def take(key: str, tensor: Tensor) -> None:
         assign(ears, key, tensor)
+        if quantizer is not None and quantizer.covers(key):
+            quantizer(ears, key)
 
     read_tensors(shards, place, take, progress=progress)
     return LoadedReader(ears.eval().requires_grad_(False), words)

@@ -53,19 +53,19 @@ class WordReader:
         limit = TOKENS_PER_SECOND * frames // FRAMES_PER_SECOND + TOKENS_MORE
         most = certain + max(1, min(limit, config.max_positions - len(config.prompt_ids) - 1) - certain)
         ids, place = list(reading.ids[:certain]), len(config.prompt_ids) + certain
-        states = self._pass([*config.prompt_ids, *reading.ids], 0, sound)[place - 1 :]
+        drawn = self._draw(self._pass([*config.prompt_ids, *reading.ids], 0, sound)[place - 1 :])
         chances: list[float] = []
         drafted = list(reading.ids[certain:])
         while len(ids) < most:
-            token, chance = self._draw(states[0])
+            token, chance = drawn.pop(0)
             chances.append(chance)
             if token == config.end_id:
                 break
             ids.append(token)
             if drafted and drafted[0] == token:
-                states, drafted = states[1:], drafted[1:]
+                del drafted[0]
             else:
-                states, drafted = self._pass([token], place, sound), []
+                drawn, drafted = self._draw(self._pass([token], place, sound)), []
             place += 1
         return Transcribed(tuple(ids), sum(chances) / len(chances) if chances else 0.0)
 
@@ -81,10 +81,10 @@ class WordReader:
         states: Tensor = self.decoder(torch.tensor([ids], device=sound.device), cache, sound)[0]
         return states
 
-    def _draw(self, state: Tensor) -> tuple[int, float]:
-        """The likeliest token after ``state`` [d_model], and its log-probability."""
-        scores = self.decoder.logits(state)
+    def _draw(self, states: Tensor) -> list[tuple[int, float]]:
+        """The likeliest token after each of ``states`` [T, d_model], and its log-probability."""
+        scores = self.decoder.logits(states)
         if not scores.isfinite().all():
             raise NotFiniteError
-        best, token = scores.masked_fill(self._banned, float("-inf")).log_softmax(-1).max(-1)
-        return int(token), float(best)
+        best, tokens = scores.masked_fill_(self._banned, float("-inf")).max(-1)
+        return list(zip(tokens.tolist(), (best - scores.logsumexp(-1)).tolist(), strict=True))

@@ -8,6 +8,8 @@ that share a step change each other's answers.) On a processor with VNNI a step 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -18,6 +20,9 @@ MOST = 127
 LEAST_SCALE = 1e-12
 """For a row of zeros."""
 
+Product = Callable[[Tensor, int], Tensor]
+"""Rows float32 [..., inputs] from -1 to 1, and the whole number that 1 is rounded to -> float32 [..., outputs]."""
+
 
 @lru_cache(maxsize=1)
 def input_levels() -> int:
@@ -25,24 +30,55 @@ def input_levels() -> int:
 
     Processors without VNNI add up pairs of products in 16 bits, which two products of 255 * 127 do not fit into.
     """
-    weight = torch.full((16, 64), MOST, dtype=torch.int8)
-    full = torch.full((1, 64), 255, dtype=torch.uint8)
-    return MOST if bool((_product(full, 128, _packed(weight), torch.ones(16)) == 64 * MOST * MOST).all()) else 63
+    product = _product(torch.full((16, 64), MOST, dtype=torch.int8), torch.ones(16))
+    return MOST if torch.allclose(product(torch.ones(1, 64), MOST), torch.tensor(64.0 * MOST)) else 63
 
 
-def _packed(weight: Tensor) -> Tensor:
-    """int8 [outputs, inputs], laid out as this processor multiplies best."""
-    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight, None)
-    return packed
+@lru_cache(maxsize=1)
+def is_available() -> bool:
+    """Whether torch has such products for this processor."""
+    try:
+        return bool(input_levels())
+    except (AttributeError, RuntimeError):
+        return False
 
 
-def _product(rows: Tensor, zero: int, packed: Tensor, scales: Tensor) -> Tensor:
-    """uint8 rows [N, inputs] of which ``zero`` stands for 0 -> float32 [N, outputs]."""
-    zeros = torch.zeros(len(scales), dtype=torch.int32)
-    out: Tensor = torch.ops.onednn.qlinear_pointwise(
-        rows, 1.0, zero, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return out
+def _product(whole: Tensor, scales: Tensor) -> Product:
+    """The product with a matrix int8 [outputs, inputs] whose rows have ``scales`` float32 [outputs]: by FBGEMM, which
+    an x86 processor has and which reads weights for a few rows half as fast again, or else by oneDNN."""
+    if torch.backends.quantized.engine in ("x86", "fbgemm"):
+        return _by_fbgemm(whole, scales)
+    return _by_onednn(whole, scales)
+
+
+def _by_fbgemm(whole: Tensor, scales: Tensor) -> Product:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it is to go one day; which torch runs is pinned
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        weight = torch._make_per_channel_quantized_tensor(whole, scales.double(), zeros, 0)
+        packed = torch.ops.quantized.linear_prepack(weight, None)
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+
+    def product(rows: Tensor, levels: int) -> Tensor:
+        out: Tensor = multiply(torch.atleast_2d(rows), 1 / levels, levels + 1, packed)
+        return out.view(*rows.shape[:-1], -1)
+
+    return product
+
+
+def _by_onednn(whole: Tensor, scales: Tensor) -> Product:
+    packed, zeros = torch.ops.onednn.qlinear_prepack(whole, None), torch.zeros(len(scales), dtype=torch.int32)
+    multiply = torch.ops.onednn.qlinear_pointwise
+
+    def product(rows: Tensor, levels: int) -> Tensor:
+        # Rounded, since what is cut off begins at a half.
+        given = (rows * levels).add_(levels + 1.5).to(torch.uint8).view(-1, rows.shape[-1])
+        out: Tensor = multiply(
+            given, 1 / levels, levels + 1, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return out.view(*rows.shape[:-1], -1)
+
+    return product
 
 
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,27 +91,18 @@ def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """An ``nn.Linear`` in whole numbers. The weight is gone afterwards; the bias is as it was."""
 
-    scales: Tensor
-    packed: Tensor
-
     def __init__(self, weight: Tensor, bias: nn.Parameter | None = None) -> None:
         """``weight`` [outputs, inputs] on the CPU."""
         super().__init__()
-        whole, scales = rounded(weight)
-        self.register_buffer("packed", _packed(whole))
-        self.register_buffer("scales", scales)
+        self._product = _product(*rounded(weight))
         self.bias = bias
         self.levels = input_levels()
 
     def forward(self, x: Tensor) -> Tensor:
         # [..., inputs] -> [..., outputs] in float32
-        scale = x.abs().amax(-1, keepdim=True).clamp_(min=LEAST_SCALE).div_(self.levels)
-        whole = (x / scale).add_(self.levels + 1.5).to(torch.uint8)  # rounded, since what is cut off begins at a half
-        out = _product(whole.reshape(-1, x.shape[-1]), self.levels + 1, self.packed, self.scales).view(
-            *x.shape[:-1], -1
-        )
-        out.mul_(scale)
-        return out if self.bias is None else out.add_(self.bias)
+        largest = x.abs().amax(-1, keepdim=True)  # of a row of zeros it is 0, and so is what comes out
+        out = self._product(x / largest, self.levels)
+        return out.mul_(largest) if self.bias is None else torch.addcmul(self.bias, out, largest)
 
 
 class Int8Embedding(nn.Module):

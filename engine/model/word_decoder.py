@@ -76,6 +76,8 @@ class WordDecoder(nn.Module):
         self.embed_positions = nn.Embedding(config.max_positions, config.d_model)
         self.layers = nn.ModuleList(WordLayer(config) for _ in range(config.num_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
+        self.head: nn.Module | None = None
+        """What gives the scores where the table of the tokens was quantised; it shares that otherwise."""
 
     def arena(self) -> KVArena:
         """Storage for the tokens of one reading."""
@@ -103,5 +105,6 @@ class WordDecoder(nn.Module):
         return out
 
     def logits(self, states: Tensor) -> Tensor:
-        """States [..., d_model] → float32 scores [..., vocab]: the head shares the table of the tokens."""
-        return F.linear(states, self.embed_tokens.weight).float()
+        """States [..., d_model] → float32 scores [..., vocab]."""
+        scores: Tensor = F.linear(states, self.embed_tokens.weight) if self.head is None else self.head(states)
+        return scores.float()

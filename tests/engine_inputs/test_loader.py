@@ -28,6 +28,7 @@ from engine.checkpoint.loader import LoadedModel, build_untrained, has_weights, 
 from engine.checkpoint.quantize import Quantizer, choose
 from engine.conversation.rows import ROWS, exact_rows
 from engine.errors import LoadError
+from engine.model import int8
 from engine.model.decoder import Decoder
 from engine.model.int8 import Int8Linear
 from tests.engine_inputs.conftest import PUBLIC
@@ -183,8 +184,10 @@ def test_int8_stays_close(loaded: LoadedModel) -> None:
     assert exact_rows(quantized.model) == ROWS
 
 
-def test_whole_numbers_are_multiplied_exactly() -> None:
+@pytest.mark.parametrize("library", ["_by_fbgemm", "_by_onednn"])
+def test_whole_numbers_are_multiplied_exactly(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of the largest numbers do not overflow, a row of zeros gives the bias, one that is no number stays none."""
+    monkeypatch.setattr(int8, "_product", getattr(int8, library))
     weight = torch.ones(16, 64)
     weight[1::2] = -1
     linear = Int8Linear(weight, torch.nn.Parameter(torch.full((16,), 0.5)))

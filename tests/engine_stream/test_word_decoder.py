@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from engine.checkpoint import reader
+from engine.checkpoint.load_options import LoadOptions
+from engine.checkpoint.loader import load_checkpoint
+from engine.checkpoint.reader import load_reader
 from engine.config_reader import Reader
 from engine.config_words import read_words_config
 from engine.model.word_decoder import WordDecoder
-from tests.reading_model import reader_config, reference
+from tests.reading_model import reader_config, reference, write_reading_model
 
 WIDTH = 32
 
@@ -29,3 +36,26 @@ def test_the_scores_are_those_of_the_reference_at_once_and_token_by_token() -> N
     torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-4)
     steps = [ours(ids[:, i : i + 1], arena.place([0], [i], [1]), sound)[0, 0] for i in range(ids.shape[1])]
     torch.testing.assert_close(ours.logits(torch.stack(steps)), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_ears_that_read_are_quantised_beside_a_language_model_and_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_reading_model(tmp_path / "model")
+    exact, whole = (
+        load_checkpoint(folder, LoadOptions("cpu", "float32", quantize, progress=False)).model
+        for quantize in ("none", "int8")
+    )
+    monkeypatch.setattr(reader, "LARGE", 0)
+    alone = load_reader(folder, torch.device("cpu"), progress=False).ears
+    states = torch.randn(5, 2 * WIDTH, generator=torch.Generator().manual_seed(3))
+    for part in ("apm.layers.0.fc1", "reader.layers.1.encoder_attn.v_proj", "reader.layers.0.self_attn.k_proj"):
+        expected, found = (model.get_submodule(part)(states) for model in (exact, whole))
+        assert 0 < (found - expected).norm() / expected.norm() < 0.03, part
+        assert torch.equal(alone.get_submodule(part)(states), found)
+    assert exact.reader is not None
+    assert whole.reader is not None
+    expected, found = exact.reader.logits(states), whole.reader.logits(states)
+    assert 0 < (found - expected).norm() / expected.norm() < 0.03
+    assert torch.equal(alone.reader.logits(states), found)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from engine.errors import LoadError
 from engine.small.ctranslate2 import read_variables, whisper_tensors
 from engine.small.language import EXTRA, from_folder, from_gguf, with_extra
 from engine.spec import small_cache
+from tests.small.stand_ins import packed
 
 REAL = Path(os.environ.get("SMALL_DOWNLOADS") or small_cache() / "downloads")
 """Small lets go of its downloads when it is assembled; who keeps a copy names the folder."""
@@ -27,21 +26,6 @@ def real(name: str) -> Path:
     if not (REAL / name).is_file():
         pytest.skip(f"no {name} in {REAL}; SMALL_DOWNLOADS names a folder that has it")
     return REAL / name
-
-
-def packed(*variables: tuple[str, Any]) -> bytes:
-    """A CTranslate2 file of Whisper's kind."""
-
-    def text(word: str) -> bytes:
-        return struct.pack("<H", len(word) + 1) + word.encode() + b"\0"
-
-    out = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, len(variables))
-    for name, array in variables:
-        kind = {"float32": 0, "int8": 1, "float16": 4}[str(array.dtype)]
-        sizes = struct.pack(f"<{array.ndim}I", *array.shape)
-        out += text(name) + struct.pack("<B", array.ndim) + sizes + struct.pack("<BI", kind, array.nbytes)
-        out += array.tobytes()
-    return out + struct.pack("<I", 0)
 
 
 def test_whisper_gets_its_names_back(tmp_path: Path) -> None:

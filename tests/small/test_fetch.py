@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from engine.errors import CheckpointError
 from engine.small.fetch import AssemblyError, fetch
 from engine.small.packages import Part, Whole
 from engine.small.shards import Planned, planned, with_adapter, write_shard
+from tests.small.stand_ins import write_wheel
 
 PIECES = {1: b"a long beginning, " * 50, 2: b"and an end"}
 
@@ -33,13 +33,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put(index: Path, number: int, data: bytes | None = None, member: str = "data/piece.bin") -> Path:
     """A wheel with one piece, or with other bytes in its place."""
-    wheel, info = index / f"stand_in_{number}-1.0-py3-none-any.whl", f"stand_in_{number}-1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(f"stand_in_{number}/{member}", PIECES[number] if data is None else data)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: stand-in-{number}\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return wheel
+    content = PIECES[number] if data is None else data
+    return write_wheel(index, f"stand-in-{number}", {f"stand_in_{number}/{member}": content})
 
 
 def whole(sha256: str = "") -> Whole:
