@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.config_end_of_turn import EndOfTurnConfig, read_end_of_turn
 from engine.config_family import (
     CONFIG_FILE,
     PREPROCESSOR_FILE,
@@ -174,10 +175,8 @@ class OmniConfig(VisionLanguageConfig):
     mel: MelConfig
     chunk_input: bool
     """Sound placeholders are cut into groups of one second."""
-    tells_end_of_turn: bool
-    """Whether the language model was trained to say, by the probability of ``<|im_end|>``, that a message is over
-    (``tells_end_of_turn``, no key of the official model). Where it was not, the probability means nothing: Qwen2.5 0.5B
-    gives complete statements 0.02."""
+    end_of_turn: EndOfTurnConfig | None
+    """How the language model says that a message is over; None for the official one, which cannot."""
     typed_as_heard: bool
     """Whether what a person types is put to the model as its ears put what they say: in lower case, with a space in
     front (``typed_as_heard``, no key of the official model)."""
@@ -220,7 +219,7 @@ class OmniConfig(VisionLanguageConfig):
             query_num=read_query_num(root, "o-2.6"),
             chunk_input=root.get("chunk_input", True),
             sees=root.get("init_vision", True),
-            tells_end_of_turn=root.get("tells_end_of_turn", False),
+            end_of_turn=read_end_of_turn(root),
             typed_as_heard=root.get("typed_as_heard", False),
             quantization=root.block("quantization_config").data or None,
             reader=read_words_config(root.block("reader_config")),

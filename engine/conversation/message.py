@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.conversation.session import Bookkeeping, Kind, kinds_of, runs_of
 from engine.conversation.sight import Found, ThingFinder
+from engine.conversation.window import Dropped
 from engine.errors import InputError
 from engine.processing.image import ImageProcessor, ImageSlices
 from engine.processing.mel import MelExtractor
@@ -59,6 +60,25 @@ class Prepared:
         if words_at is not None and words_at >= place:
             words_at += len(ids)
         return replace(self, row=self.row.insert(place, ids), kinds=runs_of(kinds), words_at=words_at)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fed:
+    """The end of a prefill."""
+
+    tokens: int
+    picture_tokens: int
+    """Those of the pictures among them."""
+    embeds: Tensor
+    """What went into the language model [tokens, hidden]."""
+    states: Tensor
+    """What came out of it [tokens, hidden], and with ``ask_end`` what comes out of the rest of the words."""
+    dropped: Dropped
+    """What the key/value window let go of to make room."""
+    words: str = ""
+    """What a model that reads is certain now to have heard, and was not before."""
+    rest: str = ""
+    """What it has read beyond that."""
 
 
 class MessageBuilder:

@@ -65,6 +65,10 @@ class Reading:
     """How many of ``ids`` are certain, and in the context."""
     begun: bool = False
     """There are words in the message already, read or typed."""
+    asked: tuple[int, ...] = ()
+    """The reading, without punctuation at its end, behind whose last word the language model was asked …"""
+    state: Tensor | None = field(default=None, compare=False)
+    """… and what came out of it there [hidden]."""
 
     @property
     def frames(self) -> int:
@@ -87,6 +91,14 @@ class Reading:
         parts = sound.split([*sizes, sound.shape[3] - sum(sizes)], 3)
         return replace(self, sound=(*kept, *parts), latest=(*self.latest, samples)[-AGAIN:])
 
+    def ask(self, state: Tensor | None, words: WordTokens) -> Reading:
+        """With what came out of the language model behind its last word; None where nothing new was read: then what
+        came out before still holds if the words are the same."""
+        asked = self.ids[: _words_end(self.ids, self.certain, words)]
+        if state is None and asked == self.asked:
+            return self
+        return replace(self, asked=asked, state=state)
+
     def deaf(self) -> Reading:
         """Without its sound, and without what is not certain."""
         return Reading(begun=self.begun)
@@ -108,6 +120,11 @@ def rest_of(reading: Reading, words: WordTokens) -> str:
     return _text(reading, len(reading.ids), words)
 
 
+def last_words_of(reading: Reading, words: WordTokens) -> str:
+    """The same without punctuation behind the last word."""
+    return _text(reading, _words_end(reading.ids, reading.certain, words), words)
+
+
 def agreed(before: Sequence[int], after: Sequence[int], certain: int, words: WordTokens) -> int:
     """How many tokens of ``after`` are certain: whole words that ``before`` had too, at least ``certain``.
 
@@ -118,9 +135,7 @@ def agreed(before: Sequence[int], after: Sequence[int], certain: int, words: Wor
         if one != other:
             break
         same += 1
-    end = len(after)
-    while end > certain and words.is_mark(after[end - 1]):
-        end -= 1
+    end = _words_end(after, certain, words)
     if same >= end:
         return max(end, certain)
     while same > certain and not words.begins_word(after[same]):
@@ -160,6 +175,14 @@ def without_loop(ids: Sequence[int], certain: int, words: WordTokens) -> tuple[i
         if len(ids) - end >= LOOP_WORDS * size:
             return tuple(ids[:end])
     return tuple(ids[:certain])
+
+
+def _words_end(ids: Sequence[int], certain: int, words: WordTokens) -> int:
+    """Where the punctuation begins that ``ids`` end with, behind what is certain."""
+    end = len(ids)
+    while end > certain and words.is_mark(ids[end - 1]):
+        end -= 1
+    return end
 
 
 def _hasty(text: str, sound_s: float) -> bool:

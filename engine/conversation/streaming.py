@@ -6,7 +6,7 @@ nothing of a conversation lives here, it is all in its :class:`~engine.conversat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -18,10 +18,11 @@ from engine.checkpoint.loader import LoadedModel
 from engine.client import DEFAULT_VOICE
 from engine.config import OmniConfig
 from engine.conversation.answer_text import AnswerText
-from engine.conversation.message import MessageBuilder, Prepared
+from engine.conversation.message import Fed, MessageBuilder, Prepared
+from engine.conversation.message_end import make_message_end
 from engine.conversation.naming import make_finder, tell_pictures
 from engine.conversation.overheard import Overheard
-from engine.conversation.reading import read_on, read_rest, rest_of
+from engine.conversation.reading import last_words_of, read_on, read_rest, rest_of
 from engine.conversation.sampling import SpeechSampling
 from engine.conversation.served import ServedModel
 from engine.conversation.session import SessionState
@@ -38,25 +39,6 @@ from engine.model.omni import OmniModel
 from engine.processing.mel import MelExtractor
 from engine.processing.prompts import IM_END, Message, answer_header
 from engine.processing.tokens import TokenBuilder, TokenRow
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fed:
-    """The end of a prefill."""
-
-    tokens: int
-    picture_tokens: int
-    """Those of the pictures among them."""
-    embeds: Tensor
-    """What went into the language model [tokens, hidden]."""
-    states: Tensor
-    """What came out of it [tokens, hidden], and with ``ask_end`` what comes out of the rest of what was read."""
-    dropped: Dropped
-    """What the key/value window let go of to make room."""
-    words: str = ""
-    """What a model that reads is certain now to have heard, and was not before."""
-    rest: str = ""
-    """What it has read beyond that."""
 
 
 class StreamingModel(ServedModel):
@@ -84,6 +66,7 @@ class StreamingModel(ServedModel):
         self.vocos = loaded.vocos
         self.mel = MelExtractor(loaded.config.mel)
         self.words = loaded.words
+        self.message_end = make_message_end(loaded.tokenizer, loaded.config, build.specials.im_end)
         images = self.images if loaded.config.sees else make_finder(loaded)
         self.message = MessageBuilder(self.builder, images, self.mel, reads=self.words is not None)
         self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts, loaded.pronunciation)
@@ -109,8 +92,8 @@ class StreamingModel(ServedModel):
         return self.feed(state, self.prepare(state, message, max_slices=max_slices))
 
     def feed(self, state: SessionState, prepared: Prepared, *, ask_end: bool = False) -> Task[Fed]:
-        """Feed what :meth:`prepare` made of a message. With ``ask_end`` the states go on to the end of what was read,
-        certain or not."""
+        """Feed what :meth:`prepare` made of a message. With ``ask_end`` the states go on to the last word that was
+        read, certain or not."""
         mark = state.mark()
         try:
             first = state.book.first
@@ -128,7 +111,7 @@ class StreamingModel(ServedModel):
                 said = yield from self._read(state, prepared)
                 rest = self.rest(state)
                 prepared = prepared.with_words(self.builder.typed(said))
-            row, ahead = prepared.row, self.builder.typed(rest) if ask_end else []
+            row, ahead = prepared.row, self._last_words(state) if ask_end else []
             embeds = self.merge(row, pictures, sounds)
             dropped = self.make_room(state, len(row) + len(ahead))
             states = embeds[:0]
@@ -138,6 +121,8 @@ class StreamingModel(ServedModel):
             self.pool.truncate(state, mark)
             raise
         self._record(state, prepared)
+        if ask_end and self.words is not None:
+            state.reading = state.reading.ask(states[-1] if said or ahead else None, self.words)
         if first:
             self.pool.reset_hearing(state)
         if self.executor.transcriber is not None:
@@ -178,6 +163,9 @@ class StreamingModel(ServedModel):
         """What was read of a message and is not certain yet."""
         return "" if self.words is None else rest_of(state.reading, self.words)
 
+    def _last_words(self, state: SessionState) -> list[int]:
+        return [] if self.words is None else self.builder.typed(last_words_of(state.reading, self.words))
+
     def _read_rest(self, state: SessionState) -> str:
         """All that was read is certain now: the text that was not before."""
         if self.words is None:
@@ -186,13 +174,13 @@ class StreamingModel(ServedModel):
         return rest
 
     @torch.inference_mode()
-    def end_probability(self, states: Tensor) -> float | None:
-        """The probability that a message ends after what gave ``states`` [T, hidden]: that of its closing token. None
-        without any."""
-        if not len(states):
+    def end_probability(self, state: SessionState, fed: Fed) -> float | None:
+        """The probability that the message ends with what was just ``fed``, with ``ask_end``. None where there was
+        nothing, or no word yet."""
+        last = state.reading.state if self.words is not None else fed.states[-1] if len(fed.states) else None
+        if last is None or self.message_end is None:
             return None
-        scores = self.model.llm.logits(states[-1])
-        return float(scores.softmax(-1)[self.builder.specials.im_end])
+        return self.message_end.probability(self.model.llm.logits(last))
 
     def make_room(self, state: SessionState, tokens: int) -> Dropped:
         """Let the window drop what must go before ``tokens`` more come."""

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.conversation.message import Fed
 from engine.conversation.session import SessionState
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.streaming import Fed, StreamingModel
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import ExactText
 from engine.conversation.work import Decode, Hear, Speak, Task
 from engine.parity.goldens import GoldenSet, SetError

@@ -24,14 +24,14 @@ from engine.client import (
     Unit,
 )
 from engine.config import OmniConfig
-from engine.conversation.message import Prepared
+from engine.conversation.message import Fed, Prepared
 from engine.conversation.pace import usual_s
 from engine.conversation.sampling import Noise, TextSampling
 from engine.conversation.served import ServedModel
 from engine.conversation.session import Mark, SessionState
 from engine.conversation.speech import SpeechChunk
 from engine.conversation.speech_live import LiveOptions
-from engine.conversation.streaming import Fed, StreamingModel
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.errors import InputError, NotFiniteError, OutOfMemoryError, is_out_of_memory
 from engine.processing.prompts import UNIT, Message, Part, TypedText, turn_header
@@ -239,14 +239,14 @@ class LiveSession:
         self._marks.append(mark)
 
     def _asks_end(self, unit: Unit) -> bool:
-        return unit.ask_end and self._stream.config.tells_end_of_turn
+        return unit.ask_end and self._stream.message_end is not None
 
     def _prepare(self, state: SessionState, message: Message, slices: int) -> Future[Prepared]:
         return self._runtime.threads.submit(self._stream.prepare, state, message, max_slices=slices)
 
     def _prefilled(self, unit: Unit, end: Fed) -> Prefilled:
         used, limit = self._memory().length, self._stream.pool.context
-        over = self._stream.end_probability(end.states) if self._asks_end(unit) else None
+        over = self._stream.end_probability(self._memory(), end) if self._asks_end(unit) else None
         dropped, pictured = end.dropped.tokens, end.picture_tokens
         return Prefilled(end.tokens, used, limit, dropped, over, pictured, end.words, end.rest)
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
+from engine.conversation.message import Fed
 from engine.conversation.session import SessionState
 from engine.conversation.speech import TextItem
-from engine.conversation.streaming import Fed, StreamingModel
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Step, Work
 from engine.processing.prompts import UNIT, Message, Part, get_sys_prompt
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from engine.checkpoint.loader import LoadedModel, build_untrained
 from engine.conversation import rows
+from engine.conversation.message import Fed
 from engine.conversation.sampling import SpeechSampling, TextSampling
 from engine.conversation.speech import SpeechChunk
-from engine.conversation.streaming import Fed, LiveAnswer, StreamingModel
+from engine.conversation.streaming import LiveAnswer, StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.work import FEED_TOKENS, Feed, Task
 from engine.processing.prompts import Message, TypedText

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from engine.conversation.reading import (
     Transcribed,
     agreed,
     believable,
+    last_words_of,
     read_on,
     read_rest,
     rest_of,
@@ -194,7 +196,21 @@ def test_the_end_of_the_message_is_judged_behind_all_that_was_read(reads: Stream
     asked = list(reads.executor.drive(reads.feed(said, reads.prepare(said, voice(9)), ask_end=True)))[-1]
     assert (asked.words, asked.rest, asked.tokens) == (plain.words, plain.rest, plain.tokens)
     assert said.length == length
-    assert len(asked.states) == asked.tokens + len(reads.builder.typed(asked.rest))
+    assert reads.words is not None
+    last = last_words_of(said.reading, reads.words)
+    assert len(asked.states) == asked.tokens + len(reads.builder.typed(last))
+    assert said.reading.state is not None
+    assert torch.equal(said.reading.state, asked.states[-1])
+
+
+def test_what_was_asked_holds_until_other_words_are_read() -> None:
+    read, state = replace(Reading(), ids=spelled(" a b.")), torch.ones(3)
+    assert last_words_of(read, WORDS) == "a b"
+    asked = read.ask(state, WORDS)
+    assert asked.state is state
+    assert replace(asked, ids=spelled(" a b"), certain=2).ask(None, WORDS).state is state
+    assert replace(asked, ids=spelled(" a")).ask(None, WORDS).state is None
+    assert replace(asked, ids=()).ask(None, WORDS).state is None
 
 
 def test_the_rest_comes_before_what_is_typed(reads: StreamingModel, said: SessionState) -> None:

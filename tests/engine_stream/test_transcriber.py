@@ -10,10 +10,11 @@ import torch
 from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import LoadedModel, load_checkpoint
 from engine.checkpoint.reader import load_reader
+from engine.conversation.message import Fed
 from engine.conversation.overheard import Overheard
 from engine.conversation.sampling import TextSampling
 from engine.conversation.session import SessionState
-from engine.conversation.streaming import Fed, StreamingModel
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.text import AnswerOptions
 from engine.conversation.transcriber import Transcriber
 from engine.errors import ConfigError

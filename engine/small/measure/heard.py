@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.checkpoint.loader import LoadedModel
 from engine.client import INPUT_RATE, UNIT_SAMPLES
-from engine.conversation.streaming import Fed, StreamingModel
+from engine.conversation.message import Fed
+from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Task
 from engine.processing.prompts import Message, get_sys_prompt
 from engine.small.measure.judge import plain

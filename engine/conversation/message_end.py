@@ -1,0 +1,40 @@
+"""Whether a person's message is over, as the language model has it.
+
+A model that was trained to tell gives the token that closes a message its probability. One that only knows written
+text tells as well where it reads words: how probable it is that a mark comes next that ends a sentence ("what is the" –
+"what is the time"). Its reader's own marks do not count, since it takes the end of every sound for one of a sentence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from engine.config import OmniConfig
+from engine.config_end_of_turn import EndOfTurnConfig
+
+
+def make_message_end(tokenizer: PreTrainedTokenizerBase, config: OmniConfig, closing: int) -> MessageEnd | None:
+    """What tells of the messages that the token ``closing`` closes; None for a model that cannot."""
+    return None if config.end_of_turn is None else MessageEnd(tokenizer, config.end_of_turn, closing)
+
+
+class MessageEnd:
+    """What one model says. Keeps nothing of any call."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: EndOfTurnConfig, closing: int) -> None:
+        ids = {closing, *(i for token, i in tokenizer.get_vocab().items() if _is_end(token, config.marks))}
+        self._ids = torch.tensor(sorted(ids))
+        self._even = config.even
+
+    def probability(self, scores: Tensor) -> float:
+        """That the message ends, from the scores [vocabulary] of what comes after its last word."""
+        end = float(scores.float().softmax(-1)[self._ids.to(scores.device)].sum())
+        over, on = end * (1 - self._even), (1 - end) * self._even
+        return float(over / (over + on))
+
+
+def _is_end(token: str, marks: str) -> bool:
+    """Whether ``token``, in the letters of byte-level BPE, is one of ``marks`` with nothing but line breaks behind."""
+    return token[:1] in tuple(marks) and not token[1:].strip("Ċč")
