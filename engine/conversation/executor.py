@@ -233,6 +233,9 @@ class Executor:
         model, limit = self.model, self.model.config.audio.max_positions
         lengths = [work.mel.shape[1] for work in works]
         frames = [conv_length(length) for length in lengths]
+        kept = [
+            count - (work.beyond if isinstance(work, Listen) else 0) for work, count in zip(works, frames, strict=True)
+        ]
         for work, count in zip(works, frames, strict=True):
             if isinstance(work, Listen) and work.again:
                 work.state.hearing = replace(work.state.hearing, length=work.state.hearing.length - work.again)
@@ -243,9 +246,9 @@ class Executor:
         slots, starts = [work.state.audio_slot for work in works], [work.state.hearing.length for work in works]
         cache = self.pool.audio.place(slots, starts, frames, sight=whole)
         heard = model.apm.stream(upload(mel.to(model.dtype), model.device), lengths, cache)
-        rows = [row[:count] for row, count in zip(heard, frames, strict=True)]
+        rows = [row[:count] for row, count in zip(heard, kept, strict=True)]
         self._check_all(rows, self.pool.audio, slots, starts)
-        for work, count in zip(works, frames, strict=True):
+        for work, count in zip(works, kept, strict=True):
             work.state.hearing = Hearing(work.state.hearing.resets, work.state.hearing.length + count)
         return rows
 

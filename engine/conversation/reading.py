@@ -38,7 +38,7 @@ what follows, most of all where a word lies across its border. Of 235 words of t
 
 WORDS_PER_SECOND, WORDS_MORE = 5.0, 1
 """Nobody says more words than this: a reading that has more was invented, mostly by going round in circles over a sound
-too short for what :data:`MOST_COMPRESSION` needs. A digit is a word, but for zeros, of which a million has six."""
+too short for what :data:`MOST_COMPRESSION` needs. A digit is a word, but for zeros behind others: a million has six."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,8 @@ def without_loop(ids: Sequence[int], certain: int, words: WordTokens) -> tuple[i
         while end - 2 * size >= certain and pieces[end - size : end] == pieces[end - 2 * size : end - size]:
             end -= size
         if len(ids) - end >= LOOP_WORDS * size:
+            while end - size > certain and pieces[end - size - 1] == pieces[end - 1]:
+                end -= 1  # "8" and then ", 8" time and again is "8," time and again
             return tuple(ids[:end])
     return tuple(ids[:certain])
 
@@ -186,7 +188,7 @@ def _words_end(ids: Sequence[int], certain: int, words: WordTokens) -> int:
 
 
 def _hasty(text: str, sound_s: float) -> bool:
-    said = re.findall(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[1-9]", text)
+    said = re.findall(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[1-9]|(?<![\d,.])0", text)
     return len(said) > WORDS_PER_SECOND * sound_s + WORDS_MORE
 
 

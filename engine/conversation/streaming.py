@@ -32,6 +32,7 @@ from engine.conversation.speech_live import LiveOptions, LiveSpeech
 from engine.conversation.text import AnswerOptions, ExactText, LiveText, begin_answer, note_prompt
 from engine.conversation.transcriber import Transcriber, overhear
 from engine.conversation.window import Dropped, KVWindow, WindowOptions
+from engine.conversation.word_reader import BEYOND_FRAMES, with_silence
 from engine.conversation.work import FEED_TOKENS, Feed, Hear, Listen, See, Step, Task, Transcribe
 from engine.errors import InputError
 from engine.model.audio import conv_length
@@ -144,12 +145,12 @@ class StreamingModel(ServedModel):
         assert self.words is not None
         said = ""
         for samples in prepared.sounds:
-            mel = self.mel(np.concatenate([*state.reading.latest, samples]))
+            mel = with_silence(self.mel(np.concatenate([*state.reading.latest, samples])))
             if state.reading.settled_frames + conv_length(mel.shape[1]) >= self.config.audio.max_positions:
                 said += self._read_rest(state)
                 self.pool.reset_hearing(state)  # as the encoder would by itself
-                mel = self.mel(samples)
-            heard = yield Listen(state, mel, state.reading.frames - state.reading.settled_frames)
+                mel = with_silence(self.mel(samples))
+            heard = yield Listen(state, mel, state.reading.frames - state.reading.settled_frames, BEYOND_FRAMES)
             state.reading = state.reading.hear(samples, heard)
             state.reading, certain = read_on(state.reading, (yield Transcribe(state.reading)), self.words)
             said += certain

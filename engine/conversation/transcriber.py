@@ -16,7 +16,7 @@ from engine.checkpoint.reader import LoadedReader
 from engine.conversation.overheard import Overheard
 from engine.conversation.reading import read_on, read_rest, rest_of
 from engine.conversation.session import SessionState
-from engine.conversation.word_reader import WordReader
+from engine.conversation.word_reader import BEYOND_FRAMES, WordReader, with_silence
 from engine.conversation.work import Overhear, Step
 from engine.errors import NotFiniteError
 from engine.model.audio import conv_length
@@ -56,16 +56,17 @@ class Transcriber:
         """One more second (mono, 16 kHz) of a message -> what was heard of it, and the text that is certain now and was
         not before. Raises NotFiniteError."""
         reading, past, said = before.reading, before.past, ""
-        mel, start = self.mel(np.concatenate([*reading.latest, samples])), reading.settled_frames
+        mel, start = with_silence(self.mel(np.concatenate([*reading.latest, samples]))), reading.settled_frames
         if start + conv_length(mel.shape[1]) >= self._limit:
             reading, said = read_rest(reading, self.words)
-            reading, past, mel, start = reading.deaf(), (), self.mel(samples), 0
+            reading, past, mel, start = reading.deaf(), (), with_silence(self.mel(samples)), 0
         kept = past[: len(reading.settled)]
         if kept:
             self._arena.restore(0, list(torch.cat(kept, 2)))
-        count = conv_length(mel.shape[1])
-        cache = self._arena.place([0], [start], [count], sight=whole)
-        heard = self._apm.stream(upload(mel[None], self._arena.device), [mel.shape[1]], cache)[0]
+        frames = conv_length(mel.shape[1])
+        count = frames - BEYOND_FRAMES
+        cache = self._arena.place([0], [start], [frames], sight=whole)
+        heard = self._apm.stream(upload(mel[None], self._arena.device), [mel.shape[1]], cache)[0, :count]
         if not heard.isfinite().all():
             self._arena.clear(0, 0, self._arena.capacity)
             raise NotFiniteError

@@ -72,12 +72,13 @@ class HearClips:
 class Listen:
     """Encode the next sound of a session for its reader, log-mel [mel bins, M] -> keys and values
     [layers, 2, heads, frames, head_dim]; the audio cache grows. It begins with what the last ``again`` frames there
-    were made of, which are made anew."""
+    were made of, which are made anew, and ends with ``beyond`` frames of silence, which are not kept."""
 
     part: ClassVar[ModelPart] = ModelPart.SENSES
     state: SessionState
     mel: Tensor
     again: int = 0
+    beyond: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -106,7 +106,9 @@ def test_what_was_not_said_is_not_believed() -> None:
     ("read", "seconds", "believed"),
     [
         (" a, a, a, a, a, a, a, a, a, a,", 1.0, " a,"),  # a short sound, of which the decoder saw no end
+        (" a, a, a, a, a, a, a, a, a", 1.0, " a,"),  # and stopped in the middle of a round
         (" a b, a b, a b, a b, a b,", 1.0, " a b,"),
+        (" d a b c a b c a b c a b", 1.0, " d a b c"),
         (" a b c d e f g h", 1.0, ""),  # no circle, and more than can be said
         (" a b c d e f", 1.0, " a b c d e f"),
         (" a a a a", 1.5, " a a a a"),  # said four times, slowly enough
