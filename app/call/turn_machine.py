@@ -208,9 +208,9 @@ class _Step(AnswerStep):
         if not self._is_listening():
             self._set(lull=None, ignored=Ignored(onset, end, spoken_ms))
             self._resume()
-        elif self._done() is None:
+        elif self._done() is None and not self._awaits_word():
             self._close_turn("end_of_speech", end=end, spoken_ms=self.state.said_ms + spoken_ms)
-        else:  # the silence goes on, and how long it may is known
+        else:  # the silence goes on, and how long it may is known, or will be
             self._set(said_ms=self.state.said_ms + spoken_ms)
 
     def _lull(self, end: int, spoken_ms: int, ready: bool) -> None:
@@ -245,12 +245,23 @@ class _Step(AnswerStep):
         said = {judged.by: judged.probability for judged in self.state.judged if judged.by in judges}
         return done_probability(said) if said.get("model") is not None or judges <= said.keys() else None
 
+    def _awaits_word(self) -> bool:
+        """Whether the model was asked and has not said. It says so when it holds all of the turn, without which it
+        could not answer either, so that nothing is lost by waiting for it."""
+        asked = "model" in self.config.turn.judges and self.state.draft is not None
+        return asked and all(judged.by != "model" for judged in self.state.judged)
+
     def _end_if_done(self) -> None:
         state, done = self.state, self._done()
-        if state.lull is None or done is None:
+        if state.lull is None:
             return
-        if 1000 * (self.now - state.lull) >= patience_ms(done, self.config.turn) * INPUT_RATE:
-            self._close_turn("end_of_turn", end=state.lull, spoken_ms=state.said_ms + state.spoken_ms)
+        silence_ms, spoken_ms = 1000 * (self.now - state.lull) / INPUT_RATE, state.said_ms + state.spoken_ms
+        if done is not None:
+            if silence_ms >= patience_ms(done, self.config.turn):
+                self._close_turn("end_of_turn", end=state.lull, spoken_ms=spoken_ms)
+        elif state.speech is None:  # whose end came while the model's word was awaited
+            if not self._awaits_word() or silence_ms >= 1000 * self.config.turn.end_of_turn_max_s:
+                self._close_turn("end_of_speech", end=state.lull, spoken_ms=spoken_ms)
 
     # --------------------------------------------------------------------------------------------- what interrupts
     def _may_barge_in(self) -> bool:

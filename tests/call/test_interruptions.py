@@ -135,7 +135,8 @@ def test_a_paused_answer_that_was_all_said_is_done() -> None:
 
 
 def test_without_barge_in_speech_counts_from_the_end_of_the_answer() -> None:
-    talk = Conversation(CallConfig.from_mapping({"barge_in": False})).say().answer("all", finish=True)
+    config = CallConfig.from_mapping({"barge_in": False, "turn": {"prepare": False}})
+    talk = Conversation(config).say().answer("all", finish=True)
     talk.take()
     assert talk.speak(1_000).take() == []
     assert talk.drain().take() == ["completed 1/1 completed", "open", "hearing"]

@@ -86,8 +86,33 @@ def test_even_who_is_not_done_is_answered_in_the_end() -> None:
     assert talk.wait(60).phase == "thinking"
 
 
-def test_where_nobody_says_silence_ends_the_turn() -> None:
-    assert Conversation(JUDGED).say().phase == "thinking"
+def test_where_nobody_is_asked_silence_ends_the_turn() -> None:
+    assert Conversation(PREPARING).say().phase == "thinking"
+    behind = Conversation(JUDGED).speak(1_000).tell(turn.Lull(0, 1_000, ready=False))
+    assert behind.tell(turn.SpeechEnded(0, 1_000)).phase == "thinking"
+
+
+def test_the_word_of_a_model_that_is_slow_is_waited_for() -> None:
+    """Without it, the rest of the turn is not in the context yet, and nothing could be answered."""
+    talk = Conversation(JUDGED).say()
+    assert talk.phase == "hearing"
+    assert talk.judge(0.98).phase == "thinking"
+    unsure = Conversation(JUDGED).say().judge(0.1)
+    assert unsure.wait(400).phase == "hearing"
+    cannot = Conversation(JUDGED).say().judge(None)
+    assert cannot.wait(20).phase == "thinking"
+    failed = Conversation(JUDGED).say().tell(turn.AnswerFailed(1))
+    assert failed.wait(20).phase == "thinking"
+    mute = Conversation(JUDGED).say()
+    assert mute.wait(900).phase == "hearing"
+    assert mute.wait(60).phase == "thinking"  # 1.5 s
+
+
+def test_who_goes_on_while_the_word_is_awaited_has_one_turn() -> None:
+    talk = Conversation(JUDGED).say()
+    talk.take()
+    assert talk.speak(400).take() == ["retract 1"]
+    assert talk.hush(160).judge(0.98).hush(40).take() == ["prepare 2", "judge", "commit 1/2", "thinking"]
 
 
 def test_a_judgement_about_an_earlier_pause_is_void() -> None:
@@ -120,10 +145,11 @@ def test_a_melody_that_is_late_leaves_it_to_the_model() -> None:
 def test_a_model_that_cannot_tell_leaves_it_to_silence() -> None:
     nobody = Conversation(BY_BOTH).speak(1_000).hush(160).judge(None)
     assert nobody.take().count("judge") == 1
-    assert nobody.hush(340).phase == "hearing"
-    assert nobody.fall_silent().phase == "thinking"
-    assert Conversation(JUDGED).speak(1_000).hush(160).judge(None).hush(340).phase == "hearing"
-    assert Conversation(JUDGED).speak(1_000).hush(160).judge(None).fall_silent().phase == "thinking"
+    assert nobody.wait(340, 1_000).phase == "hearing"
+    assert nobody.tell(turn.SpeechEnded(nobody.lull, 1_000)).phase == "thinking"
+    alone = Conversation(JUDGED).speak(1_000).hush(160).judge(None)
+    assert alone.wait(340, 1_000).phase == "hearing"
+    assert alone.tell(turn.SpeechEnded(alone.lull, 1_000)).phase == "thinking"
 
 
 def test_speech_right_after_the_end_of_a_turn_is_new() -> None:
