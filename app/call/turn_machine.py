@@ -259,9 +259,10 @@ class _Step(AnswerStep):
         if done is not None:
             if silence_ms >= patience_ms(done, self.config.turn):
                 self._close_turn("end_of_turn", end=state.lull, spoken_ms=spoken_ms)
-        elif state.speech is None:  # whose end came while the model's word was awaited
-            if not self._awaits_word() or silence_ms >= 1000 * self.config.turn.end_of_turn_max_s:
-                self._close_turn("end_of_speech", end=state.lull, spoken_ms=spoken_ms)
+            return
+        longest = silence_ms >= 1000 * self.config.turn.end_of_turn_max_s
+        if state.speech is None and (longest or not self._awaits_word()):  # its end came while the word was awaited
+            self._close_turn("end_of_speech", end=state.lull, spoken_ms=spoken_ms)
 
     # --------------------------------------------------------------------------------------------- what interrupts
     def _may_barge_in(self) -> bool:
