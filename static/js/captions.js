@@ -13,7 +13,8 @@
  * @property {string} text
  * @property {"open"|"completed"|"cancelled"|"failed"} status
  * @property {number} shown characters of `text` to show as said
- * @property {number} heard characters that were heard, known once the line is no longer open
+ * @property {number} heard characters that were heard: of an answer known once the line is no longer open, of the person's
+ *   words those that the engine is certain of
  * @property {number[]} wave loudness of a spoken turn, 0 to 1, ten values a second
  * @property {number|null} epoch the answer's epoch
  * @property {Starts} starts of an open answer's words
@@ -62,15 +63,18 @@ export class Transcript {
 
   /**
    * The engine's own transcript of the latest spoken turn.
-   * @param {string} text
+   * @param {string} text all of it so far
+   * @param {string} [delta] what has become certain now
+   * @param {boolean} [final] all of it is certain
    */
-  spoken(text) {
+  spoken(text, delta = "", final = true) {
     const line =
       this.hearing ??
       this.lines.findLast((each) => each.side === "you" && each.how === "spoken") ??
       this.#add("you", "spoken");
     line.text = text;
-    line.shown = line.heard = text.length;
+    line.shown = text.length;
+    line.heard = final ? text.length : Math.min(line.heard + delta.length, text.length);
     this.onChange(line);
   }
 

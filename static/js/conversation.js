@@ -51,7 +51,7 @@ export class Conversation {
         this.#onTurn(data.state, epoch);
         break;
       case "user.transcript":
-        this.transcript.spoken(data.text);
+        this.transcript.spoken(data.text, data.delta, data.final);
         break;
       case "response.started":
         this.transcript.begin(epoch);

@@ -93,6 +93,16 @@ async def test_the_rules_of_the_transcript(page: Caller) -> None:
     (line,) = await lines(["hear"], ["hearLevel", 0.5], ["heardAll"], ["spoken", "two six eight"])
     assert (line["side"], line["text"], line["status"]) == ("you", "two six eight", "completed")
 
+    # Of what is read of the person, the end may change until all of it is certain.
+    (line,) = await lines(["hear"], ["spoken", "two six", "two", False])
+    assert (line["text"], line["heard"]) == ("two six", 3)
+    (line,) = await lines(
+        ["hear"], ["spoken", "two six", "two", False], ["spoken", "two sick aches", " sick", False], ["heardAll"]
+    )
+    assert (line["text"], line["heard"]) == ("two sick aches", 8)
+    (line,) = await lines(["hear"], ["spoken", "two six", "two", False], ["spoken", "two six.", " six.", True])
+    assert line["heard"] == 8
+
     # Turns stay apart, in their order.
     result = await lines(["hear"], ["hear"], ["heardAll"], ["typed", "And this"], *answer, ["hear"], ["close"])
     assert [line["side"] for line in result] == ["you", "you", "model", "you"]

@@ -92,12 +92,15 @@ class LineView {
     this.element.dataset.side = line.side;
     this.element.dataset.testid = line.side === "you" ? "line-you" : "line-model";
     this.element.innerHTML =
-      '<p class="who"><span class="name"></span><span class="status"></span></p><p class="text"><span class="heard"></span><s class="unheard"></s></p>';
+      '<p class="who"><span class="name"></span><span class="status"></span></p><p class="text"><span class="heard"></span></p>';
     const part = (/** @type {string} */ name) => /** @type {HTMLElement} */ (this.element.querySelector(`.${name}`));
     this.status = part("status");
     this.text = part("text");
     this.heard = part("heard");
-    this.unheard = part("unheard");
+    // The end of an answer that nobody heard is struck out; that of the person's words may still change.
+    this.unheard = document.createElement(line.side === "you" ? "span" : "s");
+    this.unheard.className = "unheard";
+    this.text.append(this.unheard);
     part("name").textContent = NAMES[line.side];
     this.caret = Object.assign(document.createElement("span"), { className: "caret" });
     this.caret.setAttribute("aria-hidden", "true");
@@ -110,10 +113,11 @@ class LineView {
     this.open = line.status === "open";
     this.element.dataset.status = line.status;
     this.status.textContent = statusWord(line);
-    const said = this.open ? line.shown : line.heard;
+    const answering = this.open && line.side === "model";
+    const said = answering ? line.shown : line.heard;
     this.heard.textContent = line.text.slice(0, said);
-    this.unheard.textContent = this.open ? "" : line.text.slice(said);
-    if (this.open && line.side === "model") this.text.append(this.caret);
+    this.unheard.textContent = answering ? "" : line.text.slice(said);
+    if (answering) this.text.append(this.caret);
     else this.caret.remove();
 
     const drawn = line.side === "you" && line.how === "spoken" && !line.text;
