@@ -1,9 +1,11 @@
 """``python -m engine.small.measure``: what small is worth, in tables for its model card.
 
-``typed``: the fixed questions (``questions.txt``), typed; any other model of the official layout can be named, too.
-``heard FOLDER``: words of recordings (``manifest.jsonl``) that are read wrong. ``spoken FOLDER``: recordings of the
-fixed questions, answered as they were read, beside the same questions typed. ``seen [FOLDER]``: pictures that are
-named, and asked about; FOLDER has photographs.
+``typed``: the fixed questions (``questions.txt``), typed. ``heard FOLDER``: words of recordings (``manifest.jsonl``)
+that are read wrong. ``spoken FOLDER``: recordings of the fixed questions, answered as they were read, beside the same
+questions typed. ``seen [FOLDER]``: pictures that are named, and asked about; FOLDER has photographs.
+
+``--model`` names another model of the official layout, mini for one. One that reads no words is asked by the sound
+itself; ``heard`` and ``seen`` are not for it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from engine.checkpoint.load_options import LoadOptions
 from engine.checkpoint.loader import load_checkpoint
 from engine.small.measure import heard, seen, spoken, typed
 from engine.small.measure.judge import read_questions
-from engine.small.measure.sounds import CONDITIONS, read_corpus, under
+from engine.small.measure.sounds import CONDITIONS, SpeechSample, read_corpus, under
 from engine.spec import QUANTIZATIONS, small_cache
 
 T = TypeVar("T")
@@ -52,6 +54,9 @@ def main() -> None:
     loaded = load_checkpoint(
         options.model, LoadOptions(device="cpu", quantize=options.quantize, adapter=options.adapter, progress=False)
     )
+    reads = loaded.config.reader is not None
+    if options.what in ("heard", "seen") and not reads:
+        parser.error(f"{options.what} needs a model that reads words and names pictures; {options.model} does not")
     typist = typed.Typist(loaded, options.model, prompt=options.prompt)
     if options.what == "typed":
         print(typed.table(list(_kept(typist.ask_all(questions), options.out))))
@@ -64,10 +69,13 @@ def main() -> None:
     if options.what == "heard":
         print(heard.table(list(_kept(heard.hear_all(ears, recordings, options.conditions), options.out))))
         return
+
+    def hear(recording: SpeechSample, condition: str) -> typed.Turn:
+        wave = under(recording, condition)
+        return ears.read(wave) if reads else wave
+
     asked = spoken.spoken_questions(questions, recordings)
-    answers = spoken.ask_spoken(
-        asked, options.conditions, lambda one, condition: ears.read(under(one, condition)), typist.ask_all
-    )
+    answers = spoken.ask_spoken(asked, options.conditions, hear, typist.ask_all)
     print(spoken.table(list(_kept(answers, options.out))))
 
 

@@ -7,21 +7,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from engine.checkpoint.loader import LoadedModel
-from engine.client import INPUT_RATE, UNIT_SAMPLES
+from engine.client import INPUT_RATE
 from engine.conversation.message import Fed
 from engine.conversation.streaming import StreamingModel
 from engine.conversation.work import Task
 from engine.processing.prompts import Message, get_sys_prompt
 from engine.small.measure.judge import plain
-from engine.small.measure.sounds import SpeechSample, Wave, under
+from engine.small.measure.sounds import SpeechSample, Wave, under, units
 
 ALIKE = {"oh": "0", "ok": "okay", "mr": "mister", "mrs": "missus", "favourite": "favorite", "colour": "color"}
 CONTEXT = 1_024
-LEAST_SAMPLES = INPUT_RATE // 5
-"""Of a unit: the encoder needs a few frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +48,7 @@ class CallReader:
         try:
             self._feed(stream.prefill(state, get_sys_prompt(None, "omni", "en")))
             said = rest = ""
-            for begin in range(0, len(wave), UNIT_SAMPLES):
-                unit = wave[begin : begin + UNIT_SAMPLES]
-                unit = np.pad(unit, (0, max(0, LEAST_SAMPLES - len(unit))))
+            for unit in units(wave):
                 fed = self._feed(stream.prefill(state, Message("user", [unit])))
                 said, rest = said + fed.words, fed.rest
             return (said + rest).strip()

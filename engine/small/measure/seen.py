@@ -101,7 +101,7 @@ def _questions(one: MadePicture, rng: random.Random) -> Iterator[Question]:
 def ask_all(typist: Typist, asked: Sequence[tuple[Question, tuple[Part, ...]]]) -> Iterator[AnsweredQuestion]:
     """Each question, typed with its picture."""
     for question, parts in asked:
-        yield from typist.ask_all([question], parts)
+        yield from typist.ask_all([question], shown=parts)
 
 
 def answers_table(answered: Sequence[AnsweredQuestion]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.client import INPUT_RATE
+from engine.client import INPUT_RATE, UNIT_SAMPLES
 
 Wave = NDArray[np.float32]
 CONDITIONS = ("clean", "20 dB", "10 dB", "room")
@@ -20,6 +20,8 @@ ROOM_S = 0.5
 """Reverberation time of the room, to -60 dB."""
 LEAD_S, TAIL_S = 0.3, 0.6
 """What a turn holds before and behind the speech."""
+LEAST_SAMPLES = INPUT_RATE // 5
+"""Of a unit: the encoder needs a few frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,13 @@ def decode(path: Path) -> Wave:
         frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
         frames += resampler.resample(None)
     return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def units(wave: Wave) -> Iterator[Wave]:
+    """A sound second by second, as a call gives it to a model."""
+    for begin in range(0, len(wave), UNIT_SAMPLES):
+        unit = wave[begin : begin + UNIT_SAMPLES]
+        yield np.pad(unit, (0, max(0, LEAST_SAMPLES - len(unit))))
 
 
 def under(recording: SpeechSample, condition: str) -> Wave:

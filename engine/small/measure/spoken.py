@@ -1,5 +1,5 @@
-"""The fixed questions, spoken: recordings are read as in a call, and what was read is answered; beside the same
-questions, typed."""
+"""The fixed questions, spoken: recordings are heard or read as in a call, and answered; beside the same questions,
+typed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from engine.small.measure.judge import Question, plain
 from engine.small.measure.sounds import SpeechSample
-from engine.small.measure.typed import AnsweredQuestion, share
+from engine.small.measure.typed import AnsweredQuestion, Turn, share
 
 TYPED = "typed"
-Asked = Callable[[Sequence[Question]], Iterator[AnsweredQuestion]]
-"""Asks questions and gives each with its answers, in any order."""
-Reads = Callable[[SpeechSample, str], str]
-"""What is read of a recording under a condition."""
+Asked = Callable[[Sequence[Question], Sequence[Sequence[Turn]]], Iterator[AnsweredQuestion]]
+"""Asks questions, with the turns in which each is put, and gives each with its answers, in any order."""
+Hears = Callable[[SpeechSample, str], Turn]
+"""What a model is given of a recording under a condition: the words that were read, or the sound itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class HeardAnswer:
     speaker: str
     condition: str
     turns: tuple[str, ...]
-    """As they were read."""
+    """As they were read, or as they were meant where a model only hears."""
     answers: tuple[str, ...]
     right: bool
     right_typed: bool
@@ -54,28 +54,27 @@ def spoken_questions(questions: Sequence[Question], recordings: Sequence[SpeechS
 
 
 def ask_spoken(
-    asked: Sequence[SpokenQuestion], conditions: Sequence[str], read: Reads, ask: Asked
+    asked: Sequence[SpokenQuestion], conditions: Sequence[str], hear: Hears, ask: Asked
 ) -> Iterator[HeardAnswer]:
     """Each question typed, then under each condition."""
     typed_right: list[bool] = []
     for condition in (TYPED, *conditions):
-        given = [
-            replace(
-                one.question,
-                turns=tuple(turn.text if condition == TYPED else read(turn, condition) for turn in one.turns),
-            )
-            for one in asked
-        ]
+        said = [[turn.text if condition == TYPED else hear(turn, condition) for turn in one.turns] for one in asked]
+        given = [replace(one.question) for one in asked]  # a question is asked once for each speaker
         places = {id(question): place for place, question in enumerate(given)}
         answered: dict[int, AnsweredQuestion] = {}
-        for answer in ask(given):
+        for answer in ask(given, said):
             answered[places[id(answer.question)]] = answer
         if condition == TYPED:
             typed_right = [answered[place].right for place in range(len(given))]
         for place, one in enumerate(asked):
             answer = answered[place]
+            turns = tuple(
+                turn if isinstance(turn, str) else meant.text
+                for turn, meant in zip(said[place], one.turns, strict=True)
+            )
             yield HeardAnswer(
-                answer.question.kind, one.turns[0].speaker, condition, answer.question.turns, answer.answers,
+                answer.question.kind, one.turns[0].speaker, condition, turns, answer.answers,
                 answer.right, typed_right[place],
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The fixed questions, typed to a model: how many are answered right, by kind."""
+"""The fixed questions, typed or said to a model: how many are answered right, by kind."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from engine.processing.prompts import Message, Part, TypedText, get_sys_prompt
 from engine.serving.checks import MAX_PROMPT_CHARS
 from engine.serving.live_engine import read_sampling, read_text
 from engine.small.measure.judge import BRIEF_WORDS, Question, plain
+from engine.small.measure.sounds import Wave, units
 
 T = TypeVar("T")
 Conversation = Generator[Work, Any, tuple[str, ...]]
+Turn = str | Wave
+"""What is typed, or said: float32 [n] at 16 kHz."""
 ABREAST = 8
 """Conversations at a time."""
 CONTEXT = 1_024
@@ -45,14 +48,22 @@ class Typist:
         sampling = read_sampling(folder)
         self.options = AnswerOptions(max_new_tokens=min(64, sampling.longest), text=sampling, speak=False)
 
-    def ask_all(self, questions: Sequence[Question], shown: Sequence[Part] = ()) -> Iterator[AnsweredQuestion]:
-        """Each question in a conversation of its own, as they are done; ``shown`` comes first in each."""
-        waiting = deque(questions)
+    def ask_all(
+        self,
+        questions: Sequence[Question],
+        said: Sequence[Sequence[Turn]] | None = None,
+        *,
+        shown: Sequence[Part] = (),
+    ) -> Iterator[AnsweredQuestion]:
+        """Each question in a conversation of its own, as they are done; ``shown`` comes first in each. ``said`` are the
+        turns of each, unless they are typed as they stand."""
+        turns = [question.turns for question in questions] if said is None else said
+        waiting = deque(zip(questions, turns, strict=True))
         held: list[tuple[Question, Conversation, Work]] = []
         while waiting or held:
             while waiting and len(held) < ABREAST:
-                question = waiting.popleft()
-                conversation = self._conversation(question.turns, shown)
+                question, own = waiting.popleft()
+                conversation = self._conversation(own, shown)
                 held.append((question, conversation, next(conversation)))
             results = self.stream.executor.run([work for _, _, work in held])
             going = []
@@ -64,15 +75,17 @@ class Typist:
                     yield AnsweredQuestion(question, answers, question.holds(answers[-1]))
             held = going
 
-    def _conversation(self, turns: Sequence[str], shown: Sequence[Part]) -> Conversation:
-        """The answers to what is typed in turn."""
+    def _conversation(self, turns: Sequence[Turn], shown: Sequence[Part]) -> Conversation:
+        """The answers to what is typed, or said second by second, in turn."""
         stream, answers = self.stream, []
         state = stream.open()
         try:
             yield from _outputs(stream.prefill(state, self.opening))
-            for text in turns:
-                parts, shown = [*shown, TypedText(text)], ()
-                yield from _outputs(stream.prefill(state, Message("user", parts)))
+            for turn in turns:
+                pieces: list[Part] = [TypedText(turn)] if isinstance(turn, str) else [*units(turn)]
+                for piece in pieces:
+                    parts, shown = [*shown, piece], ()
+                    yield from _outputs(stream.prefill(state, Message("user", parts)))
                 chunks = yield from _outputs(stream.generate(state, self.options).task())
                 answers.append("".join(chunk.text for chunk in chunks).strip())
         finally:
