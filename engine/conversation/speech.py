@@ -36,6 +36,9 @@ STRETCH_PHONES = 40
 """Phones after which a stretch ends with its sentence, for a talker that reads phones: it learnt from a sentence or
 two, and loses its place in more."""
 
+PHONES_PER_TOKEN = 4
+"""Phones of a token of text, about: a word has four."""
+
 CONTEXT_TEXT, CONTEXT_CODES = 5, 50
 """Text tokens and audio codes of a stretch of speech that the next one is given to continue from."""
 
@@ -104,6 +107,10 @@ class SpeechTokens:
     def enough(self) -> int:
         """Text tokens after which a stretch of speech in a call ends with its sentence."""
         return self.config.text_reserved_len - SEGMENT_TOKENS if self._pronunciation is None else STRETCH_PHONES
+
+    def least_text(self, count: int) -> int:
+        """Tokens of the answer's text without which there are hardly ``count`` (at least 1) of these."""
+        return count if self._pronunciation is None else -(-count // PHONES_PER_TOKEN)
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``; several pieces give those of the whole."""

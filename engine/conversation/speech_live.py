@@ -142,9 +142,10 @@ class LiveSpeech:
         yield from self._sound(last=True)
 
     def _pull(self, missing: int | None = None) -> Task[SpeechChunk]:
-        """Take the next piece of text; where speech waits for so many ``missing`` tokens, no more than these, and one
-        if the last word could not be continued yet: a word waits for the token after it."""
-        item = yield from self.source.next(None if missing is None else missing + (not self._held))
+        """Take the next piece of text; where speech waits for so many ``missing`` tokens, no more than they take, and
+        one if the last word could not be continued yet: a word waits for the token after it."""
+        most = None if missing is None else self.tokens.least_text(missing) + (not self._held)
+        item = yield from self.source.next(most)
         if item is not None:
             yield from self._take(item)
         else:

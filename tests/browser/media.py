@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -36,20 +37,28 @@ def write_microphone(path: Path, *parts: NDArray[np.float32]) -> Path:
 
 def write_camera(path: Path, seconds: float = 4.0, rate: int = 15) -> Path:
     """A Motion-JPEG file, 640×480, of somebody who sways before a bright wall, for the fake camera."""
+    total = round(seconds * rate)
     rows, columns = np.mgrid[0:480, 0:640]
     light = (1.15 - columns / 900 - rows / 1600)[..., None]
     wall = np.clip(np.array([214, 190, 160]) * light, 0, 255)
+
+    def picture(index: int) -> NDArray[np.uint8]:
+        middle = 320 + 40 * np.sin(2 * np.pi * index / total)
+        seen: NDArray[np.uint8] = wall.astype(np.uint8)
+        seen[((columns - middle) / 185) ** 2 + ((rows - 500) / 170) ** 2 < 1] = (58, 72, 92)
+        seen[((columns - middle) / 78) ** 2 + ((rows - 235) / 98) ** 2 < 1] = (96, 66, 52)
+        return seen
+
+    return write_pictures(path, map(picture, range(total)), rate)
+
+
+def write_pictures(path: Path, pictures: Iterable[NDArray[np.uint8]], rate: int = 15) -> Path:
+    """A Motion-JPEG file of ``pictures`` [480, 640, 3], for the fake camera, which plays it in a loop."""
     with av.open(str(path), "w", format="mjpeg") as container:
         stream = container.add_stream("mjpeg", rate=rate)
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
-        total = round(seconds * rate)
-        for index in range(total):
-            middle = 320 + 40 * np.sin(2 * np.pi * index / total)
-            picture = wall.copy()
-            picture[((columns - middle) / 185) ** 2 + ((rows - 500) / 170) ** 2 < 1] = (58, 72, 92)
-            picture[((columns - middle) / 78) ** 2 + ((rows - 235) / 98) ** 2 < 1] = (96, 66, 52)
-            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
-            for packet in stream.encode(frame):
+        for picture in pictures:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

@@ -132,5 +132,8 @@ def test_the_talker_is_given_phones(tmp_path: Path) -> None:
     assert tokens.encode(tokens.decode(ids)) == ids
     assert tokens.encode("Seven ") + tokens.encode("cats.") == ids
     assert tokens.enough == 40
-    assert SpeechTokens(tokenizer, tokens.config).enough == tokens.config.text_reserved_len - 180
+    assert [tokens.least_text(count) for count in (1, 4, 5, 20)] == [1, 1, 2, 5]
+    text = SpeechTokens(tokenizer, tokens.config)
+    assert text.enough == tokens.config.text_reserved_len - 180
+    assert text.least_text(20) == 20
     assert tokens.readable("7 *cats*", "english") == "7 cats"
