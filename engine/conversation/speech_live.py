@@ -34,11 +34,19 @@ from engine.conversation.speech import (
 )
 from engine.conversation.work import LookBack, Read, Recall, Render, Speak, Spoken, Step, Task, Voice, Work
 
-PARTIAL_WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+$")
-"""Letters and digits at the end of a text that the next piece may continue (not so where each sign is a word)."""
+PARTIAL_WORD = re.compile(
+    r"(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|(?<=[^\W_])['’]|(?<=[0-9])[.,:]|(?<=\b[A-Za-z])\.|[$£€]"
+    r"|(?<=[0-9])\s(?:$|[-−–*/x](?:\s|$)))+$"
+)
+"""Letters and digits at the end of a text that the next piece may continue (not so where each sign is a word), together
+with the signs that are read with them: "I'", "$3.", "p." and "7 -" may become "I'm", "$3.50", "p.m." and "7 - 5"."""
 
-PORTION = re.compile(r"[^\s.。!?！？]{0,40}[.。!?！？]+\s*|[^\s.。!?！？]{1,40}\s*|\s+")
-"""A word or the end of a sentence, with the space that follows."""
+_INSIDE = r"(?<=[A-Za-z0-9])\.(?=[A-Za-z0-9])"
+_BETWEEN = r"(?<=[0-9])\s[-−–*/x]\s(?=[0-9])"
+_WORD, _STOP = rf"(?:[^\s.。!?！？]|{_INSIDE}|{_BETWEEN})", rf"(?:(?!{_INSIDE})[.。!?！？])"
+PORTION = re.compile(rf"{_WORD}{{0,40}}{_STOP}+\s*|{_WORD}{{1,40}}\s*|\s+")
+"""A word or the end of a sentence, with the space that follows. A point inside of a word ("3.50") ends nothing, and two
+figures with a sign between them are read as one word."""
 
 
 LEVEL_SAMPLES = OUTPUT_RATE // 100

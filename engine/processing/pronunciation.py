@@ -36,6 +36,9 @@ WEAK = {
 SPELLING = re.compile(r"(?<=\b[b-hj-zB-HJ-Z] )[aA]\b|\b[aA](?= [b-zB-Z]\b)")
 """Among other single letters "a" is the name of a letter, elsewhere the article."""
 
+DOTTED = re.compile(r"\b([A-Za-z])\.(?=[A-Za-z]\b)")
+"""A letter of "p.m." or "U.S.", whose point ends no sentence."""
+
 LETTER_SOUNDS = (
     ("tion", "ʃən"), ("sion", "ʒən"), ("ture", "ʧəɹ"), ("cious", "ʃəs"), ("tious", "ʃəs"), ("ight", "It"),
     ("ough", "O"), ("augh", "ɔ"), ("eigh", "A"), ("tch", "ʧ"), ("dge", "ʤ"), ("sch", "ʃ"), ("igh", "I"),
@@ -85,7 +88,8 @@ class Pronunciation:
 
     def tokens(self, text: str) -> list[str]:
         """The same word by word and mark by mark."""
-        plain = SPELLING.sub("ay", read_aloud(_without_accents(text.translate(_STAND_FOR))))
+        figures = read_aloud(_without_accents(DOTTED.sub(r"\1 ", text)))  # to which a colon is part of a time
+        plain = SPELLING.sub("ay", figures.translate(_STAND_FOR))
         return [self._cached(token) if token[0].isascii() else token for token in _TOKEN.findall(plain)]
 
     def knows(self, word: str) -> bool:

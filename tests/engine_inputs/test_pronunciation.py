@@ -45,11 +45,19 @@ def wide(phones: str) -> str:
         ("blick blicks blake", "blˈɪkblˈɪksblˈAk"),
         ("a naïve café", "ɐnˈAvkæfˈA"),
         ("uncat", "ʌnkˈæt"),
+        ("t.v.", "tˈivˈi."),
         ("你好 ☃", ""),
     ],
 )
 def test_phones(text: str, phones: str) -> None:
     assert pronounce(text) == wide(phones)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("at 7:02", "at seven oh two"), ("7 – 2", "seven minus two"), ("7: 2", "seven, two")]
+)
+def test_signs_between_figures_are_read(text: str, said: str) -> None:
+    assert pronounce(text) == pronounce(said)
 
 
 @settings(deadline=None)

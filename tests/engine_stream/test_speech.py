@@ -75,15 +75,39 @@ def test_speech_slots(loaded: LoadedModel) -> None:
     assert tokens.encode("") == []
 
 
-@given(st.text(st.sampled_from("ab1 .,!?。你好\n"), max_size=120))
+@given(st.text(st.sampled_from("ab1 .,!?'。你好\n"), max_size=120))
 def test_portions_are_the_whole_text(text: str) -> None:
     assert "".join(PORTION.findall(text)) == text
     assert all(len(portion.strip()) <= 40 + text.count("!") + len(portion) // 2 for portion in PORTION.findall(text))
 
 
 @pytest.mark.parametrize(
-    ("text", "held"), [("he llo", "llo"), ("hello ", ""), ("ok, 1", "1"), ("你好", ""), ("до свид", "свид")]
-)
+    ("text", "held"),
+    [
+        ("he llo", "llo"), ("hello ", ""), ("ok, 1", "1"), ("你好", ""), ("до свид", "свид"), ("so I'", "I'"),
+        ("at 3:", "3:"), ("at 3.", "3."), ("at 5 p.", "p."), ("the end.", ""), ("'", ""), ("1 am.", ""),
+        ("is 7 -", "7 -"), ("7 days", "days"),
+    ],
+)  # fmt: skip
 def test_a_word_that_may_go_on_is_held_back(text: str, held: str) -> None:
     found = PARTIAL_WORD.search(text)
     assert (found[0] if found else "") == held
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("I'm", "$3.50", "m", "away,", "don't", "go."), ("It’s", "1,000", "in", "the", "U.S.", "at", "3:30", "p.m."),
+        ("Is", "it", "7?", "No."), ("Is", "7 - 5", "or", "8", "x", "less", "than", "8 x 4?"),
+    ],
+)  # fmt: skip
+def test_a_text_that_comes_in_pieces_is_cut_between_words(words: tuple[str, ...]) -> None:
+    held, portions = "", []
+    for letter in " ".join(words):
+        come = held + letter
+        partial = PARTIAL_WORD.search(come)
+        end = partial.start() if partial else len(come)
+        portions += PORTION.findall(come[:end])
+        held = come[end:]
+    portions += PORTION.findall(held)
+    assert [portion.strip() for portion in portions if portion.strip()] == list(words)
