@@ -61,7 +61,7 @@ LONG_VOWEL = re.compile("(?<![aeiou])([aiou])(?=[bcdfgklmnprstvz]e$)")
 ENDS = (("a", "ə"), ("o", "O"), ("i", "i"), ("e", ""), ("es", "z"), ("ed", "d"), ("ia", "iə"))
 """What the last letters of a word sound like."""
 
-_TOKEN = re.compile(rf"[{''.join(PHONES)}]+|[A-Za-z]+(?:'[A-Za-z]+)*|[{MARKS}]")
+_TOKEN = re.compile(rf"(?:{'|'.join(PHONES)})+|[A-Za-z]+(?:'[A-Za-z]+)*|[{MARKS}]")
 _STAND_FOR = str.maketrans(
     {"’": "'", "‘": "'", ";": ",", ":": ",", "—": ",", "–": ",", "…": ".", "(": ",", ")": ",", "。": ".", "！": "!",
      "？": "?", "，": ",", "、": ",", "ɾ": "T", "ʔ": "t"}

@@ -46,7 +46,7 @@ def wide(phones: str) -> str:
         ("a naïve café", "ɐnˈAvkæfˈA"),
         ("uncat", "ʌnkˈæt"),
         ("t.v.", "tˈivˈi."),
-        ("你好 ☃", ""),
+        ("你好 ☃ ˌ ˈb", "bˈi"),
     ],
 )
 def test_phones(text: str, phones: str) -> None:
