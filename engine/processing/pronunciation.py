@@ -33,7 +33,7 @@ WEAK = {
 }  # fmt: skip
 """Words as they are said inside a sentence."""
 
-SPELLING = re.compile(r"(?<=\b[b-hj-zB-HJ-Z] )[aA]\b|\b[aA](?= [b-zB-Z]\b)")
+SPELLING = re.compile(r"(?<!['’][A-Za-z] )(?<=\b[b-hj-zB-HJ-Z] )[aA]\b|\b[aA](?= [b-zB-Z]\b)")
 """Among other single letters "a" is the name of a letter, elsewhere the article."""
 
 DOTTED = re.compile(r"\b([A-Za-z])\.(?=[A-Za-z]\b)")

@@ -38,6 +38,7 @@ def wide(phones: str) -> str:
         ("a firehouse", "ɐfˈIəɹhˌWs"),
         ("a b", "ˈAbˈi"),
         ("a cat", "ɐkˈæt"),
+        ("the cat's a dog", "ðəkˈætsɐdˈɔɡ"),
         ("TV", "tˈivˈi"),
         ("TVA", "tˈivˈiˈA"),
         ("party", "pˈɑɹTi"),

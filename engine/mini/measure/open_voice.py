@@ -65,6 +65,11 @@ SENTENCES = (
 """Not to be learned from, nor from anything like them."""
 
 
+SILENCE = np.zeros(round(0.3 * OUTPUT_RATE), np.float32)
+"""Before and behind a sentence, as whoever listens has it. Without it pocketsphinx misses first words: it understands
+87 instead of 92 % of what the synthesizer itself says."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpokenSentence:
     text: str
@@ -143,7 +148,8 @@ def wrong_words(spoken: list[SpokenSentence], recognise: Callable[[Audio], str])
     wrong = total = 0
     for sentence in spoken:
         said = words_of(sentence.text)
-        wrong += edit_distance(words_of(recognise(resample(sentence.sound, OUTPUT_RATE, RATE))), said)
+        heard = np.concatenate([SILENCE, sentence.sound, SILENCE])
+        wrong += edit_distance(words_of(recognise(resample(heard, OUTPUT_RATE, RATE))), said)
         total += len(said)
     return wrong, total
 
