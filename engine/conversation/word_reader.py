@@ -36,6 +36,11 @@ def with_silence(mel: Tensor) -> Tensor:
     return F.pad(mel, (0, 2 * BEYOND_FRAMES), value=SILENCE)
 
 
+LEAST_END = -3.0
+"""Log-probability of the end from which a reading ends rather than begin anew with its first token. It was -0.8 to -2.1
+where lone digits were read twice, and -3.7 to -11 where somebody said a word twice."""
+
+
 class WordReader:
     """One model's decoder with what all readings share. Keeps nothing of any call."""
 
@@ -67,7 +72,9 @@ class WordReader:
         chances: list[float] = []
         drafted = list(reading.ids[certain:])
         while len(ids) < most:
-            token, chance = drawn.pop(0)
+            token, chance, end = drawn.pop(0)
+            if ids and token == ids[0] and end >= LEAST_END:
+                token, chance = config.end_id, end
             chances.append(chance)
             if token == config.end_id:
                 break
@@ -91,10 +98,11 @@ class WordReader:
         states: Tensor = self.decoder(torch.tensor([ids], device=sound.device), cache, sound)[0]
         return states
 
-    def _draw(self, states: Tensor) -> list[tuple[int, float]]:
-        """The likeliest token after each of ``states`` [T, d_model], and its log-probability."""
+    def _draw(self, states: Tensor) -> list[tuple[int, float, float]]:
+        """The likeliest token after each of ``states`` [T, d_model], its log-probability, and that of the end."""
         scores = self.decoder.logits(states)
         if not scores.isfinite().all():
             raise NotFiniteError
         best, tokens = scores.masked_fill_(self._banned, float("-inf")).max(-1)
-        return list(zip(tokens.tolist(), (best - scores.logsumexp(-1)).tolist(), strict=True))
+        chances = torch.stack((best, scores[:, self.config.end_id])) - scores.logsumexp(-1)
+        return list(zip(tokens.tolist(), *chances.tolist(), strict=True))

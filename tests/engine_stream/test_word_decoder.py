@@ -1,9 +1,11 @@
-"""The reader's decoder against the one of transformers."""
+"""The reader's decoder against the one of transformers, and what is read with it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,9 @@ from engine.checkpoint.loader import load_checkpoint
 from engine.checkpoint.reader import load_reader
 from engine.config_reader import Reader
 from engine.config_words import read_words_config
+from engine.conversation import word_reader
+from engine.conversation.reading import Reading
+from engine.conversation.word_reader import WordReader
 from engine.model.word_decoder import WordDecoder
 from tests.reading_model import reader_config, reference, write_reading_model
 
@@ -59,3 +64,17 @@ def test_ears_that_read_are_quantised_beside_a_language_model_and_alone(
     expected, found = exact.reader.logits(states), whole.reader.logits(states)
     assert 0 < (found - expected).norm() / expected.norm() < 0.03
     assert torch.equal(alone.reader.logits(states), found)
+
+
+@torch.inference_mode()
+def test_a_reading_does_not_begin_anew_where_it_may_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ears = load_reader(write_reading_model(tmp_path / "model"), torch.device("cpu"), progress=False).ears
+    states = torch.randn(50, 2 * WIDTH, generator=torch.Generator().manual_seed(4))
+    reading = Reading().hear(np.zeros(16_000, np.float32), ears.reader.listen(states))
+    reads = WordReader(ears.apm, ears.reader)
+    monkeypatch.setattr(word_reader, "LEAST_END", 0.1)  # nothing is as probable
+    again = reads.read(reading).ids
+    second = again.index(again[0], 1)
+    monkeypatch.setattr(word_reader, "LEAST_END", -1e9)
+    assert reads.read(reading).ids == again[:second]
+    assert reads.read(replace(reading, ids=again, certain=0)).ids == again[:second]  # nor where a draft does
