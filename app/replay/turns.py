@@ -125,7 +125,7 @@ async def _measure_all(
     bundles: Sequence[Bundle], policies: Mapping[str, Mapping[str, Any]], options: Any
 ) -> dict[str, Tally]:
     kind: Literal["model", "scripted"] = "scripted" if options.engine == "scripted" else "model"
-    engine = create_engine(EngineSpec(kind=kind, script=options.script, in_process=True))
+    engine = create_engine(EngineSpec(kind=kind, model=options.model, script=options.script, in_process=True))
     listener = create_engine(EngineSpec(kind="model", in_process=True)) if options.listener else engine
     for one in {engine, listener}:
         await one.start()
@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder of a bundle with turns.jsonl")
     parser.add_argument("--policy", action="append", help="a name or options as JSON [all that have a name]")
     parser.add_argument("--engine", choices=("mini", "scripted"), default="mini", help="what answers [mini]")
+    parser.add_argument("--model", metavar="DIR", help="folder of a checkpoint in place of the shipped mini")
     parser.add_argument("--listener", choices=("mini",), help="what is asked for the meaning of a word [the engine]")
     parser.add_argument("--script", metavar="FILE", help="JSON file with the answers of the scripted engine")
     return parser
