@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from app.errors import RequestError
 from app.token_bucket import Clock, TokenBucket
@@ -20,16 +20,23 @@ from app.token_bucket import Clock, TokenBucket
 MAX_ADDRESSES = 10_000
 
 
+def ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    """The IP address in ``text``, without an interface, and IPv4 where it is mapped into IPv6; None where there is
+    none."""
+    try:
+        ip = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
+
+
 def client_of(address: str) -> str:
     """Whom an IP address stands for where clients are counted: itself, or the /64 network of an IPv6 address, in which
     one machine has as many addresses as it likes (RFC 8981)."""
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
+    ip = ip_of(address)
+    if ip is None:
         return address
-    if isinstance(ip, IPv6Address):
-        return str(ip.ipv4_mapped or ip_network((ip, 64), strict=False))
-    return str(ip)
+    return str(ip_network((ip, 64), strict=False) if isinstance(ip, IPv6Address) else ip)
 
 
 class RateLimiter:

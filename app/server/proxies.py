@@ -8,10 +8,12 @@ sees); from anybody else that header is a claim, and is not looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+
+from app.server.limits import ip_of
 
 Network = IPv4Network | IPv6Network
 
@@ -31,26 +33,17 @@ def client_address(sender: str, forwarded: Sequence[str], proxies: Sequence[Netw
     """Who made a request that came from the address ``sender`` with these ``X-Forwarded-For`` headers.
 
     The list is read from its end, which the nearest proxy wrote, as long as the one who wrote it is believed."""
-    hops = [hop.strip() for header in forwarded for hop in header.split(",")]
+    hops = [hop.strip().strip("[]") for header in forwarded for hop in header.split(",")]
     client = sender
-    while hops and is_proxy(client, proxies) and (hop := _address(hops.pop())):
-        client = hop
+    while hops and is_proxy(client, proxies) and (hop := ip_of(hops.pop())):
+        client = str(hop)
     return client
 
 
 def is_proxy(address: str, proxies: Sequence[Network]) -> bool:
     """Whether ``address`` is one of the proxies'."""
-    known = _address(address)
-    return bool(known) and any(ip_address(known) in network for network in proxies)
-
-
-def _address(text: str) -> str:
-    """The address without brackets and an interface, or nothing where it is none."""
-    try:
-        ip = ip_address(text.strip("[]").partition("%")[0])
-    except ValueError:
-        return ""
-    return str(getattr(ip, "ipv4_mapped", None) or ip)
+    ip = ip_of(address)
+    return ip is not None and any(ip in network for network in proxies)
 
 
 @web.middleware
