@@ -29,13 +29,15 @@ CAPABILITY = {"int4": (8, 0), "fp8": (8, 9)}
 """The least compute capability of a card."""
 
 
-def choose(name: str, device: torch.device, dtype: torch.dtype, weights: int, *, in_groups: bool = False) -> str:
+def choose(
+    name: str, device: torch.device, dtype: torch.dtype, weights: int, *, in_groups: bool = False, large: int = LARGE
+) -> str:
     """The quantization that ``auto`` means for a language model of so many ``weights``, which the checkpoint may have
-    ``in_groups``; any other name is itself."""
+    ``in_groups``, or for ears, of which fewer are ``large``; any other name is itself."""
     if name != "auto":
         return name
     if device.type == "cpu":
-        return "int8" if dtype == torch.float32 and weights > LARGE and is_available() else "none"
+        return "int8" if dtype == torch.float32 and weights > large and is_available() else "none"
     return "int4" if in_groups and device.type == "cuda" and dtype == torch.bfloat16 else "none"
 
 

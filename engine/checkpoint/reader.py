@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoint.quantize import Quantizer
+from engine.checkpoint.quantize import Quantizer, choose
 from engine.checkpoint.tokenizer_files import load_words
 from engine.checkpoint.weights import assign, check_tensors, find_shards, read_tensors
 from engine.config import EarsConfig, read_ears_config
 from engine.config_words import ReaderConfig
 from engine.model.audio import AudioEncoder
-from engine.model.int8 import is_available
 from engine.model.word_decoder import WordDecoder
 from engine.processing.words import WordTokens
 
@@ -53,9 +52,9 @@ def load_reader(directory: Path, device: torch.device, *, progress: bool = True)
     def place(key: str) -> tuple[torch.device, torch.dtype] | None:
         return (device, torch.float32) if key in shapes else None
 
-    quantizer: Quantizer | None = None
-    if device.type == "cpu" and sum(shape.numel() for shape in shapes.values()) > LARGE and is_available():
-        quantizer = Quantizer("int8", device, torch.float32, reads=True)
+    weights = sum(shape.numel() for shape in shapes.values())
+    chosen = choose("auto", device, torch.float32, weights, large=LARGE)
+    quantizer = None if chosen == "none" else Quantizer(chosen, device, torch.float32, reads=True)
 
     def take(key: str, tensor: Tensor) -> None:
         assign(ears, key, tensor)

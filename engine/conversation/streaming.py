@@ -67,7 +67,7 @@ class StreamingModel(ServedModel):
         self.vocos = loaded.vocos
         self.mel = MelExtractor(loaded.config.mel)
         self.words = loaded.words
-        self.message_end = make_message_end(loaded.tokenizer, loaded.config, build.specials.im_end)
+        self.message_end = make_message_end(loaded.tokenizer, loaded.config, build.specials.im_end, self.model.device)
         images = self.images if loaded.config.sees else make_finder(loaded)
         self.message = MessageBuilder(self.builder, images, self.mel, reads=self.words is not None)
         self.speech_tokens = SpeechTokens(loaded.tts_tokenizer, loaded.config.tts, loaded.pronunciation)

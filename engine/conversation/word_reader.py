@@ -31,14 +31,14 @@ TOKENS_PER_SECOND, TOKENS_MORE = 10, 8
 """A reading has no more tokens than this: nobody speaks faster (spelled letters take two tokens each)."""
 
 
-def with_silence(mel: Tensor) -> Tensor:
-    """Log-mel [bins, M] with the silence of :data:`BEYOND_FRAMES` behind it."""
-    return F.pad(mel, (0, 2 * BEYOND_FRAMES), value=SILENCE)
-
-
 LEAST_END = -3.0
 """Log-probability of the end from which a reading ends rather than begin anew with its first token. It was -0.8 to -2.1
 where lone digits were read twice, and -3.7 to -11 where somebody said a word twice."""
+
+
+def with_silence(mel: Tensor) -> Tensor:
+    """Log-mel [bins, M] with the silence of :data:`BEYOND_FRAMES` behind it."""
+    return F.pad(mel, (0, 2 * BEYOND_FRAMES), value=SILENCE)
 
 
 class WordReader:
